@@ -1,0 +1,292 @@
+//! Chunks: where their bytes are, how new ones are stored, how they are read.
+//!
+//! A chunk is written once, at the end of the current pack or inside a staging
+//! file that becomes a pack. It is *pending* until a commit has its row. Reads
+//! hold the gate, so that no space is given back under them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use cairn_protocol::ChunkHash;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use rusqlite::{OptionalExtension, params};
+use rustc_hash::FxHashMap;
+
+use crate::db::{Db, int, uint};
+use crate::files::{DataFile, Files};
+use crate::{FsError, Result};
+
+/// A pack is closed to appends at this size.
+const PACK_MAX: u64 = 64 << 20;
+/// Space is reserved in steps of this size, so that a sync seldom has to write
+/// the file's metadata.
+const RESERVE_STEP: u64 = 4 << 20;
+/// Places of chunks kept in memory, about 64 bytes each.
+const CACHED_PLACES: usize = 200_000;
+
+/// Where a chunk's bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) pack: u64,
+    pub(crate) offset: u64,
+    pub(crate) len: u32,
+}
+
+/// A chunk that is stored but has no row yet.
+#[derive(Debug, Clone)]
+pub(crate) struct Pending {
+    pub(crate) place: Place,
+    pub(crate) file: Arc<DataFile>,
+    /// The file is a staging file that becomes a pack.
+    pub(crate) adopt: bool,
+}
+
+#[derive(Debug)]
+struct Tail {
+    file: Arc<DataFile>,
+    len: u64,
+    reserved: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Chunks {
+    pub(crate) files: Files,
+    pending: Mutex<HashMap<ChunkHash, Pending>>,
+    places: Mutex<FxHashMap<ChunkHash, Place>>,
+    tail: Mutex<Option<Tail>>,
+    gate: RwLock<()>,
+}
+
+impl Chunks {
+    pub(crate) fn new(files: Files) -> Self {
+        Self {
+            files,
+            pending: Mutex::default(),
+            places: Mutex::default(),
+            tail: Mutex::new(None),
+            gate: RwLock::new(()),
+        }
+    }
+
+    /// While this is held, no chunk's space is given back.
+    pub(crate) fn reading(&self) -> RwLockReadGuard<'_, ()> {
+        self.gate.read_recursive()
+    }
+
+    /// Waits for every read that is under way.
+    pub(crate) fn reclaiming(&self) -> RwLockWriteGuard<'_, ()> {
+        self.gate.write()
+    }
+
+    /// Where a chunk is, if it is stored.
+    pub(crate) fn place(&self, db: &Db, hash: &ChunkHash) -> Result<Option<Place>> {
+        if let Some(place) = self.known(hash) {
+            return Ok(Some(place));
+        }
+        let found = place_in(&db.reader(), hash)?;
+        if let Some(place) = found {
+            self.remember(*hash, place);
+        }
+        Ok(found)
+    }
+
+    pub(crate) fn known(&self, hash: &ChunkHash) -> Option<Place> {
+        if let Some(place) = self.places.lock().get(hash) {
+            return Some(*place);
+        }
+        self.pending.lock().get(hash).map(|p| p.place)
+    }
+
+    pub(crate) fn remember(&self, hash: ChunkHash, place: Place) {
+        let mut places = self.places.lock();
+        if places.len() >= CACHED_PLACES {
+            places.clear();
+        }
+        places.insert(hash, place);
+    }
+
+    /// Forgets where a chunk is: it moved or went.
+    pub(crate) fn forget(&self, hash: &ChunkHash) {
+        self.places.lock().remove(hash);
+    }
+
+    /// Reads part of a chunk. The caller holds [`Self::reading`].
+    pub(crate) fn read(
+        &self,
+        db: &Db,
+        hash: &ChunkHash,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<()> {
+        let place = self
+            .place(db, hash)?
+            .ok_or_else(|| FsError::Corrupt(format!("chunk {hash} is missing")))?;
+        if offset + buf.len() as u64 > u64::from(place.len) {
+            return Err(FsError::Corrupt(format!(
+                "chunk {hash} is shorter than the file says"
+            )));
+        }
+        self.file_of(hash, place)?.read(buf, place.offset + offset)
+    }
+
+    /// The open file that holds a chunk.
+    pub(crate) fn file_of(&self, hash: &ChunkHash, place: Place) -> Result<Arc<DataFile>> {
+        if let Some(pending) = self.pending.lock().get(hash)
+            && pending.place == place
+        {
+            return Ok(pending.file.clone());
+        }
+        self.files.pack(place.pack)
+    }
+
+    /// Reads a whole chunk and checks that it is what its name says.
+    pub(crate) fn read_verified(&self, db: &Db, hash: &ChunkHash) -> Result<Vec<u8>> {
+        let place = self
+            .place(db, hash)?
+            .ok_or_else(|| FsError::Corrupt(format!("chunk {hash} is missing")))?;
+        let mut bytes = vec![0; place.len as usize];
+        self.file_of(hash, place)?.read(&mut bytes, place.offset)?;
+        if ChunkHash::of(&bytes) != *hash {
+            return Err(FsError::Corrupt(format!(
+                "chunk {hash} does not match its hash"
+            )));
+        }
+        Ok(bytes)
+    }
+
+    /// Stores a chunk at the end of the current pack, unless it is stored already.
+    pub(crate) fn store(&self, db: &Db, hash: ChunkHash, bytes: &[u8]) -> Result<Place> {
+        match self.place(db, &hash)? {
+            Some(place) => Ok(place),
+            None => self.append(hash, bytes),
+        }
+    }
+
+    /// Stores a chunk that is known to be new.
+    pub(crate) fn append(&self, hash: ChunkHash, bytes: &[u8]) -> Result<Place> {
+        let len = bytes.len() as u64;
+        let mut tail = self.tail.lock();
+        if tail.as_ref().is_none_or(|t| t.len + len > PACK_MAX) {
+            *tail = Some(Tail {
+                file: self.files.create_pack()?,
+                len: 0,
+                reserved: 0,
+            });
+        }
+        let Some(open) = tail.as_mut() else {
+            return Err(FsError::Closed);
+        };
+        if open.len + len > open.reserved {
+            open.file.reserve(open.reserved, RESERVE_STEP)?;
+            open.reserved += RESERVE_STEP;
+        }
+        // The length moves only after the write: a failed one is written over.
+        open.file.write(bytes, open.len)?;
+        let place = Place {
+            pack: open.file.id,
+            offset: open.len,
+            len: bytes.len() as u32,
+        };
+        open.len += len;
+        let file = open.file.clone();
+        drop(tail);
+        self.pending.lock().insert(
+            hash,
+            Pending {
+                place,
+                file,
+                adopt: false,
+            },
+        );
+        Ok(place)
+    }
+
+    /// Notes a chunk that lies in a staging file.
+    pub(crate) fn note(&self, hash: ChunkHash, place: Place, file: Arc<DataFile>) {
+        self.pending.lock().entry(hash).or_insert(Pending {
+            place,
+            file,
+            adopt: true,
+        });
+    }
+
+    /// Whether a pack may still grow or has chunks without rows: gc leaves it alone.
+    pub(crate) fn in_use(&self, pack: u64) -> bool {
+        self.tail.lock().as_ref().is_some_and(|t| t.file.id == pack)
+            || self.pending.lock().values().any(|p| p.place.pack == pack)
+    }
+
+    /// Everything that waits for a row.
+    pub(crate) fn pending(&self) -> Vec<(ChunkHash, Pending)> {
+        self.pending
+            .lock()
+            .iter()
+            .map(|(h, p)| (*h, p.clone()))
+            .collect()
+    }
+
+    /// These have rows now.
+    pub(crate) fn settled(&self, chunks: &[(ChunkHash, Pending)]) {
+        let mut pending = self.pending.lock();
+        for (hash, _) in chunks {
+            pending.remove(hash);
+        }
+    }
+
+    pub(crate) fn has_pending(&self) -> bool {
+        !self.pending.lock().is_empty()
+    }
+
+    /// Starts a new pack with the next chunk.
+    pub(crate) fn close_tail(&self) {
+        *self.tail.lock() = None;
+    }
+}
+
+pub(crate) fn place_in(db: &rusqlite::Connection, hash: &ChunkHash) -> Result<Option<Place>> {
+    Ok(db
+        .prepare_cached("SELECT pack, off, len FROM chunk WHERE hash = ?")?
+        .query_row(params![hash.as_bytes().as_slice()], |r| {
+            Ok(Place {
+                pack: uint(r.get(0)?),
+                offset: uint(r.get(1)?),
+                len: r.get(2)?,
+            })
+        })
+        .optional()?)
+}
+
+pub(crate) fn insert_row(
+    db: &rusqlite::Connection,
+    hash: &ChunkHash,
+    place: Place,
+) -> Result<bool> {
+    let added = db
+        .prepare_cached(
+            "INSERT INTO chunk(hash, pack, off, len, encoding, refs) VALUES(?, ?, ?, ?, 0, 0) ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![hash.as_bytes().as_slice(), int(place.pack), int(place.offset), place.len])?;
+    if added > 0 {
+        db.prepare_cached(
+            "INSERT INTO pack(id, size, live) VALUES(?1, ?2, ?3)
+             ON CONFLICT(id) DO UPDATE SET size = max(size, ?2), live = live + ?3",
+        )?
+        .execute(params![
+            int(place.pack),
+            int(place.offset + u64::from(place.len)),
+            place.len
+        ])?;
+    }
+    Ok(added > 0)
+}
+
+/// Adds `by` to the number of references of a chunk.
+pub(crate) fn count_refs(db: &rusqlite::Connection, hash: &ChunkHash, by: i64) -> Result<()> {
+    let changed = db
+        .prepare_cached("UPDATE chunk SET refs = refs + ? WHERE hash = ?")?
+        .execute(params![by, hash.as_bytes().as_slice()])?;
+    if changed == 0 {
+        return Err(FsError::Corrupt(format!("chunk {hash} has no row")));
+    }
+    Ok(())
+}

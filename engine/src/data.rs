@@ -1,0 +1,709 @@
+//! The content of files: reading, writing, truncating, holes and copies.
+//!
+//! A small file that changes is held in memory whole; a large one keeps its
+//! changes in a staging file, at the same offsets, over the sealed content.
+//! Either way a write is visible to every reader when it returns.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cairn_protocol::{Extent, FILE_SIZE_MAX};
+
+use crate::attr::{Allocate, Ino, SeekTo, SetAttr};
+use crate::db::Db;
+use crate::files::DataFile;
+use crate::node::{Base, Body, FileBody, Layout, Node, Overlay, Sealed, Staging};
+use crate::observe::Invalidation;
+use crate::ranges::RangeSet;
+use crate::replica::{Inner, Replica, now};
+use crate::tree::{Need, Step, Stop, Tree};
+use crate::{FsError, Result};
+
+/// Files up to this size are changed in memory; larger ones in a staging file.
+pub(crate) const MEMORY_MAX: u64 = 1 << 20;
+
+/// One piece of what a read gives.
+#[derive(Debug)]
+enum Piece {
+    Zeros,
+    Shared(Arc<Vec<u8>>, usize),
+    Bytes(Bytes, usize),
+    Staged(Arc<DataFile>, u64),
+    Sealed(Arc<Sealed>, u64),
+}
+
+impl Replica {
+    /// Reads from `offset` on. Returns fewer bytes than `buf` holds only at
+    /// the end of the file.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::Corrupt`] when stored data is missing; what the disk says.
+    pub fn read(&self, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        self.inner.refresh_if_direct(ino)?;
+        let _gate = self.inner.chunks.reading();
+        let mut plan = Vec::new();
+        let total = self.with(|t| {
+            plan.clear();
+            let node = t.node(ino)?;
+            note_access(node);
+            let file = t.file(ino)?;
+            if offset >= file.size {
+                return Ok(0);
+            }
+            let end = file.size.min(offset.saturating_add(buf.len() as u64));
+            plan_read(file, offset, end, &mut plan);
+            Ok((end - offset) as usize)
+        })?;
+        let mut rest = &mut buf[..total];
+        for (len, piece) in plan {
+            let (part, more) = rest.split_at_mut(len);
+            self.inner.fill(&piece, part)?;
+            rest = more;
+        }
+        Ok(total)
+    }
+
+    /// Writes `data` at `offset`; a gap before it becomes a hole.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::NoSpace`], [`FsError::TooLarge`]; what the disk says.
+    pub fn write(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<()> {
+        self.write_at(ino, Some(offset), data).map(drop)
+    }
+
+    /// Writes `data` at the end, whatever else writes at the same time.
+    /// Returns where it went.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write`].
+    pub fn append(&self, ino: Ino, data: &[u8]) -> Result<u64> {
+        self.write_at(ino, None, data)
+    }
+
+    fn write_at(&self, ino: Ino, at: Option<u64>, data: &[u8]) -> Result<u64> {
+        self.inner.admit(true)?;
+        if at.is_none() {
+            self.inner.refresh_if_direct(ino)?;
+        }
+        let now = now();
+        let notes = self.notes();
+        let written = loop {
+            let target = self.with(|t| {
+                let file = t.file(ino)?;
+                let offset = at.unwrap_or(file.size);
+                let end = offset
+                    .checked_add(data.len() as u64)
+                    .filter(|end| *end <= FILE_SIZE_MAX)
+                    .ok_or(FsError::TooLarge("a file ends before 2^63 bytes"))?;
+                if data.is_empty() {
+                    return Ok(Target::Done(offset));
+                }
+                if let Overlay::Staging(s) = &file.over {
+                    return Ok(Target::Staging(s.clone(), offset));
+                }
+                let grown = end.max(file.size);
+                let bytes = memory_for(t, ino, grown)?;
+                let buffer = Arc::make_mut(bytes);
+                let before = buffer.len();
+                if buffer.len() < end as usize {
+                    buffer.resize(end as usize, 0);
+                }
+                buffer[offset as usize..end as usize].copy_from_slice(data);
+                let added = buffer.len() - before;
+                let file = t.file(ino)?;
+                file.size = grown;
+                t.memory += added;
+                t.touch_content(ino, now);
+                notes.tell(|| Invalidation::Content {
+                    ino,
+                    offset,
+                    len: Some(data.len() as u64),
+                });
+                Ok(Target::Done(offset))
+            })?;
+            match target {
+                Target::Done(offset) => break offset,
+                Target::Staging(staging, offset) => {
+                    let _shared = staging.io.read();
+                    staging.file.write(data, offset)?;
+                    let range = offset..offset + data.len() as u64;
+                    let recorded = self.with(|t| {
+                        let file = t.file(ino)?;
+                        let Overlay::Staging(s) = &mut file.over else {
+                            return Ok(false);
+                        };
+                        // Sealed or moved meanwhile: write again, to where it is now.
+                        if s.file.id != staging.file.id || (at.is_none() && file.size != offset) {
+                            return Ok(false);
+                        }
+                        s.ranges.insert(range.clone());
+                        file.size = file.size.max(range.end);
+                        let many = s.ranges.len() > crate::seal::RANGES_MAX;
+                        t.touch_content(ino, now);
+                        notes.tell(|| Invalidation::Content {
+                            ino,
+                            offset,
+                            len: Some(data.len() as u64),
+                        });
+                        if many {
+                            self.inner.seals.push(ino);
+                        }
+                        Ok(true)
+                    })?;
+                    if recorded {
+                        break offset;
+                    }
+                }
+            }
+        };
+        self.settle();
+        Ok(written)
+    }
+
+    /// Sets the size of a file.
+    pub(crate) fn truncate(&self, ino: Ino, size: u64) -> Result<()> {
+        if size > FILE_SIZE_MAX {
+            return Err(FsError::TooLarge("a file ends before 2^63 bytes"));
+        }
+        self.inner.refresh_if_direct(ino)?;
+        let io = self.with(|t| Ok(staging_of(t.file(ino)?).map(|s| s.io.clone())))?;
+        let _alone = io.as_ref().map(|io| io.write());
+        let now = now();
+        let mut cut = None;
+        self.change(false, |t, notes| {
+            let file = t.file(ino)?;
+            let old = file.size;
+            if let Overlay::Staging(s) = &mut file.over {
+                s.ranges.remove(size..u64::MAX);
+                s.base_len = s.base_len.min(size);
+                if s.direct.is_some() {
+                    // The kernel's view of this file is the staging file itself.
+                    s.ranges = RangeSet::of(0..size);
+                }
+                file.size = size;
+                cut = Some(s.file.clone());
+            } else if size == 0 {
+                t.drop_overlay(ino);
+                let file = t.file(ino)?;
+                file.base = Base::Empty;
+                file.base_dirty = true;
+                file.size = 0;
+            } else if size != old {
+                if size.max(old) <= MEMORY_MAX {
+                    let bytes = Arc::make_mut(memory_for(t, ino, size)?);
+                    let before = bytes.len();
+                    bytes.resize(size as usize, 0);
+                    t.memory = t.memory + size as usize - before;
+                    t.file(ino)?.size = size;
+                } else {
+                    return Err(Stop::Need(Need::Staging(ino)));
+                }
+            }
+            t.touch_content(ino, now);
+            notes.tell(|| Invalidation::Content {
+                ino,
+                offset: size.min(old),
+                len: None,
+            });
+            Ok(())
+        })?;
+        if let Some(file) = cut {
+            // What was beyond must not come back when the file grows again.
+            file.set_len(size)?;
+            self.inner.sync_direct_after_cut(ino)?;
+        }
+        Ok(())
+    }
+
+    /// Reserves, punches or zeroes a range.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::NoSpace`], [`FsError::TooLarge`], [`FsError::Invalid`] for an empty range.
+    pub fn allocate(&self, ino: Ino, offset: u64, len: u64, how: Allocate) -> Result<()> {
+        let end = offset
+            .checked_add(len)
+            .filter(|end| *end <= FILE_SIZE_MAX)
+            .ok_or(FsError::TooLarge("a file ends before 2^63 bytes"))?;
+        if len == 0 {
+            return Err(FsError::Invalid("an empty range"));
+        }
+        self.inner.refresh_if_direct(ino)?;
+        let size = self.with(|t| Ok(t.file(ino)?.size))?;
+        let grow = !matches!(
+            how,
+            Allocate::PunchHole
+                | Allocate::Reserve { keep_size: true }
+                | Allocate::Zero { keep_size: true }
+        );
+        if matches!(how, Allocate::Reserve { .. }) {
+            let stat = self.stat_fs()?;
+            if self.dir().is_some() && len > stat.available_bytes {
+                return Err(FsError::NoSpace);
+            }
+        } else if offset < size {
+            self.zero(ino, offset..end.min(size))?;
+        }
+        if grow && end > size {
+            self.truncate(ino, end)?;
+        }
+        Ok(())
+    }
+
+    fn zero(&self, ino: Ino, range: std::ops::Range<u64>) -> Result<()> {
+        let io = self.with(|t| {
+            let file = t.file(ino)?;
+            if file.size > MEMORY_MAX && staging_of(file).is_none() {
+                return Err(Stop::Need(Need::Staging(ino)));
+            }
+            Ok(staging_of(file).map(|s| s.io.clone()))
+        })?;
+        let _alone = io.as_ref().map(|io| io.write());
+        let now = now();
+        let mut punch = None;
+        self.change(false, |t, notes| {
+            let file = t.file(ino)?;
+            let size = file.size;
+            if let Overlay::Staging(s) = &mut file.over {
+                s.ranges.insert(range.clone());
+                punch = Some(s.file.clone());
+            } else {
+                let bytes = Arc::make_mut(memory_for(t, ino, size)?);
+                bytes[range.start as usize..range.end as usize].fill(0);
+            }
+            t.touch_content(ino, now);
+            notes.tell(|| Invalidation::Content {
+                ino,
+                offset: range.start,
+                len: Some(range.end - range.start),
+            });
+            Ok(())
+        })?;
+        match punch {
+            Some(file) => file.punch(range.start, range.end - range.start),
+            None => Ok(()),
+        }
+    }
+
+    /// The next data or hole at or after `offset`.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::NoSuchOffset`] beyond the end, or when no data follows.
+    pub fn seek(&self, ino: Ino, offset: u64, to: SeekTo) -> Result<u64> {
+        self.inner.refresh_if_direct(ino)?;
+        let mut plan = Vec::new();
+        let size = self.with(|t| {
+            plan.clear();
+            let file = t.file(ino)?;
+            if offset >= file.size {
+                return Err(FsError::NoSuchOffset.into());
+            }
+            plan_read(file, offset, file.size, &mut plan);
+            Ok(file.size)
+        })?;
+        let mut at = offset;
+        for (len, piece) in plan {
+            let end = at + len as u64;
+            let found = match (&piece, to) {
+                (Piece::Zeros, SeekTo::Hole) => Some(at),
+                (Piece::Zeros, SeekTo::Data) => None,
+                (Piece::Sealed(sealed, from), _) => {
+                    seek_sealed(self.inner.layout(sealed)?, *from, *from + len as u64, to)
+                        .map(|o| at + (o - from))
+                }
+                (Piece::Staged(file, from), _) => {
+                    seek_staged(file, *from, end - at, to)?.map(|o| at + (o - from))
+                }
+                (_, SeekTo::Data) => Some(at),
+                (_, SeekTo::Hole) => None,
+            };
+            if let Some(found) = found {
+                return Ok(found);
+            }
+            at = end;
+        }
+        match to {
+            SeekTo::Hole => Ok(size),
+            SeekTo::Data => Err(FsError::NoSuchOffset),
+        }
+    }
+
+    /// Copies a range from one file to another, or within one. Sealed content
+    /// is shared where whole files or whole chunks line up: no bytes move.
+    /// Returns the number of bytes copied, which ends at the source's end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`] and [`Self::write`].
+    pub fn copy_range(
+        &self,
+        from: Ino,
+        from_offset: u64,
+        to: Ino,
+        to_offset: u64,
+        len: u64,
+    ) -> Result<u64> {
+        self.inner.refresh_if_direct(from)?;
+        let source = self.with(|t| Ok(t.file(from)?.size))?;
+        let len = len.min(source.saturating_sub(from_offset));
+        if len == 0 {
+            return Ok(0);
+        }
+        if from == to && from_offset < to_offset + len && to_offset < from_offset + len {
+            return Err(FsError::Invalid("the ranges overlap"));
+        }
+        if from != to
+            && from_offset == 0
+            && to_offset == 0
+            && len == source
+            && self.share(from, to, source)?
+        {
+            return Ok(len);
+        }
+        let mut buf = vec![0; (1 << 20).min(len) as usize];
+        let mut done = 0;
+        while done < len {
+            let want = (buf.len() as u64).min(len - done) as usize;
+            let got = self.read(from, from_offset + done, &mut buf[..want])?;
+            if got == 0 {
+                break;
+            }
+            self.write(to, to_offset + done, &buf[..got])?;
+            done += got as u64;
+        }
+        Ok(done)
+    }
+
+    /// Makes an empty file share all of another's content.
+    fn share(&self, from: Ino, to: Ino, size: u64) -> Result<bool> {
+        let fresh = self.with(|t| {
+            let file = t.file(to)?;
+            Ok(file.size == 0 && matches!(file.over, Overlay::None))
+        })?;
+        if !fresh {
+            return Ok(false);
+        }
+        let staged = self.with(|t| Ok(staging_of(t.file(from)?).is_some()))?;
+        if staged {
+            self.inner.seal(from)?;
+        }
+        let now = now();
+        self.change(true, |t, notes| {
+            let file = t.file(from)?;
+            let (base, over) = match &file.over {
+                Overlay::None => (file.base.clone(), Overlay::None),
+                Overlay::Memory(bytes) => (Base::Empty, Overlay::Memory(bytes.clone())),
+                Overlay::Staging(_) => return Ok(false),
+            };
+            if file.size != size {
+                return Ok(false);
+            }
+            let target = t.file(to)?;
+            if target.size != 0 || !matches!(target.over, Overlay::None) {
+                return Ok(false);
+            }
+            target.base = base;
+            target.base_dirty = true;
+            target.over = over;
+            target.size = size;
+            let added = target.memory();
+            t.memory += added;
+            t.touch_content(to, now);
+            notes.tell(|| Invalidation::Content {
+                ino: to,
+                offset: 0,
+                len: None,
+            });
+            Ok(true)
+        })
+    }
+
+    /// Clears set-id bits, as a write by an unprivileged user does.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::NotFound`].
+    pub fn kill_privileges(&self, ino: Ino) -> Result<()> {
+        let dangerous = self.with(|t| Ok(t.node(ino)?.perm & 0o6000 != 0))?;
+        if dangerous {
+            self.set_attr(
+                ino,
+                &SetAttr {
+                    kill_suid_gid: true,
+                    ..SetAttr::default()
+                },
+            )?;
+        }
+        Ok(())
+    }
+}
+
+enum Target {
+    Done(u64),
+    Staging(Staging, u64),
+}
+
+/// `relatime`: the access time moves when it is older than the last change, or
+/// older than a day. It is written along with the next change of the node.
+fn note_access(node: &mut Node) {
+    let t = &mut node.times;
+    if t.atime <= t.mtime || t.atime <= t.ctime {
+        t.atime = now();
+    }
+}
+
+fn staging_of(file: &FileBody) -> Option<&Staging> {
+    match &file.over {
+        Overlay::Staging(s) => Some(s),
+        _ => None,
+    }
+}
+
+/// The buffer of a file that is small enough to be changed in memory.
+fn memory_for(t: &mut Tree, ino: Ino, grown: u64) -> Step<&mut Arc<Vec<u8>>> {
+    let file = t.file(ino)?;
+    let fits = grown <= MEMORY_MAX && file.size <= MEMORY_MAX;
+    match &file.over {
+        Overlay::Staging(_) => return Err(Stop::Need(Need::Staging(ino))),
+        _ if !fits => return Err(Stop::Need(Need::Staging(ino))),
+        Overlay::Memory(_) => {}
+        Overlay::None if file.size == 0 => {
+            file.over = Overlay::Memory(Arc::default());
+        }
+        Overlay::None => match &file.base {
+            Base::Inline(bytes) => {
+                let bytes = bytes.to_vec();
+                let added = bytes.len();
+                file.over = Overlay::Memory(Arc::new(bytes));
+                t.memory += added;
+            }
+            _ => return Err(Stop::Need(Need::Content(ino))),
+        },
+    }
+    match &mut t.file(ino)?.over {
+        Overlay::Memory(bytes) => Ok(bytes),
+        _ => Err(FsError::Closed.into()),
+    }
+}
+
+fn plan_read(file: &FileBody, start: u64, end: u64, plan: &mut Vec<(usize, Piece)>) {
+    match &file.over {
+        Overlay::Memory(bytes) => plan.push((
+            (end - start) as usize,
+            Piece::Shared(bytes.clone(), start as usize),
+        )),
+        Overlay::None => plan_base(&file.base, start, end, file.base.size(), plan),
+        Overlay::Staging(s) => s.ranges.split(start..end, |range, staged| {
+            if staged {
+                plan.push((
+                    (range.end - range.start) as usize,
+                    Piece::Staged(s.file.clone(), range.start),
+                ));
+            } else {
+                plan_base(&file.base, range.start, range.end, s.base_len, plan);
+            }
+        }),
+    }
+}
+
+fn plan_base(base: &Base, start: u64, end: u64, visible: u64, plan: &mut Vec<(usize, Piece)>) {
+    let cut = end.min(visible.min(base.size())).max(start);
+    if cut > start {
+        let len = (cut - start) as usize;
+        match base {
+            Base::Empty => {}
+            Base::Inline(bytes) => plan.push((len, Piece::Bytes(bytes.clone(), start as usize))),
+            Base::Sealed(sealed) => plan.push((len, Piece::Sealed(sealed.clone(), start))),
+        }
+    }
+    if end > cut {
+        plan.push(((end - cut) as usize, Piece::Zeros));
+    }
+}
+
+fn seek_sealed(layout: &Layout, start: u64, end: u64, to: SeekTo) -> Option<u64> {
+    let first = layout.find(start);
+    for (extent, at) in layout.extents[first..].iter().zip(&layout.starts[first..]) {
+        if *at >= end {
+            return None;
+        }
+        let hole = matches!(extent, Extent::Hole { .. });
+        if hole == (to == SeekTo::Hole) {
+            return Some(start.max(*at));
+        }
+    }
+    None
+}
+
+fn seek_staged(file: &DataFile, start: u64, len: u64, to: SeekTo) -> Result<Option<u64>> {
+    use rustix::fs::SeekFrom;
+    let at = match to {
+        SeekTo::Data => SeekFrom::Data(start),
+        SeekTo::Hole => SeekFrom::Hole(start),
+    };
+    match rustix::fs::seek(&file.file, at) {
+        Ok(found) if found < start + len => Ok(Some(found)),
+        Ok(_) => Ok(None),
+        // Beyond the staging file's end all is hole.
+        Err(rustix::io::Errno::NXIO) => Ok((to == SeekTo::Hole).then_some(start)),
+        Err(e) => Err(FsError::io("seeking in a staging file", e.into())),
+    }
+}
+
+impl Inner {
+    fn fill(&self, piece: &Piece, buf: &mut [u8]) -> Result<()> {
+        match piece {
+            Piece::Zeros => buf.fill(0),
+            Piece::Shared(bytes, at) => buf.copy_from_slice(&bytes[*at..*at + buf.len()]),
+            Piece::Bytes(bytes, at) => buf.copy_from_slice(&bytes[*at..*at + buf.len()]),
+            Piece::Staged(file, at) => file.read_sparse(buf, *at)?,
+            Piece::Sealed(sealed, at) => self.read_sealed(sealed, *at, buf)?,
+        }
+        Ok(())
+    }
+
+    /// Reads sealed content. The caller holds the chunks' gate.
+    pub(crate) fn read_sealed(
+        &self,
+        sealed: &Sealed,
+        mut at: u64,
+        mut buf: &mut [u8],
+    ) -> Result<()> {
+        let layout = self.layout(sealed)?;
+        let mut index = layout.find(at);
+        while !buf.is_empty() {
+            let Some(extent) = layout.extents.get(index) else {
+                return Err(FsError::Corrupt(
+                    "a file's extents end before its size".into(),
+                ));
+            };
+            let skip = at - layout.starts[index];
+            let len = (extent.len() - skip).min(buf.len() as u64) as usize;
+            let (part, rest) = buf.split_at_mut(len);
+            match extent {
+                Extent::Hole { .. } => part.fill(0),
+                Extent::Chunk { hash, .. } => self.chunks.read(&self.db, hash, skip, part)?,
+            }
+            buf = rest;
+            at += len as u64;
+            index += 1;
+        }
+        Ok(())
+    }
+
+    /// The extents of sealed content.
+    pub(crate) fn layout<'a>(&self, sealed: &'a Sealed) -> Result<&'a Layout> {
+        if let Some(layout) = sealed.layout.get() {
+            return Ok(layout);
+        }
+        let extents = self.unpack(&self.db, sealed)?;
+        Ok(sealed.layout.get_or_init(|| Layout::new(extents)))
+    }
+
+    fn unpack(&self, db: &Db, sealed: &Sealed) -> Result<Vec<Extent>> {
+        let extents = sealed
+            .manifest
+            .extents(|page| self.chunks.read_verified(db, page))
+            .map_err(|e| FsError::Corrupt(format!("a manifest cannot be read: {e}")))?;
+        cairn_protocol::check_total(&extents, sealed.size)
+            .map_err(|e| FsError::Corrupt(format!("a manifest is wrong: {e}")))?;
+        Ok(extents)
+    }
+
+    /// Brings the content of a small file into memory.
+    pub(crate) fn load_content(&self, ino: Ino) -> Result<()> {
+        let (sealed, generation) = {
+            let mut tree = self.tree.lock();
+            let Some(Node {
+                body: Body::File(file),
+                ..
+            }) = tree.nodes.get_mut(&ino.0)
+            else {
+                return Ok(());
+            };
+            match (&file.base, &file.over) {
+                (Base::Sealed(sealed), Overlay::None) => (sealed.clone(), file.generation),
+                _ => return Ok(()),
+            }
+        };
+        let mut bytes = vec![0; sealed.size as usize];
+        {
+            let _gate = self.chunks.reading();
+            self.read_sealed(&sealed, 0, &mut bytes)?;
+        }
+        let mut tree = self.tree.lock();
+        let added = bytes.len();
+        if let Some(Node {
+            body: Body::File(file),
+            ..
+        }) = tree.nodes.get_mut(&ino.0)
+            && file.generation == generation
+            && matches!(file.over, Overlay::None)
+            && file.size == sealed.size
+        {
+            file.over = Overlay::Memory(Arc::new(bytes));
+            tree.memory += added;
+        }
+        Ok(())
+    }
+
+    /// Gives a file a staging file, and moves there what is in memory.
+    pub(crate) fn make_staging(&self, ino: Ino) -> Result<()> {
+        let staging = self.chunks.files.create_staging()?;
+        let drop_it = |error| {
+            self.chunks.files.remove_staging(staging.id);
+            Err(error)
+        };
+        loop {
+            let (content, generation) = {
+                let mut tree = self.tree.lock();
+                let Some(Node {
+                    body: Body::File(file),
+                    ..
+                }) = tree.nodes.get_mut(&ino.0)
+                else {
+                    drop(tree);
+                    return drop_it(FsError::NotFound(ino.to_string()));
+                };
+                match &file.over {
+                    Overlay::Staging(_) => {
+                        drop(tree);
+                        self.chunks.files.remove_staging(staging.id);
+                        return Ok(());
+                    }
+                    Overlay::Memory(bytes) => (Some(bytes.clone()), file.generation),
+                    Overlay::None => (None, file.generation),
+                }
+            };
+            if let Some(bytes) = &content
+                && let Err(error) = staging.write(bytes, 0)
+            {
+                return drop_it(error);
+            }
+            let mut tree = self.tree.lock();
+            let Some(Node {
+                body: Body::File(file),
+                ..
+            }) = tree.nodes.get_mut(&ino.0)
+            else {
+                continue;
+            };
+            if file.generation != generation {
+                continue;
+            }
+            let (ranges, base_len) = match &content {
+                Some(bytes) => (RangeSet::of(0..bytes.len() as u64), 0),
+                None => (RangeSet::default(), file.size),
+            };
+            let freed = file.memory();
+            file.over = Overlay::Staging(Staging::new(staging, ranges, base_len));
+            tree.memory -= freed;
+            tree.touch_private(ino);
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! The data files of a replica: packs of sealed chunks and staging files of
+//! unsealed data. They share one number space, so that a staging file can
+//! become a pack by a rename and keep its identity.
+//!
+//! On disk a staging file is `dirty/N` and a pack is `chunks/N.pack`. A replica
+//! in memory keeps both in anonymous memory files with the same calls.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use rustix::fs::FallocateFlags;
+
+use crate::{FsError, Result};
+
+/// Open packs kept at most; what is in use stays open beyond it.
+const OPEN_MAX: usize = 256;
+
+/// A pack or a staging file.
+#[derive(Debug)]
+pub(crate) struct DataFile {
+    pub(crate) id: u64,
+    pub(crate) file: File,
+}
+
+impl DataFile {
+    pub(crate) fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.file.read_exact_at(buf, offset).map_err(|source| {
+            if source.kind() == io::ErrorKind::UnexpectedEof {
+                FsError::Corrupt(format!(
+                    "data file {} ends before offset {}",
+                    self.id,
+                    offset + buf.len() as u64
+                ))
+            } else {
+                FsError::io(format!("reading data file {}", self.id), source)
+            }
+        })
+    }
+
+    /// Reads what is there and fills the rest with zeros: a staging file may be
+    /// shorter than the file it holds.
+    pub(crate) fn read_sparse(&self, mut buf: &mut [u8], mut offset: u64) -> Result<()> {
+        while !buf.is_empty() {
+            match self.file.read_at(buf, offset) {
+                Ok(0) => {
+                    buf.fill(0);
+                    return Ok(());
+                }
+                Ok(n) => {
+                    buf = &mut buf[n..];
+                    offset += n as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => {
+                    return Err(FsError::io(format!("reading data file {}", self.id), e));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn write(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.file
+            .write_all_at(buf, offset)
+            .map_err(|e| FsError::io(format!("writing data file {}", self.id), e))
+    }
+
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.file
+            .sync_data()
+            .map_err(|e| FsError::io(format!("syncing data file {}", self.id), e))
+    }
+
+    pub(crate) fn set_len(&self, len: u64) -> Result<()> {
+        self.file
+            .set_len(len)
+            .map_err(|e| FsError::io(format!("resizing data file {}", self.id), e))
+    }
+
+    pub(crate) fn len(&self) -> Result<u64> {
+        let meta = self.file.metadata();
+        meta.map(|m| m.len())
+            .map_err(|e| FsError::io(format!("examining data file {}", self.id), e))
+    }
+
+    /// Gives the range back to the disk; it reads as zeros afterwards.
+    pub(crate) fn punch(&self, offset: u64, len: u64) -> Result<()> {
+        let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match rustix::fs::fallocate(&self.file, mode, offset, len) {
+            // A filesystem without holes keeps the space until the pack goes.
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            Err(e) => Err(FsError::io(
+                format!("freeing part of data file {}", self.id),
+                e.into(),
+            )),
+        }
+    }
+
+    /// Reserves space without changing the length; best effort.
+    pub(crate) fn reserve(&self, offset: u64, len: u64) -> Result<()> {
+        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, offset, len) {
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            Err(e) => Err(FsError::io(
+                format!("reserving space in data file {}", self.id),
+                e.into(),
+            )),
+        }
+    }
+}
+
+/// Where the data files are, and which are open.
+#[derive(Debug)]
+pub(crate) struct Files {
+    dir: Option<PathBuf>,
+    next_id: AtomicU64,
+    packs: Mutex<HashMap<u64, Arc<DataFile>>>,
+}
+
+impl Files {
+    /// `dir` is the replica's directory, or `None` for memory.
+    pub(crate) fn open(dir: Option<&Path>) -> io::Result<Self> {
+        let mut newest = 0;
+        if let Some(dir) = dir {
+            for sub in ["chunks", "dirty"] {
+                std::fs::create_dir_all(dir.join(sub))?;
+                for id in list(&dir.join(sub))? {
+                    newest = newest.max(id);
+                }
+            }
+        }
+        Ok(Self {
+            dir: dir.map(Path::to_path_buf),
+            next_id: AtomicU64::new(newest + 1),
+            packs: Mutex::new(HashMap::new()),
+        })
+    }
+
+    /// No file made from now on has a number up to `id`.
+    pub(crate) fn reserve_ids(&self, id: u64) {
+        self.next_id.fetch_max(id + 1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn dir(&self) -> Option<&Path> {
+        self.dir.as_deref()
+    }
+
+    pub(crate) fn pack_path(&self, id: u64) -> Option<PathBuf> {
+        Some(self.dir.as_ref()?.join(format!("chunks/{id}.pack")))
+    }
+
+    pub(crate) fn staging_path(&self, id: u64) -> Option<PathBuf> {
+        Some(self.dir.as_ref()?.join(format!("dirty/{id}")))
+    }
+
+    fn create(&self, path: impl Fn(u64) -> Option<PathBuf>) -> Result<Arc<DataFile>> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let file = match path(id) {
+            Some(path) => File::options()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(&path)
+                .map_err(|e| FsError::io(format!("creating {}", path.display()), e))?,
+            None => memory_file(id)?,
+        };
+        Ok(Arc::new(DataFile { id, file }))
+    }
+
+    pub(crate) fn create_staging(&self) -> Result<Arc<DataFile>> {
+        self.create(|id| self.staging_path(id))
+    }
+
+    pub(crate) fn create_pack(&self) -> Result<Arc<DataFile>> {
+        let file = self.create(|id| self.pack_path(id))?;
+        self.packs.lock().insert(file.id, file.clone());
+        Ok(file)
+    }
+
+    pub(crate) fn open_staging(&self, id: u64) -> Result<Arc<DataFile>> {
+        let path = self
+            .staging_path(id)
+            .ok_or_else(|| FsError::Corrupt(format!("staging file {id} of a memory replica")))?;
+        // A crash between the rename of an adoption and its commit leaves the
+        // file among the packs: the commit did not happen, so take it back.
+        if let Some(pack) = self.pack_path(id)
+            && !path.exists()
+            && pack.exists()
+        {
+            std::fs::rename(&pack, &path)
+                .map_err(|e| FsError::io(format!("taking back {}", pack.display()), e))?;
+        }
+        let file = open_rw(&path)?;
+        Ok(Arc::new(DataFile { id, file }))
+    }
+
+    pub(crate) fn pack(&self, id: u64) -> Result<Arc<DataFile>> {
+        if let Some(pack) = self.packs.lock().get(&id) {
+            return Ok(pack.clone());
+        }
+        let path = self
+            .pack_path(id)
+            .ok_or_else(|| FsError::Corrupt(format!("pack {id} of a memory replica is gone")))?;
+        let file = open_rw(&path)?;
+        let pack = Arc::new(DataFile { id, file });
+        let mut packs = self.packs.lock();
+        if packs.len() >= OPEN_MAX {
+            packs.retain(|_, p| Arc::strong_count(p) > 1);
+        }
+        Ok(packs.entry(id).or_insert(pack).clone())
+    }
+
+    /// Turns a staging file into a pack.
+    pub(crate) fn adopt(&self, staging: &Arc<DataFile>) -> Result<()> {
+        let id = staging.id;
+        if let (Some(from), Some(to)) = (self.staging_path(id), self.pack_path(id))
+            && !to.exists()
+        {
+            std::fs::rename(&from, &to)
+                .map_err(|e| FsError::io(format!("adopting {}", from.display()), e))?;
+        }
+        self.packs.lock().insert(id, staging.clone());
+        Ok(())
+    }
+
+    /// Makes the names of packs as durable as their bytes.
+    pub(crate) fn sync_names(&self) -> Result<()> {
+        let Some(dir) = &self.dir else { return Ok(()) };
+        for sub in ["chunks", "dirty"] {
+            File::open(dir.join(sub))
+                .and_then(|d| d.sync_all())
+                .map_err(|e| FsError::io(format!("syncing the folder {sub}"), e))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn remove_pack(&self, id: u64) {
+        self.packs.lock().remove(&id);
+        if let Some(path) = self.pack_path(id)
+            && let Err(error) = std::fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "cannot remove a pack; the next gc tries again");
+        }
+    }
+
+    pub(crate) fn remove_staging(&self, id: u64) {
+        if let Some(path) = self.staging_path(id)
+            && let Err(error) = std::fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "cannot remove a staging file; the next start tries again");
+        }
+    }
+
+    /// Numbers of the packs and of the staging files on disk.
+    pub(crate) fn on_disk(&self) -> io::Result<(Vec<u64>, Vec<u64>)> {
+        match &self.dir {
+            Some(dir) => Ok((list(&dir.join("chunks"))?, list(&dir.join("dirty"))?)),
+            None => Ok((self.packs.lock().keys().copied().collect(), Vec::new())),
+        }
+    }
+}
+
+fn list(dir: &Path) -> io::Result<Vec<u64>> {
+    let mut ids = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        if let Ok(id) = name.strip_suffix(".pack").unwrap_or(&name).parse() {
+            ids.push(id);
+        }
+    }
+    Ok(ids)
+}
+
+fn open_rw(path: &Path) -> Result<File> {
+    File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(|e| {
+            if e.kind() == io::ErrorKind::NotFound {
+                FsError::Corrupt(format!("{} is missing", path.display()))
+            } else {
+                FsError::io(format!("opening {}", path.display()), e)
+            }
+        })
+}
+
+fn memory_file(id: u64) -> Result<File> {
+    rustix::fs::memfd_create(format!("cairn-{id}"), rustix::fs::MemfdFlags::CLOEXEC)
+        .map(File::from)
+        .map_err(|e| FsError::io("creating a memory file", e.into()))
+}

@@ -1,0 +1,55 @@
+//! The replica: one durable, content-addressed filesystem in a directory.
+//!
+//! SQLite holds the tree, pack files hold the content in chunks of at most
+//! 512 KiB named by their BLAKE3 hash. Everything that can change is a register
+//! with a version, and every change is in one log that can be read from a cursor.
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | `replica` | opening, closing, loading into memory, background threads |
+//! | `ops`, `data`, `xattr`, `sync` | operations by inode |
+//! | `path` | operations by path |
+//! | `tree`, `node`, `ranges` | the state in memory, and versions |
+//! | `commit`, `db`, `recover` | the state in the database |
+//! | `chunks`, `files`, `seal`, `direct` | the bytes |
+//! | `changes`, `history`, `gc`, `check` | the log, old versions, care |
+
+mod attr;
+mod changes;
+mod check;
+mod chunks;
+mod commit;
+mod data;
+mod db;
+mod direct;
+mod error;
+mod files;
+mod gc;
+mod history;
+mod lock;
+mod node;
+mod observe;
+mod ops;
+mod options;
+mod path;
+mod ranges;
+mod recover;
+mod replica;
+mod seal;
+mod sync;
+mod tree;
+mod xattr;
+
+pub use attr::{
+    Allocate, Attr, Entry, Ino, NewNode, RenameMode, SeekTo, SetAttr, SetTime, StatFs, XattrMode,
+};
+pub use cairn_protocol::{NodeKind, Timestamp};
+pub use changes::{Changes, CursorError};
+pub use check::{CheckReport, Problem};
+pub use error::{FsError, OpenError, Result};
+pub use gc::{GcReport, Usage};
+pub use history::Pin;
+pub use observe::{Invalidation, Observer};
+pub use options::Options;
+pub use path::DirEntry;
+pub use replica::Replica;

@@ -1,0 +1,51 @@
+//! One process owns a replica: an advisory lock on the file `lock`, which names
+//! the owner. The kernel lets go of it when the process ends, however it ends.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use rustix::fs::FlockOperation;
+
+use crate::OpenError;
+
+#[derive(Debug)]
+pub(crate) struct OwnerLock(#[expect(dead_code, reason = "the open file is the lock")] File);
+
+impl OwnerLock {
+    pub(crate) fn take(dir: &Path) -> Result<Self, OpenError> {
+        let fail = |context: &str, source| OpenError::Io {
+            path: dir.into(),
+            context: context.into(),
+            source,
+        };
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(dir.join("lock"))
+            .map_err(|e| fail("opening its lock file", e))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut owner = String::new();
+                let _ = Read::by_ref(&mut file).take(64).read_to_string(&mut owner);
+                let owner = match owner.trim() {
+                    "" => "another process".into(),
+                    pid => format!("process {pid}"),
+                };
+                return Err(OpenError::InUse {
+                    path: dir.into(),
+                    owner,
+                });
+            }
+            Err(e) => return Err(fail("locking it", e.into())),
+        }
+        // Only a hint for people; the lock itself is the kernel's.
+        let _ = file
+            .set_len(0)
+            .and_then(|()| writeln!(file, "{}", std::process::id()));
+        Ok(Self(file))
+    }
+}

@@ -1,0 +1,172 @@
+//! Opening: who the replica is, and what a crash left unsealed.
+
+use std::sync::Arc;
+
+use cairn_protocol::{Chain, Epoch, NodeKind};
+use rusqlite::OptionalExtension;
+
+use crate::attr::Ino;
+use crate::db::{self, Db, Identity, int, meta_get, meta_set, uint};
+use crate::files::Files;
+use crate::node::{Body, Node, Overlay, Staging};
+use crate::options::Options;
+use crate::ranges::RangeSet;
+use crate::replica::{new_dir, new_node};
+use crate::tree::{Gone, Tree};
+use crate::{FsError, Result};
+
+/// Reads the identity of a replica, or gives a new one its own.
+pub(crate) fn identity(db: &Db, options: &Options) -> Result<Identity> {
+    let mut writer = db.writer();
+    if meta_get::<Vec<u8>>(&writer, "epoch")?.is_none() {
+        let step = writer.transaction()?;
+        let random = random()?;
+        meta_set(&step, "epoch", &random[..16])?;
+        let mut tag = [0; 8];
+        tag.copy_from_slice(&random[16..24]);
+        // Signed in the database, and zero is the root's.
+        meta_set(&step, "tag", int((u64::from_le_bytes(tag) >> 1).max(1)))?;
+        meta_set(&step, "hash_key", &random[24..56])?;
+        meta_set(&step, "next_ino", 2)?;
+        meta_set(&step, "count", 1)?;
+        let user = (
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+        );
+        let (uid, gid) = options.root_owner.unwrap_or(user);
+        let mut root = new_node(NodeKind::Dir, 0o755, uid, gid, 0, new_dir(Ino::ROOT));
+        (root.born, root.meta_ver, root.data_ver) = (1, 1, 1);
+        insert_root(&step, &root)?;
+        meta_set(&step, "seq", 1)?;
+        step.execute(
+            "INSERT INTO commits(seq, chain) VALUES(1, ?)",
+            [Chain::GENESIS.0.as_slice()],
+        )?;
+        step.commit()?;
+    }
+    let missing = |what: &str| FsError::Corrupt(format!("the database lacks its {what}"));
+    let epoch: Vec<u8> = meta_get(&writer, "epoch")?.ok_or_else(|| missing("epoch"))?;
+    let hash_key: Vec<u8> = meta_get(&writer, "hash_key")?.ok_or_else(|| missing("hash key"))?;
+    let number = |key: &str| -> Result<u64> {
+        Ok(uint(meta_get(&writer, key)?.ok_or_else(|| missing(key))?))
+    };
+    let chain: Option<Vec<u8>> = writer
+        .query_row(
+            "SELECT chain FROM commits ORDER BY seq DESC LIMIT 1",
+            [],
+            |r| r.get(0),
+        )
+        .optional()?;
+    Ok(Identity {
+        epoch: Epoch(epoch.try_into().map_err(|_| missing("epoch"))?),
+        tag: number("tag")?,
+        hash_key: hash_key.try_into().map_err(|_| missing("hash key"))?,
+        next_ino: number("next_ino")?,
+        seq: number("seq")?,
+        count: number("count")?,
+        chain: Chain(
+            chain
+                .and_then(|c| c.try_into().ok())
+                .ok_or_else(|| missing("chain"))?,
+        ),
+    })
+}
+
+fn insert_root(db: &rusqlite::Connection, root: &Node) -> Result<()> {
+    db.execute(
+        "INSERT INTO node(ino, kind, perm, uid, gid, rdev, nlink, size, allocated, times, parent, entries, xattrs,
+             born, meta_ver, data_ver, ver) VALUES(1, ?, ?, ?, ?, 0, 2, 0, 0, ?, 1, 0, 0, 1, 1, 1, 1)",
+        rusqlite::params![u8::from(root.kind), root.perm, root.uid, root.gid, db::times_to(&root.times).as_slice()],
+    )?;
+    db.execute("INSERT INTO log(ver, kind, ino) VALUES(1, 0, 1)", [])?;
+    Ok(())
+}
+
+fn random() -> Result<[u8; 56]> {
+    let mut bytes = [0; 56];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled +=
+            rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())
+                .map_err(|e| FsError::io("reading random numbers", e.into()))?;
+    }
+    Ok(bytes)
+}
+
+/// Brings back the files that were not sealed, removes the nodes that had no
+/// name and the staging files that belong to nothing. Returns the files to seal.
+pub(crate) fn overlays(db: &Db, files: &Files, tree: &mut Tree) -> Result<Vec<Ino>> {
+    let db = db.reader();
+    let newest: Option<i64> = db.query_row("SELECT max(id) FROM pack", [], |r| r.get(0))?;
+    files.reserve_ids(uint(newest.unwrap_or(0)));
+    let mut revived = Vec::new();
+    let mut used = Vec::new();
+    let mut rows = db.prepare("SELECT ino, file, size, base_len, ranges, direct FROM staging")?;
+    let mut rows = rows.query([])?;
+    while let Some(row) = rows.next()? {
+        let ino = Ino(uint(row.get(0)?));
+        let id = uint(row.get(1)?);
+        used.push(id);
+        let Some(mut node) = db::load_node(&db, ino)? else {
+            continue;
+        };
+        let file = match files.open_staging(id) {
+            Ok(file) => file,
+            Err(error) => {
+                tracing::error!(%ino, %error, "unsealed content is missing; the file has what was sealed before");
+                continue;
+            }
+        };
+        let ranges: Vec<u8> = row.get(4)?;
+        let mut ranges: RangeSet =
+            postcard::from_bytes(&ranges).map_err(|e| db::corrupt(ino, e))?;
+        let mut size = uint(row.get(2)?);
+        if row.get(5)? {
+            // The kernel wrote this file itself: what is there is what was written.
+            size = file.len()?;
+            ranges = RangeSet::of(0..size);
+        }
+        if let Body::File(body) = &mut node.body {
+            body.size = size;
+            body.over = Overlay::Staging(Staging::new(file, ranges, uint(row.get(3)?)));
+        }
+        tree.nodes.insert(ino.0, node);
+        tree.touch_private(ino);
+        revived.push(ino);
+    }
+    drop(rows);
+    remove_orphans(&db, tree)?;
+    let (_, dirty) = files
+        .on_disk()
+        .map_err(|e| FsError::io("listing the data files", e))?;
+    for id in dirty.into_iter().filter(|id| !used.contains(id)) {
+        files.remove_staging(id);
+    }
+    Ok(revived)
+}
+
+fn remove_orphans(db: &rusqlite::Connection, tree: &mut Tree) -> Result<()> {
+    let mut orphans = db.prepare("SELECT ino, kind FROM node WHERE nlink = 0")?;
+    let mut orphans = orphans.query([])?;
+    while let Some(row) = orphans.next()? {
+        let ino = Ino(uint(row.get(0)?));
+        if let Some(Node {
+            body: Body::File(file),
+            ..
+        }) = tree.nodes.remove(&ino.0)
+            && let Overlay::Staging(s) = file.over
+        {
+            let file: Arc<_> = s.file;
+            tree.dropped_staging.push(file.id);
+        }
+        tree.dirty_nodes.remove(&ino.0);
+        tree.count = tree.count.saturating_sub(1);
+        let ver = tree.next_ver();
+        tree.gone.push(Gone {
+            ino,
+            ver,
+            was_file: row.get::<_, u8>(1)? == u8::from(NodeKind::File),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,403 @@
+//! The part of the tree that is in memory: the only place that changes nodes
+//! and names, and stamps each change with the next version.
+//!
+//! Every function here works on memory alone. What is not in memory is
+//! reported as [`Need`]; the caller loads it without the lock and tries again.
+//! So a function must look before it touches: all its look-ups come first.
+//!
+//! Invariants:
+//! * what is dirty or in flight is in memory; what is absent here is in the
+//!   database as it was last committed;
+//! * a directory's `pinned` counts its dirty and in-flight entries.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cairn_protocol::{Name, NodeKind, Timestamp, Ver};
+use rustc_hash::FxHashMap;
+
+use crate::attr::Ino;
+use crate::node::{Body, DirBody, DirKey, Dirent, FileBody, Node, Persist};
+use crate::{FsError, Result};
+
+/// What a function of the tree needs in memory before it can go on.
+#[derive(Debug, Clone)]
+pub(crate) enum Need {
+    /// A node.
+    Node(Ino),
+    /// One name in a directory.
+    Name(Ino, DirKey),
+    /// The entries of a directory from this hash on, and their nodes.
+    Page(Ino, u64),
+    /// The content of a small file.
+    Content(Ino),
+    /// A staging file for this file, with what is in memory moved to it.
+    Staging(Ino),
+}
+
+/// Why a function of the tree stopped.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    Fs(FsError),
+    Need(Need),
+}
+
+impl From<FsError> for Stop {
+    fn from(error: FsError) -> Self {
+        Self::Fs(error)
+    }
+}
+
+pub(crate) type Step<T> = std::result::Result<T, Stop>;
+
+/// A node that is gone: its rows go with the next commit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gone {
+    pub(crate) ino: Ino,
+    pub(crate) ver: Ver,
+    pub(crate) was_file: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Tree {
+    pub(crate) nodes: FxHashMap<u64, Node>,
+    pub(crate) next_ino: u64,
+    /// The newest version given.
+    pub(crate) seq: Ver,
+    pub(crate) dirty_nodes: BTreeSet<u64>,
+    pub(crate) dirty_names: BTreeMap<(u64, DirKey), ()>,
+    pub(crate) gone: Vec<Gone>,
+    /// Staging files that no file uses any more; removed after a commit.
+    pub(crate) dropped_staging: Vec<u64>,
+    /// Number of nodes, stored and not.
+    pub(crate) count: u64,
+    /// Grows when something leaves memory: a load that ran meanwhile is stale.
+    pub(crate) evictions: u64,
+    pub(crate) tick: u32,
+    /// Files that the kernel writes directly.
+    pub(crate) direct: BTreeSet<u64>,
+    /// Bytes of file contents in memory.
+    pub(crate) memory: usize,
+    hash_key: [u8; 32],
+}
+
+impl Tree {
+    pub(crate) fn new(hash_key: [u8; 32], next_ino: u64, seq: Ver, count: u64) -> Self {
+        Self {
+            nodes: FxHashMap::default(),
+            next_ino,
+            seq,
+            dirty_nodes: BTreeSet::new(),
+            dirty_names: BTreeMap::new(),
+            gone: Vec::new(),
+            dropped_staging: Vec::new(),
+            count,
+            evictions: 0,
+            tick: 0,
+            direct: BTreeSet::new(),
+            memory: 0,
+            hash_key,
+        }
+    }
+
+    /// The place of a name in its directory. Keyed, so that nobody can make
+    /// names that collide; 62 bits, and above the cookies of "." and "..".
+    pub(crate) fn key(&self, name: &[u8]) -> Result<DirKey> {
+        let name = valid_name(name)?;
+        let hash = blake3::keyed_hash(&self.hash_key, name.as_bytes());
+        let mut first = [0; 8];
+        first.copy_from_slice(&hash.as_bytes()[..8]);
+        Ok(((u64::from_le_bytes(first) >> 2) | 4, name))
+    }
+
+    pub(crate) fn node(&mut self, ino: Ino) -> Step<&mut Node> {
+        self.tick = self.tick.wrapping_add(1);
+        let tick = self.tick;
+        match self.nodes.get_mut(&ino.0) {
+            Some(node) => {
+                node.used = tick;
+                Ok(node)
+            }
+            None => Err(Stop::Need(Need::Node(ino))),
+        }
+    }
+
+    pub(crate) fn dir(&mut self, ino: Ino) -> Step<&mut DirBody> {
+        match &mut self.node(ino)?.body {
+            Body::Dir(dir) => Ok(dir),
+            _ => Err(FsError::NotDir(ino.to_string()).into()),
+        }
+    }
+
+    pub(crate) fn file(&mut self, ino: Ino) -> Step<&mut FileBody> {
+        let node = self.node(ino)?;
+        match &mut node.body {
+            Body::File(file) => Ok(file),
+            Body::Dir(_) => Err(FsError::IsDir(ino.to_string()).into()),
+            _ => Err(FsError::Invalid("not a regular file").into()),
+        }
+    }
+
+    /// The target of a name, if it has one.
+    pub(crate) fn find(&mut self, parent: Ino, key: &DirKey) -> Step<Option<Ino>> {
+        let dir = self.dir(parent)?;
+        match dir.children.get(key) {
+            Some(dirent) => Ok(dirent.target),
+            None if dir.complete => Ok(None),
+            None => Err(Stop::Need(Need::Name(parent, key.clone()))),
+        }
+    }
+
+    /// The target of a name that must exist.
+    pub(crate) fn lookup(&mut self, parent: Ino, key: &DirKey) -> Step<Ino> {
+        self.find(parent, key)?
+            .ok_or_else(|| FsError::NotFound(key.1.to_string()).into())
+    }
+
+    pub(crate) fn next_ver(&mut self) -> Ver {
+        self.seq += 1;
+        self.seq
+    }
+
+    /// Marks a node's attributes as changed.
+    pub(crate) fn touch_meta(&mut self, ino: Ino) {
+        let ver = self.next_ver();
+        if let Some(node) = self.nodes.get_mut(&ino.0) {
+            node.meta_ver = ver;
+            node.state.dirty = true;
+            self.dirty_nodes.insert(ino.0);
+        }
+    }
+
+    /// Marks a node as one to write, without a new version: access times, and
+    /// staging files that are private to this replica.
+    pub(crate) fn touch_private(&mut self, ino: Ino) {
+        if let Some(node) = self.nodes.get_mut(&ino.0) {
+            node.state.dirty = true;
+            self.dirty_nodes.insert(ino.0);
+        }
+    }
+
+    /// Marks a file's content as changed. The version of its data register
+    /// moves when the content is sealed; see [`crate::commit`].
+    pub(crate) fn touch_content(&mut self, ino: Ino, now: Timestamp) {
+        let ver = self.next_ver();
+        if let Some(node) = self.nodes.get_mut(&ino.0) {
+            node.times.mtime = now;
+            node.times.ctime = now;
+            node.meta_ver = ver;
+            node.data_ver = ver;
+            node.state.dirty = true;
+            if let Body::File(file) = &mut node.body {
+                file.data_dirty = true;
+                file.generation += 1;
+            }
+            self.dirty_nodes.insert(ino.0);
+        }
+    }
+
+    /// Points a name at a node, or at nothing.
+    pub(crate) fn set_name(&mut self, parent: Ino, key: DirKey, target: Option<Ino>) {
+        let ver = self.next_ver();
+        let Some(Node {
+            body: Body::Dir(dir),
+            ..
+        }) = self.nodes.get_mut(&parent.0)
+        else {
+            debug_assert!(false, "set_name on a directory that is not in memory");
+            return;
+        };
+        let old = dir.children.get(&key).copied();
+        let had = old.is_some_and(|d| d.target.is_some());
+        dir.entries = dir.entries + u64::from(target.is_some()) - u64::from(had);
+        let mut state = old.map_or(Persist::default(), |d| d.state);
+        if target.is_none() && !state.stored && !state.in_flight {
+            // Made and removed within one commit: nobody ever saw it.
+            if state.dirty {
+                dir.pinned -= 1;
+                self.dirty_names.remove(&(parent.0, key.clone()));
+            }
+            if dir.complete {
+                dir.children.remove(&key);
+            } else {
+                dir.children.insert(
+                    key,
+                    Dirent {
+                        target: None,
+                        ver,
+                        state: Persist::default(),
+                    },
+                );
+            }
+            return;
+        }
+        if !state.pinned() {
+            dir.pinned += 1;
+        }
+        state.dirty = true;
+        dir.children
+            .insert(key.clone(), Dirent { target, ver, state });
+        self.dirty_names.insert((parent.0, key), ());
+    }
+
+    /// Adds a node that exists nowhere else yet.
+    pub(crate) fn add(&mut self, mut node: Node) -> Ino {
+        let ino = Ino(self.next_ino);
+        self.next_ino += 1;
+        self.count += 1;
+        let ver = self.next_ver();
+        node.born = ver;
+        node.meta_ver = ver;
+        node.data_ver = ver;
+        node.state = Persist {
+            dirty: true,
+            ..Persist::default()
+        };
+        node.used = self.tick;
+        self.nodes.insert(ino.0, node);
+        self.dirty_nodes.insert(ino.0);
+        ino
+    }
+
+    /// Forgets a node without names and handles.
+    pub(crate) fn reap(&mut self, ino: Ino) {
+        let Some(node) = self.nodes.get(&ino.0) else {
+            return;
+        };
+        let state = node.state;
+        self.drop_overlay(ino);
+        self.dirty_nodes.remove(&ino.0);
+        self.count -= 1;
+        self.evictions += 1;
+        let was_file = self
+            .nodes
+            .remove(&ino.0)
+            .is_some_and(|n| n.kind == NodeKind::File);
+        if state.stored || state.in_flight {
+            let ver = self.next_ver();
+            self.gone.push(Gone { ino, ver, was_file });
+        }
+    }
+
+    /// Lets go of a file's unsealed content.
+    pub(crate) fn drop_overlay(&mut self, ino: Ino) {
+        use crate::node::Overlay;
+        let Some(Node {
+            body: Body::File(file),
+            ..
+        }) = self.nodes.get_mut(&ino.0)
+        else {
+            return;
+        };
+        match std::mem::take(&mut file.over) {
+            Overlay::None => {}
+            Overlay::Memory(bytes) => self.memory -= bytes.len(),
+            Overlay::Staging(s) => self.dropped_staging.push(s.file.id),
+        }
+    }
+
+    /// Whether `ino` is `dir` or lies above it.
+    pub(crate) fn is_ancestor(&mut self, ino: Ino, mut dir: Ino) -> Step<bool> {
+        loop {
+            if dir == ino {
+                return Ok(true);
+            }
+            if dir == Ino::ROOT {
+                return Ok(false);
+            }
+            dir = Ino(self.dir(dir)?.parent);
+        }
+    }
+
+    /// Drops what has not been used for long, until about `target` nodes and
+    /// `target_memory` bytes of contents are left.
+    pub(crate) fn evict(&mut self, target: usize, target_memory: usize) {
+        if self.nodes.len() > target {
+            let mut ages: Vec<u32> = self
+                .nodes
+                .values()
+                .map(|n| self.tick.wrapping_sub(n.used))
+                .collect();
+            let index = target.min(ages.len() - 1);
+            let (_, limit, _) = ages.select_nth_unstable(index);
+            let limit = *limit;
+            let tick = self.tick;
+            let mut dropped = 0;
+            let mut memory = 0;
+            self.nodes.retain(|ino, node| {
+                let keep =
+                    *ino == Ino::ROOT.0 || tick.wrapping_sub(node.used) < limit || !evictable(node);
+                if !keep {
+                    dropped += 1;
+                    if let Body::File(file) = &node.body {
+                        memory += file.memory();
+                    }
+                }
+                keep
+            });
+            self.memory -= memory;
+            if dropped > 0 {
+                self.evictions += 1;
+            }
+        }
+        if self.memory > target_memory {
+            self.drop_clean_contents(target_memory);
+        }
+    }
+
+    fn drop_clean_contents(&mut self, target: usize) {
+        use crate::node::Overlay;
+        let mut clean: Vec<(u32, u64)> = self
+            .nodes
+            .iter()
+            .filter(|(_, n)| {
+                matches!(&n.body, Body::File(f) if !f.data_dirty && f.memory() > 0)
+                    && !n.state.pinned()
+            })
+            .map(|(ino, n)| (self.tick.wrapping_sub(n.used), *ino))
+            .collect();
+        clean.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, ino) in clean {
+            if self.memory <= target {
+                break;
+            }
+            if let Some(Node {
+                body: Body::File(file),
+                ..
+            }) = self.nodes.get_mut(&ino)
+                && let Overlay::Memory(bytes) = std::mem::take(&mut file.over)
+            {
+                self.memory -= bytes.len();
+            }
+        }
+    }
+}
+
+fn evictable(node: &Node) -> bool {
+    if node.state.pinned() || node.holds > 0 || node.nlink == 0 {
+        return false;
+    }
+    match &node.body {
+        Body::File(file) => {
+            !file.data_dirty
+                && !file.sealing
+                && !matches!(file.over, crate::node::Overlay::Staging(_))
+        }
+        Body::Dir(dir) => dir.pinned == 0,
+        Body::Symlink(_) | Body::Special => true,
+    }
+}
+
+/// Checks a name against the rules of [`Name`].
+pub(crate) fn valid_name(name: &[u8]) -> Result<Name> {
+    if name.len() > cairn_protocol::NAME_MAX {
+        return Err(FsError::NameTooLong);
+    }
+    Name::new(name).map_err(|_| {
+        FsError::Invalid("a name is 1 to 255 bytes without '/' and NUL, and not '.' or '..'")
+    })
+}
+
+/// The name that sorts before every other.
+pub(crate) fn lowest_name() -> Result<Name> {
+    valid_name(&[1])
+}

@@ -1,0 +1,198 @@
+//! Open files: reading, writing, allocating, copying.
+
+use std::cell::RefCell;
+
+use cairn_engine::{Allocate, Ino, Invalidation, SeekTo, SetAttr};
+use rustix::io::Errno;
+
+use super::{Caller, Ops, Result, errno, stale};
+
+/// The most that one request for copying moves: the answer has 32 bits for the count.
+const COPY_MAX: u64 = 0xffff_f000;
+
+const PUNCHED: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+const ZEROED: i32 = libc::FALLOC_FL_ZERO_RANGE;
+const ZEROED_INSIDE: i32 = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
+
+thread_local! {
+    /// What a read fills and its answer is sent from: as large as the largest request so far, at
+    /// most 1 MiB for each thread that reads requests.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// An open file. It holds all its state itself; nothing is allocated for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Handle {
+    /// Whether it was opened for writing.
+    pub(crate) write: bool,
+}
+
+impl From<Handle> for u64 {
+    fn from(handle: Handle) -> Self {
+        Self::from(handle.write)
+    }
+}
+
+impl From<u64> for Handle {
+    fn from(number: u64) -> Self {
+        Self { write: number != 0 }
+    }
+}
+
+impl Ops {
+    /// Opens a file.
+    pub(crate) fn open(&self, caller: Caller, ino: Ino, flags: i32) -> Result<Handle> {
+        let handle = self.retain(ino, flags)?;
+        if flags & libc::O_TRUNC != 0 {
+            let empty = SetAttr {
+                size: Some(0),
+                kill_suid_gid: caller.loses_set_id(),
+                ..SetAttr::default()
+            };
+            if let Err(error) = self.replica.set_attr(ino, &empty) {
+                self.release(ino, handle);
+                return Err(stale(error));
+            }
+        }
+        Ok(handle)
+    }
+
+    /// Counts a handle, so that the file stays when its last name goes.
+    pub(super) fn retain(&self, ino: Ino, flags: i32) -> Result<Handle> {
+        let handle = Handle {
+            write: flags & libc::O_ACCMODE != libc::O_RDONLY,
+        };
+        self.replica.retain(ino, handle.write).map_err(stale)?;
+        self.kernel.opens.add(ino, handle.write);
+        Ok(handle)
+    }
+
+    /// Closes a file.
+    pub(crate) fn release(&self, ino: Ino, handle: Handle) {
+        if self.kernel.opens.sub(ino, handle.write) {
+            self.replica.release(ino, handle.write);
+        }
+    }
+
+    /// Reads, and hands what was read to `answer`. It is short only at the end of the file.
+    pub(crate) fn read<T>(
+        &self,
+        ino: Ino,
+        offset: u64,
+        size: usize,
+        answer: impl FnOnce(Result<&[u8]>) -> T,
+    ) -> T {
+        BUFFER.with_borrow_mut(|buffer| {
+            if buffer.len() < size {
+                buffer.resize(size, 0);
+            }
+            let read = self.replica.read(ino, offset, &mut buffer[..size]);
+            answer(read.map(|len| &buffer[..len]).map_err(stale))
+        })
+    }
+
+    /// Writes. With `append`, to the end of the file, wherever the kernel believes that to be.
+    pub(crate) fn write(
+        &self,
+        ino: Ino,
+        offset: u64,
+        data: &[u8],
+        append: bool,
+        kill_suid_gid: bool,
+    ) -> Result<()> {
+        if append {
+            self.append(ino, offset, data)?;
+        } else {
+            self.replica.write(ino, offset, data).map_err(stale)?;
+        }
+        if kill_suid_gid {
+            self.kill_set_id(ino)?;
+        }
+        Ok(())
+    }
+
+    /// The kernel's offset is the end of the file as it last knew it, and its cache already holds
+    /// the data there. When that was no longer the end, the cache is wrong from there on. It is
+    /// dropped once the kernel has the answer to the write: until then the pages are locked, and
+    /// the invalidation waits for them.
+    fn append(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<()> {
+        let actual = self.replica.append(ino, data).map_err(stale)?;
+        if actual != offset {
+            self.kernel.push(Invalidation::Content {
+                ino,
+                offset: offset.min(actual),
+                len: None,
+            });
+        }
+        Ok(())
+    }
+
+    fn kill_set_id(&self, ino: Ino) -> Result<()> {
+        let kill = SetAttr {
+            kill_suid_gid: true,
+            ..SetAttr::default()
+        };
+        if self.getattr(ino)?.perm & 0o6000 != 0 {
+            self.replica.set_attr(ino, &kill).map_err(stale)?;
+        }
+        Ok(())
+    }
+
+    /// Reserves space, punches a hole or writes zeros.
+    pub(crate) fn fallocate(
+        &self,
+        caller: Caller,
+        ino: Ino,
+        offset: u64,
+        len: u64,
+        mode: i32,
+    ) -> Result<()> {
+        let how = match mode {
+            0 => Allocate::Reserve { keep_size: false },
+            libc::FALLOC_FL_KEEP_SIZE => Allocate::Reserve { keep_size: true },
+            PUNCHED => Allocate::PunchHole,
+            ZEROED => Allocate::Zero { keep_size: false },
+            ZEROED_INSIDE => Allocate::Zero { keep_size: true },
+            _ => return Err(Errno::OPNOTSUPP),
+        };
+        self.replica
+            .allocate(ino, offset, len, how)
+            .map_err(stale)?;
+        if caller.loses_set_id() {
+            self.kill_set_id(ino)?;
+        }
+        Ok(())
+    }
+
+    /// Finds the next data or hole.
+    pub(crate) fn lseek(&self, ino: Ino, offset: i64, whence: i32) -> Result<i64> {
+        let to = match whence {
+            libc::SEEK_DATA => SeekTo::Data,
+            libc::SEEK_HOLE => SeekTo::Hole,
+            // The kernel itself does the others.
+            _ => return Err(Errno::INVAL),
+        };
+        let offset = u64::try_from(offset).map_err(|_| Errno::NXIO)?;
+        let found = self.replica.seek(ino, offset, to).map_err(stale)?;
+        i64::try_from(found).map_err(|_| Errno::OVERFLOW)
+    }
+
+    /// Copies from file to file without moving the bytes through the caller.
+    pub(crate) fn copy_file_range(
+        &self,
+        caller: Caller,
+        from: (Ino, u64),
+        to: (Ino, u64),
+        len: u64,
+    ) -> Result<u32> {
+        let len = len.min(COPY_MAX);
+        let copied = self
+            .replica
+            .copy_range(from.0, from.1, to.0, to.1, len)
+            .map_err(errno)?;
+        if caller.loses_set_id() {
+            self.kill_set_id(to.0)?;
+        }
+        u32::try_from(copied).map_err(|_| Errno::OVERFLOW)
+    }
+}
