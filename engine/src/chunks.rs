@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use cairn_protocol::ChunkHash;
-use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rusqlite::{OptionalExtension, params};
 use rustc_hash::FxHashMap;
 
@@ -23,6 +23,41 @@ const PACK_MAX: u64 = 64 << 20;
 const RESERVE_STEP: u64 = 4 << 20;
 /// Places of chunks kept in memory, about 64 bytes each.
 const CACHED_PLACES: usize = 200_000;
+
+/// The leases of one seal. They end with it, unless the seal took effect: then
+/// the commit that writes its references ends them.
+#[derive(Debug)]
+pub(crate) struct Leases<'a> {
+    chunks: &'a Chunks,
+    hashes: Vec<ChunkHash>,
+}
+
+impl<'a> Leases<'a> {
+    pub(crate) fn new(chunks: &'a Chunks) -> Self {
+        Self {
+            chunks,
+            hashes: Vec::new(),
+        }
+    }
+
+    /// Keeps a chunk from gc, whether it is stored already or will be. Comes
+    /// before the look whether it is.
+    pub(crate) fn take(&mut self, hash: ChunkHash) {
+        *self.chunks.leases.lock().entry(hash).or_default() += 1;
+        self.hashes.push(hash);
+    }
+
+    /// Gives the leases to who commits the references.
+    pub(crate) fn hand_over(&mut self) -> Vec<ChunkHash> {
+        std::mem::take(&mut self.hashes)
+    }
+}
+
+impl Drop for Leases<'_> {
+    fn drop(&mut self) {
+        self.chunks.end_leases(&self.hashes);
+    }
+}
 
 /// Where a chunk's bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +88,8 @@ pub(crate) struct Chunks {
     pub(crate) files: Files,
     pending: Mutex<HashMap<ChunkHash, Pending>>,
     places: Mutex<FxHashMap<ChunkHash, Place>>,
+    /// Chunks that a seal counts on and no row names yet, with how many seals.
+    leases: Mutex<HashMap<ChunkHash, u32>>,
     tail: Mutex<Option<Tail>>,
     gate: RwLock<()>,
 }
@@ -63,6 +100,7 @@ impl Chunks {
             files,
             pending: Mutex::default(),
             places: Mutex::default(),
+            leases: Mutex::default(),
             tail: Mutex::new(None),
             gate: RwLock::new(()),
         }
@@ -216,6 +254,25 @@ impl Chunks {
             || self.pending.lock().values().any(|p| p.place.pack == pack)
     }
 
+    /// Ends leases whose references are committed.
+    pub(crate) fn end_leases(&self, hashes: &[ChunkHash]) {
+        let mut leases = self.leases.lock();
+        for hash in hashes {
+            if let Some(count) = leases.get_mut(hash) {
+                *count -= 1;
+                if *count == 0 {
+                    leases.remove(hash);
+                }
+            }
+        }
+    }
+
+    /// The leases, held still: while this is held none begins, and gc may
+    /// decide what is dead.
+    pub(crate) fn leases(&self) -> MutexGuard<'_, HashMap<ChunkHash, u32>> {
+        self.leases.lock()
+    }
+
     /// Everything that waits for a row.
     pub(crate) fn pending(&self) -> Vec<(ChunkHash, Pending)> {
         self.pending
@@ -235,11 +292,6 @@ impl Chunks {
 
     pub(crate) fn has_pending(&self) -> bool {
         !self.pending.lock().is_empty()
-    }
-
-    /// Starts a new pack with the next chunk.
-    pub(crate) fn close_tail(&self) {
-        *self.tail.lock() = None;
     }
 }
 

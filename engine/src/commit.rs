@@ -33,6 +33,7 @@ struct Batch {
     gone: Vec<Gone>,
     chunks: Vec<(ChunkHash, Pending)>,
     dropped_staging: Vec<u64>,
+    leased: Vec<ChunkHash>,
 }
 
 struct NodeRow {
@@ -92,7 +93,6 @@ impl Inner {
     /// committed by the first.
     pub(crate) fn commit(&self, durable: bool) -> Result<()> {
         let wanted = self.tree.lock().seq;
-        self.refresh_all_direct()?;
         self.spill_open_files()?;
         let db = self.db.writer();
         if durable && self.durable.load(Ordering::SeqCst) >= wanted && !self.is_dirty() {
@@ -122,7 +122,7 @@ impl Inner {
                 Ok(())
             };
         };
-        match self.write_batch(db, &mut batch, durable) {
+        match self.write_batch(db, &mut batch) {
             Ok((stored, dead)) => {
                 self.committed.store(batch.upto, Ordering::SeqCst);
                 self.dead_bytes.fetch_add(dead, Ordering::Relaxed);
@@ -145,8 +145,7 @@ impl Inner {
 
     fn make_durable(&self, upto: Ver) -> Result<()> {
         if self.durable.load(Ordering::SeqCst) < upto {
-            self.chunks.files.sync_names()?;
-            self.db.sync()?;
+            self.sync_database()?;
             self.durable.fetch_max(upto, Ordering::SeqCst);
         }
         Ok(())
@@ -224,6 +223,7 @@ impl Inner {
             gone: std::mem::take(&mut tree.gone),
             chunks: self.chunks.pending(),
             dropped_staging: std::mem::take(&mut tree.dropped_staging),
+            leased: std::mem::take(&mut tree.leased),
         })
     }
 
@@ -266,10 +266,12 @@ impl Inner {
         }
         tree.gone.splice(0..0, batch.gone);
         tree.dropped_staging.splice(0..0, batch.dropped_staging);
+        tree.leased.extend(batch.leased);
     }
 
     fn settle_batch(&self, batch: &Batch, stored: Vec<Stored>) {
         self.chunks.settled(&batch.chunks);
+        self.chunks.end_leases(&batch.leased);
         let mut guard = self.tree.lock();
         let tree = &mut *guard;
         for row in &batch.nodes {
@@ -311,12 +313,7 @@ impl Inner {
         }
     }
 
-    fn write_batch(
-        &self,
-        db: &Connection,
-        batch: &mut Batch,
-        _durable: bool,
-    ) -> Result<(Vec<Stored>, u64)> {
+    fn write_batch(&self, db: &Connection, batch: &mut Batch) -> Result<(Vec<Stored>, u64)> {
         let stored = self.store_contents(db, batch)?;
         // Chunks stored since the batch was taken may be the ones it names.
         batch.chunks = self.chunks.pending();
@@ -428,10 +425,11 @@ impl Inner {
         Ok(())
     }
 
-    /// Makes every pack durable.
-    pub(crate) fn sync_packs(&self) -> Result<()> {
-        // Packs are synced before the rows that name them are written.
-        self.chunks.files.sync_names()
+    /// Makes every committed transaction durable, after the names of the files
+    /// that its rows name. Their bytes are durable since before the rows.
+    pub(crate) fn sync_database(&self) -> Result<()> {
+        self.chunks.files.sync_names()?;
+        self.db.sync()
     }
 
     fn write_rows(&self, db: &Connection, batch: &Batch) -> Result<(u64, cairn_protocol::Chain)> {
@@ -672,7 +670,7 @@ impl RowWriter<'_> {
                     .map_err(|e| FsError::Corrupt(format!("ranges cannot be encoded: {e}")))?;
                 self.db
                     .prepare_cached(
-                        "INSERT OR REPLACE INTO staging(ino, file, size, base_len, ranges, direct) VALUES(?, ?, ?, ?, ?, ?)",
+                        "INSERT OR REPLACE INTO staging(ino, file, size, base_len, ranges) VALUES(?, ?, ?, ?, ?)",
                     )?
                     .execute(params![
                         int(row.ino.0),
@@ -680,7 +678,6 @@ impl RowWriter<'_> {
                         int(row.size),
                         int(staging.base_len),
                         ranges,
-                        staging.direct.is_some(),
                     ])?;
             }
             None if row.stored => {

@@ -4,6 +4,7 @@
 //! changes in a staging file, at the same offsets, over the sealed content.
 //! Either way a write is visible to every reader when it returns.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -40,7 +41,6 @@ impl Replica {
     ///
     /// [`FsError::Corrupt`] when stored data is missing; what the disk says.
     pub fn read(&self, ino: Ino, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        self.inner.refresh_if_direct(ino)?;
         let _gate = self.inner.chunks.reading();
         let mut plan = Vec::new();
         let total = self.with(|t| {
@@ -85,9 +85,6 @@ impl Replica {
 
     fn write_at(&self, ino: Ino, at: Option<u64>, data: &[u8]) -> Result<u64> {
         self.inner.admit(true)?;
-        if at.is_none() {
-            self.inner.refresh_if_direct(ino)?;
-        }
         let now = now();
         let notes = self.notes();
         let written = loop {
@@ -168,23 +165,30 @@ impl Replica {
         if size > FILE_SIZE_MAX {
             return Err(FsError::TooLarge("a file ends before 2^63 bytes"));
         }
-        self.inner.refresh_if_direct(ino)?;
-        let io = self.with(|t| Ok(staging_of(t.file(ino)?).map(|s| s.io.clone())))?;
-        let _alone = io.as_ref().map(|io| io.write());
+        // A staging file may appear between the look and the change; then its
+        // lock must be taken first.
+        while !self.truncate_once(ino, size)? {}
+        Ok(())
+    }
+
+    fn truncate_once(&self, ino: Ino, size: u64) -> Result<bool> {
+        let staging = self.with(|t| Ok(staging_of(t.file(ino)?).cloned()))?;
+        let _alone = staging.as_ref().map(|s| s.io.write());
+        if let Some(s) = &staging {
+            // What was beyond must not come back when the file grows again.
+            s.file.set_len(size)?;
+        }
         let now = now();
-        let mut cut = None;
         self.change(false, |t, notes| {
             let file = t.file(ino)?;
             let old = file.size;
             if let Overlay::Staging(s) = &mut file.over {
+                if !s.is(staging.as_ref()) {
+                    return Ok(false);
+                }
                 s.ranges.remove(size..u64::MAX);
                 s.base_len = s.base_len.min(size);
-                if s.direct.is_some() {
-                    // The kernel's view of this file is the staging file itself.
-                    s.ranges = RangeSet::of(0..size);
-                }
                 file.size = size;
-                cut = Some(s.file.clone());
             } else if size == 0 {
                 t.drop_overlay(ino);
                 let file = t.file(ino)?;
@@ -192,15 +196,14 @@ impl Replica {
                 file.base_dirty = true;
                 file.size = 0;
             } else if size != old {
-                if size.max(old) <= MEMORY_MAX {
-                    let bytes = Arc::make_mut(memory_for(t, ino, size)?);
-                    let before = bytes.len();
-                    bytes.resize(size as usize, 0);
-                    t.memory = t.memory + size as usize - before;
-                    t.file(ino)?.size = size;
-                } else {
+                if size.max(old) > MEMORY_MAX {
                     return Err(Stop::Need(Need::Staging(ino)));
                 }
+                let bytes = Arc::make_mut(memory_for(t, ino, size)?);
+                let before = bytes.len();
+                bytes.resize(size as usize, 0);
+                t.memory = t.memory + size as usize - before;
+                t.file(ino)?.size = size;
             }
             t.touch_content(ino, now);
             notes.tell(|| Invalidation::Content {
@@ -208,14 +211,8 @@ impl Replica {
                 offset: size.min(old),
                 len: None,
             });
-            Ok(())
-        })?;
-        if let Some(file) = cut {
-            // What was beyond must not come back when the file grows again.
-            file.set_len(size)?;
-            self.inner.sync_direct_after_cut(ino)?;
-        }
-        Ok(())
+            Ok(true)
+        })
     }
 
     /// Reserves, punches or zeroes a range.
@@ -231,7 +228,6 @@ impl Replica {
         if len == 0 {
             return Err(FsError::Invalid("an empty range"));
         }
-        self.inner.refresh_if_direct(ino)?;
         let size = self.with(|t| Ok(t.file(ino)?.size))?;
         let grow = !matches!(
             how,
@@ -245,7 +241,7 @@ impl Replica {
                 return Err(FsError::NoSpace);
             }
         } else if offset < size {
-            self.zero(ino, offset..end.min(size))?;
+            while !self.zero_once(ino, &(offset..end.min(size)))? {}
         }
         if grow && end > size {
             self.truncate(ino, end)?;
@@ -253,23 +249,31 @@ impl Replica {
         Ok(())
     }
 
-    fn zero(&self, ino: Ino, range: std::ops::Range<u64>) -> Result<()> {
-        let io = self.with(|t| {
+    fn zero_once(&self, ino: Ino, range: &Range<u64>) -> Result<bool> {
+        let staging = self.with(|t| {
             let file = t.file(ino)?;
             if file.size > MEMORY_MAX && staging_of(file).is_none() {
                 return Err(Stop::Need(Need::Staging(ino)));
             }
-            Ok(staging_of(file).map(|s| s.io.clone()))
+            Ok(staging_of(file).cloned())
         })?;
-        let _alone = io.as_ref().map(|io| io.write());
+        let _alone = staging.as_ref().map(|s| s.io.write());
+        if let Some(s) = &staging {
+            s.file.punch(range.start, range.end - range.start)?;
+        }
         let now = now();
-        let mut punch = None;
         self.change(false, |t, notes| {
             let file = t.file(ino)?;
+            let range = range.start..range.end.min(file.size);
+            if range.is_empty() {
+                return Ok(true);
+            }
             let size = file.size;
             if let Overlay::Staging(s) = &mut file.over {
+                if !s.is(staging.as_ref()) {
+                    return Ok(false);
+                }
                 s.ranges.insert(range.clone());
-                punch = Some(s.file.clone());
             } else {
                 let bytes = Arc::make_mut(memory_for(t, ino, size)?);
                 bytes[range.start as usize..range.end as usize].fill(0);
@@ -280,12 +284,8 @@ impl Replica {
                 offset: range.start,
                 len: Some(range.end - range.start),
             });
-            Ok(())
-        })?;
-        match punch {
-            Some(file) => file.punch(range.start, range.end - range.start),
-            None => Ok(()),
-        }
+            Ok(true)
+        })
     }
 
     /// The next data or hole at or after `offset`.
@@ -294,7 +294,6 @@ impl Replica {
     ///
     /// [`FsError::NoSuchOffset`] beyond the end, or when no data follows.
     pub fn seek(&self, ino: Ino, offset: u64, to: SeekTo) -> Result<u64> {
-        self.inner.refresh_if_direct(ino)?;
         let mut plan = Vec::new();
         let size = self.with(|t| {
             plan.clear();
@@ -347,7 +346,6 @@ impl Replica {
         to_offset: u64,
         len: u64,
     ) -> Result<u64> {
-        self.inner.refresh_if_direct(from)?;
         let source = self.with(|t| Ok(t.file(from)?.size))?;
         let len = len.min(source.saturating_sub(from_offset));
         if len == 0 {

@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rustix::fs::FallocateFlags;
@@ -83,12 +83,6 @@ impl DataFile {
             .map_err(|e| FsError::io(format!("resizing data file {}", self.id), e))
     }
 
-    pub(crate) fn len(&self) -> Result<u64> {
-        let meta = self.file.metadata();
-        meta.map(|m| m.len())
-            .map_err(|e| FsError::io(format!("examining data file {}", self.id), e))
-    }
-
     /// Gives the range back to the disk; it reads as zeros afterwards.
     pub(crate) fn punch(&self, offset: u64, len: u64) -> Result<()> {
         let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -120,6 +114,11 @@ pub(crate) struct Files {
     dir: Option<PathBuf>,
     next_id: AtomicU64,
     packs: Mutex<HashMap<u64, Arc<DataFile>>>,
+    /// Files were made or renamed since the folders were last synced.
+    names_changed: AtomicBool,
+    /// Held while the folders are synced, so that nobody takes a sync that is
+    /// under way for one that is done.
+    names_sync: Mutex<()>,
 }
 
 impl Files {
@@ -138,6 +137,8 @@ impl Files {
             dir: dir.map(Path::to_path_buf),
             next_id: AtomicU64::new(newest + 1),
             packs: Mutex::new(HashMap::new()),
+            names_changed: AtomicBool::new(true),
+            names_sync: Mutex::new(()),
         })
     }
 
@@ -169,6 +170,7 @@ impl Files {
                 .map_err(|e| FsError::io(format!("creating {}", path.display()), e))?,
             None => memory_file(id)?,
         };
+        self.names_changed.store(true, Ordering::SeqCst);
         Ok(Arc::new(DataFile { id, file }))
     }
 
@@ -224,6 +226,7 @@ impl Files {
             std::fs::rename(&from, &to)
                 .map_err(|e| FsError::io(format!("adopting {}", from.display()), e))?;
         }
+        self.names_changed.store(true, Ordering::SeqCst);
         self.packs.lock().insert(id, staging.clone());
         Ok(())
     }
@@ -231,10 +234,17 @@ impl Files {
     /// Makes the names of packs as durable as their bytes.
     pub(crate) fn sync_names(&self) -> Result<()> {
         let Some(dir) = &self.dir else { return Ok(()) };
+        let _one = self.names_sync.lock();
+        if !self.names_changed.swap(false, Ordering::SeqCst) {
+            return Ok(());
+        }
         for sub in ["chunks", "dirty"] {
             File::open(dir.join(sub))
                 .and_then(|d| d.sync_all())
-                .map_err(|e| FsError::io(format!("syncing the folder {sub}"), e))?;
+                .map_err(|e| {
+                    self.names_changed.store(true, Ordering::SeqCst);
+                    FsError::io(format!("syncing the folder {sub}"), e)
+                })?;
         }
         Ok(())
     }

@@ -129,8 +129,12 @@ impl Inner {
     fn drop_dead(&self, report: &mut GcReport) -> Result<bool> {
         let mut dead: Vec<Place> = Vec::new();
         let mut empty = Vec::new();
+        let mut gone = Vec::new();
         {
             let db = self.db.writer();
+            // Held to the end of the transaction: no seal begins to count on a
+            // chunk that goes, nor sees one that has gone.
+            let leases = self.chunks.leases();
             let tx = db.unchecked_transaction()?;
             {
                 let mut find = tx.prepare_cached(
@@ -145,8 +149,10 @@ impl Inner {
                         offset: uint(row.get(2)?),
                         len: row.get(3)?,
                     };
-                    self.chunks.forget(&hash);
-                    // A seal that is not committed yet may count on this chunk.
+                    if leases.contains_key(&hash) {
+                        continue;
+                    }
+                    gone.push(hash);
                     tx.prepare_cached("DELETE FROM chunk WHERE hash = ?")?
                         .execute([hash.as_bytes().as_slice()])?;
                     tx.prepare_cached("UPDATE pack SET live = live - ? WHERE id = ?")?
@@ -169,11 +175,14 @@ impl Inner {
                     .execute([int(*id)])?;
             }
             tx.commit()?;
+            for hash in &gone {
+                self.chunks.forget(hash);
+            }
         }
         // Rows first, durably, then the space: a crash between leaves waste,
         // never a row without bytes.
         if !dead.is_empty() {
-            self.db.sync()?;
+            self.sync_database()?;
         }
         report.chunks += dead.len() as u64;
         report.bytes += dead.iter().map(|p| u64::from(p.len)).sum::<u64>();
@@ -280,8 +289,7 @@ impl Inner {
             .filter(|(h, _)| rows.iter().any(|(r, _)| r == h))
             .collect();
         self.chunks.settled(&done);
-        self.chunks.files.sync_names()?;
-        self.db.sync()?;
+        self.sync_database()?;
         drop(db);
         let _alone = self.chunks.reclaiming();
         self.chunks.files.remove_pack(pack);

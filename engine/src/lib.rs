@@ -11,7 +11,7 @@
 //! | `path` | operations by path |
 //! | `tree`, `node`, `ranges` | the state in memory, and versions |
 //! | `commit`, `db`, `recover` | the state in the database |
-//! | `chunks`, `files`, `seal`, `direct` | the bytes |
+//! | `chunks`, `files`, `seal` | the bytes |
 //! | `changes`, `history`, `gc`, `check` | the log, old versions, care |
 
 mod attr;
@@ -21,7 +21,6 @@ mod chunks;
 mod commit;
 mod data;
 mod db;
-mod direct;
 mod error;
 mod files;
 mod gc;

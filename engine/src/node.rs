@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_protocol::{
-    ChunkHash, ChunkerId, Data, Extent, Manifest, Name, NodeKind, Timestamp, Ver, XattrName,
+    ChunkerId, Data, Extent, Manifest, Name, NodeKind, Timestamp, Ver, XattrName,
 };
 
 use crate::attr::{Attr, Ino};
@@ -179,13 +179,6 @@ impl Layout {
             .partition_point(|s| *s <= offset)
             .saturating_sub(1)
     }
-
-    pub(crate) fn hashes(&self) -> impl Iterator<Item = (ChunkHash, u32)> {
-        self.extents.iter().filter_map(|e| match e {
-            Extent::Chunk { hash, len } => Some((*hash, *len)),
-            Extent::Hole { .. } => None,
-        })
-    }
 }
 
 /// Writes that are not sealed.
@@ -206,9 +199,6 @@ pub(crate) struct Staging {
     pub(crate) ranges: RangeSet,
     /// The base shows through below this offset, where `ranges` does not cover it.
     pub(crate) base_len: u64,
-    /// Set while the kernel writes the file directly: its length and times are
-    /// then the truth. Holds the time of last change that was taken over.
-    pub(crate) direct: Option<Direct>,
     /// Held shared by writes to the file, alone by what must not run beside one.
     pub(crate) io: Arc<parking_lot::RwLock<()>>,
 }
@@ -219,17 +209,14 @@ impl Staging {
             file,
             ranges,
             base_len,
-            direct: None,
             io: Arc::default(),
         }
     }
-}
 
-/// What was last seen of a staging file that the kernel writes itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Direct {
-    pub(crate) size: u64,
-    pub(crate) mtime: Timestamp,
+    /// Whether the two are the same staging file.
+    pub(crate) fn is(&self, other: Option<&Self>) -> bool {
+        other.is_some_and(|other| self.file.id == other.file.id)
+    }
 }
 
 impl Base {

@@ -20,7 +20,6 @@ pub trait Observer: Send + Sync + std::fmt::Debug {
 
 /// What is no longer as it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Invalidation {
     /// Bytes of a file, and its attributes.
     Content {

@@ -24,10 +24,10 @@ impl Replica {
     ///
     /// [`FsError::NotFound`], [`FsError::NotDir`].
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Attr> {
-        self.refresh_parentless(|t| {
+        self.with(|t| {
             let key = t.key(name)?;
             let ino = t.lookup(parent, &key)?;
-            Ok((ino, t.node(ino)?.attr(ino)))
+            Ok(t.node(ino)?.attr(ino))
         })
     }
 
@@ -37,23 +37,7 @@ impl Replica {
     ///
     /// [`FsError::NotFound`] when there is no such node.
     pub fn attr(&self, ino: Ino) -> Result<Attr> {
-        self.refresh_parentless(|t| Ok((ino, t.node(ino)?.attr(ino))))
-    }
-
-    /// Runs a look-up; if the node is a file that the kernel writes directly,
-    /// takes over what it wrote and looks again.
-    fn refresh_parentless(
-        &self,
-        mut f: impl FnMut(&mut Tree) -> Step<(Ino, Attr)>,
-    ) -> Result<Attr> {
-        let (attr, direct) = self.with(|t| {
-            let (ino, attr) = f(t)?;
-            Ok((attr, t.direct.contains(&ino.0)))
-        })?;
-        if direct && self.inner.refresh_direct(attr.ino)? {
-            return self.with(|t| f(t).map(|(_, attr)| attr));
-        }
-        Ok(attr)
+        self.with(|t| Ok(t.node(ino)?.attr(ino)))
     }
 
     /// The directory that holds a directory; the root holds itself.
@@ -76,10 +60,6 @@ impl Replica {
             self.truncate(ino, size)?;
         }
         let now = now();
-        if set.mtime.is_some() {
-            // The kernel may have written since: that was before this time.
-            self.inner.refresh_direct(ino)?;
-        }
         self.change(false, |t, notes| {
             let node = t.node(ino)?;
             apply(node, set, now);
@@ -439,7 +419,6 @@ impl Replica {
                 }) {
                     return Ok(());
                 }
-                after = key.0;
             }
             match page.next {
                 Some(next) => after = next,

@@ -101,7 +101,7 @@ pub(crate) fn overlays(db: &Db, files: &Files, tree: &mut Tree) -> Result<Vec<In
     files.reserve_ids(uint(newest.unwrap_or(0)));
     let mut revived = Vec::new();
     let mut used = Vec::new();
-    let mut rows = db.prepare("SELECT ino, file, size, base_len, ranges, direct FROM staging")?;
+    let mut rows = db.prepare("SELECT ino, file, size, base_len, ranges FROM staging")?;
     let mut rows = rows.query([])?;
     while let Some(row) = rows.next()? {
         let ino = Ino(uint(row.get(0)?));
@@ -118,14 +118,8 @@ pub(crate) fn overlays(db: &Db, files: &Files, tree: &mut Tree) -> Result<Vec<In
             }
         };
         let ranges: Vec<u8> = row.get(4)?;
-        let mut ranges: RangeSet =
-            postcard::from_bytes(&ranges).map_err(|e| db::corrupt(ino, e))?;
-        let mut size = uint(row.get(2)?);
-        if row.get(5)? {
-            // The kernel wrote this file itself: what is there is what was written.
-            size = file.len()?;
-            ranges = RangeSet::of(0..size);
-        }
+        let ranges: RangeSet = postcard::from_bytes(&ranges).map_err(|e| db::corrupt(ino, e))?;
+        let size = uint(row.get(2)?);
         if let Body::File(body) = &mut node.body {
             body.size = size;
             body.over = Overlay::Staging(Staging::new(file, ranges, uint(row.get(3)?)));

@@ -18,7 +18,7 @@ use crate::chunks::Chunks;
 use crate::db::{self, Db, Identity};
 use crate::files::Files;
 use crate::lock::OwnerLock;
-use crate::node::{Body, DirBody, Dirent, Node, Overlay, Persist, Times};
+use crate::node::{Body, DirBody, Dirent, Node, Persist, Times};
 use crate::observe::{Invalidation, Observer};
 use crate::options::Options;
 use crate::tree::{Need, Step, Stop, Tree};
@@ -448,7 +448,7 @@ impl Inner {
     /// Commits what is left and closes the database.
     fn shut(&self) -> Result<()> {
         self.commit(true)?;
-        self.sync_packs()?;
+        self.sync_database()?;
         self.db.checkpoint()?;
         self.db.sync()
     }
@@ -508,8 +508,7 @@ impl Inner {
         /// Space worth collecting by itself.
         const DEAD_MAX: u64 = 64 << 20;
         if self.db.wal_len() > WAL_MAX {
-            self.sync_packs()?;
-            self.db.sync()?;
+            self.sync_database()?;
             self.db.checkpoint()?;
         }
         if self.dead_bytes.load(Ordering::Relaxed) > DEAD_MAX {
@@ -568,9 +567,4 @@ pub(crate) fn new_dir(parent: Ino) -> Body {
         complete: true,
         ..DirBody::default()
     })
-}
-
-/// Whether a file's content is in memory.
-pub(crate) fn in_memory(over: &Overlay) -> bool {
-    matches!(over, Overlay::Memory(_))
 }

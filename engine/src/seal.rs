@@ -14,7 +14,7 @@ use cairn_protocol::{ChunkHash, ChunkerId, Extent, Manifest, ReadAt, cut, recut}
 use parking_lot::{Condvar, Mutex};
 
 use crate::attr::Ino;
-use crate::chunks::Place;
+use crate::chunks::{Leases, Place};
 use crate::node::{Base, Body, Layout, Node, Overlay, Sealed, Staging};
 use crate::replica::Inner;
 use crate::{FsError, Result};
@@ -194,24 +194,19 @@ struct Fresh {
 
 impl Inner {
     /// Seals a file now. Returns whether it is sealed afterwards; `false` when
-    /// somebody wrote meanwhile or the kernel may still write.
+    /// somebody wrote meanwhile.
     pub(crate) fn seal(&self, ino: Ino) -> Result<bool> {
-        self.refresh_if_direct(ino)?;
         let (source, size, generation) = {
             let mut tree = self.tree.lock();
             let Some(node) = tree.nodes.get_mut(&ino.0) else {
                 return Ok(true);
             };
-            let writers = node.writers;
             let Body::File(file) = &mut node.body else {
                 return Ok(true);
             };
             let Overlay::Staging(staging) = &file.over else {
                 return Ok(true);
             };
-            if (staging.direct.is_some() && writers > 0) || node.nlink == 0 {
-                return Ok(false);
-            }
             let source = Source {
                 inner: self,
                 staging: staging.clone(),
@@ -242,6 +237,7 @@ impl Inner {
         let chunker = ChunkerId::for_size(size);
         let staged = &source.staging;
         let mut fresh: Vec<Fresh> = Vec::new();
+        let leases = std::cell::RefCell::new(Leases::new(&self.chunks));
         let may_adopt = staged.ranges.bytes() >= ADOPT_MIN;
         let (mut unique, mut seen) = (0_u64, 0_u64);
         let mut sink = |offset: u64, extent: &Extent, bytes: &[u8]| -> Result<()> {
@@ -249,6 +245,7 @@ impl Inner {
                 return Ok(());
             };
             seen += u64::from(*len);
+            leases.borrow_mut().take(*hash);
             if self.chunks.place(&self.db, hash)?.is_some() {
                 return Ok(());
             }
@@ -294,6 +291,7 @@ impl Inner {
             }
         }
         let manifest = Manifest::build(&extents, |hash, page| {
+            leases.borrow_mut().take(hash);
             self.chunks.store(&self.db, hash, &page).map(drop)
         })?;
         let allocated = Layout::allocated(&extents);
@@ -306,7 +304,15 @@ impl Inner {
             allocated,
             layout,
         });
-        Ok(self.take_effect(ino, source, generation, sealed, adopt.then_some(fresh)))
+        let leases = leases.into_inner();
+        Ok(self.take_effect(
+            ino,
+            source,
+            generation,
+            sealed,
+            adopt.then_some(fresh),
+            leases,
+        ))
     }
 
     fn take_effect(
@@ -316,7 +322,11 @@ impl Inner {
         generation: u64,
         sealed: Arc<Sealed>,
         adopted: Option<Vec<Fresh>>,
+        mut leases: Leases<'_>,
     ) -> bool {
+        // A write that is under way has changed bytes that were read here, and
+        // not said so yet: wait for it, so that the generation tells.
+        let _alone = source.staging.io.write();
         let mut tree = self.tree.lock();
         let Some(node) = tree.nodes.get_mut(&ino.0) else {
             return true;
@@ -328,12 +338,7 @@ impl Inner {
         let Overlay::Staging(now) = &file.over else {
             return false;
         };
-        let direct = now.direct.is_some();
-        if now.file.id != source.staging.file.id
-            || file.generation != generation
-            || (direct && writers > 0)
-            || (direct && changed_directly(now))
-        {
+        if now.file.id != source.staging.file.id || file.generation != generation {
             if writers == 0 {
                 self.seals.push(ino);
             }
@@ -361,7 +366,7 @@ impl Inner {
             }
             None => tree.dropped_staging.push(staging.id),
         }
-        tree.direct.remove(&ino.0);
+        tree.leased.extend(leases.hand_over());
         let ver = tree.next_ver();
         if let Some(node) = tree.nodes.get_mut(&ino.0) {
             node.data_ver = ver;
@@ -370,7 +375,7 @@ impl Inner {
         true
     }
 
-    /// Seals every file that is not being written directly.
+    /// Seals every file.
     pub(crate) fn seal_all(&self) -> Result<()> {
         let staged: Vec<u64> = {
             let tree = self.tree.lock();
@@ -389,8 +394,4 @@ impl Inner {
         }
         Ok(())
     }
-}
-
-fn changed_directly(staging: &Staging) -> bool {
-    crate::direct::look(&staging.file).ok() != staging.direct
 }

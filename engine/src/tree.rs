@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cairn_protocol::{Name, NodeKind, Timestamp, Ver};
+use cairn_protocol::{ChunkHash, Name, NodeKind, Timestamp, Ver};
 use rustc_hash::FxHashMap;
 
 use crate::attr::Ino;
@@ -73,8 +73,8 @@ pub(crate) struct Tree {
     /// Grows when something leaves memory: a load that ran meanwhile is stale.
     pub(crate) evictions: u64,
     pub(crate) tick: u32,
-    /// Files that the kernel writes directly.
-    pub(crate) direct: BTreeSet<u64>,
+    /// Chunks that seals since the last commit count on; see [`crate::chunks`].
+    pub(crate) leased: Vec<ChunkHash>,
     /// Bytes of file contents in memory.
     pub(crate) memory: usize,
     hash_key: [u8; 32],
@@ -93,7 +93,7 @@ impl Tree {
             count,
             evictions: 0,
             tick: 0,
-            direct: BTreeSet::new(),
+            leased: Vec::new(),
             memory: 0,
             hash_key,
         }

@@ -228,16 +228,11 @@ impl Courier<'_> {
                 self.inode(ino, Part::Content { offset, len }, FIRST_PAUSE);
             }
             Invalidation::Attr { ino } => self.inode(ino, Part::Attributes, FIRST_PAUSE),
-            Invalidation::Entry { parent, name } => {
+            // The kernel also offers to delete the name, which tells those who watch the
+            // directory. But it then takes the inode for gone: a directory that was moved is
+            // never usable again, and a file with another name has no link left.
+            Invalidation::Entry { parent, name } | Invalidation::Deleted { parent, name, .. } => {
                 let _ = notification::inval_entry(self.device, parent, &name);
-                note(directories, parent);
-            }
-            Invalidation::Deleted { parent, name, child } => {
-                // Refused for a directory in which names are still in use, and for a name that
-                // stands for another inode by now.
-                if notification::delete(self.device, parent, child, &name).is_err() {
-                    let _ = notification::inval_entry(self.device, parent, &name);
-                }
                 note(directories, parent);
             }
         }

@@ -13,7 +13,6 @@ use rustix::io::Errno;
 
 const INVAL_INODE: i32 = 2;
 const INVAL_ENTRY: i32 = 3;
-const DELETE: i32 = 6;
 
 /// `struct fuse_out_header`.
 const HEADER_BYTES: usize = 16;
@@ -68,20 +67,6 @@ pub(crate) fn inval_entry(device: BorrowedFd<'_>, parent: Ino, name: &[u8]) -> R
     body[..8].copy_from_slice(&parent.0.to_ne_bytes());
     body[8..12].copy_from_slice(&name_len(name)?);
     send(device, INVAL_ENTRY, &body, Some(name))
-}
-
-/// Says that a name is gone, also to those who watch the directory.
-pub(crate) fn delete(
-    device: BorrowedFd<'_>,
-    parent: Ino,
-    child: Ino,
-    name: &[u8],
-) -> Result<(), Errno> {
-    let mut body = [0; 24];
-    body[..8].copy_from_slice(&parent.0.to_ne_bytes());
-    body[8..16].copy_from_slice(&child.0.to_ne_bytes());
-    body[16..20].copy_from_slice(&name_len(name)?);
-    send(device, DELETE, &body, Some(name))
 }
 
 fn name_len(name: &[u8]) -> Result<[u8; 4], Errno> {

@@ -58,7 +58,7 @@ impl Server {
             pulse: Arc::clone(&pulse),
             workers: Workers::default(),
         };
-        let device = mount(at, options).inspect_err(|_| kernel.close())?;
+        let device = mount(at, options).inspect_err(|_| session.ops.close())?;
         let ended = Arc::new(Ended::default());
         let thread = serve(session, device, kernel, Arc::clone(&ended), options)
             .map_err(|source| {
@@ -163,8 +163,7 @@ fn serve(
     config.n_threads = Some(options.threads.unwrap_or(THREADS).max(1));
     config.clone_fd = true;
     // Who may use the mount is for the kernel to say, which it does.
-    let session = fuser::Session::from_fd(session, device, SessionACL::All, config)
-        .inspect_err(|_| kernel.close())?;
+    let session = fuser::Session::from_fd(session, device, SessionACL::All, config)?;
     // On a kernel that cannot clone the device the same one will do, see `sys::clone_device`.
     let second = match sys::clone_device(session.as_fd()) {
         Ok(second) => second,

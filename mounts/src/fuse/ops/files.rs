@@ -106,7 +106,7 @@ impl Ops {
             self.replica.write(ino, offset, data).map_err(stale)?;
         }
         if kill_suid_gid {
-            self.kill_set_id(ino)?;
+            self.replica.kill_privileges(ino).map_err(stale)?;
         }
         Ok(())
     }
@@ -123,17 +123,6 @@ impl Ops {
                 offset: offset.min(actual),
                 len: None,
             });
-        }
-        Ok(())
-    }
-
-    fn kill_set_id(&self, ino: Ino) -> Result<()> {
-        let kill = SetAttr {
-            kill_suid_gid: true,
-            ..SetAttr::default()
-        };
-        if self.getattr(ino)?.perm & 0o6000 != 0 {
-            self.replica.set_attr(ino, &kill).map_err(stale)?;
         }
         Ok(())
     }
@@ -159,7 +148,7 @@ impl Ops {
             .allocate(ino, offset, len, how)
             .map_err(stale)?;
         if caller.loses_set_id() {
-            self.kill_set_id(ino)?;
+            self.replica.kill_privileges(ino).map_err(stale)?;
         }
         Ok(())
     }
@@ -191,7 +180,7 @@ impl Ops {
             .copy_range(from.0, from.1, to.0, to.1, len)
             .map_err(errno)?;
         if caller.loses_set_id() {
-            self.kill_set_id(to.0)?;
+            self.replica.kill_privileges(to.0).map_err(errno)?;
         }
         u32::try_from(copied).map_err(|_| Errno::OVERFLOW)
     }

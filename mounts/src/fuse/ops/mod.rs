@@ -131,6 +131,7 @@ impl Ops {
         for ino in self.kernel.lookups.drain() {
             self.replica.forgotten(ino);
         }
+        self.replica.unobserve();
     }
 }
 

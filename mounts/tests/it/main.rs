@@ -1,0 +1,32 @@
+//! Replicas mounted for real, used as programs use them.
+//!
+//! The modules are marked as tests for the sake of Clippy, which then lets their helpers unwrap.
+
+#[cfg(test)]
+mod append;
+#[cfg(test)]
+mod attributes;
+#[cfg(test)]
+mod basics;
+#[cfg(test)]
+mod child;
+#[cfg(test)]
+mod coherence;
+#[cfg(test)]
+mod common;
+#[cfg(test)]
+mod killed;
+#[cfg(test)]
+mod listing;
+#[cfg(test)]
+mod locks;
+#[cfg(test)]
+mod map;
+#[cfg(test)]
+mod mapping;
+#[cfg(test)]
+mod mountpoints;
+#[cfg(test)]
+mod open_files;
+#[cfg(test)]
+mod space;
