@@ -1,1 +1,53 @@
-//! Cairn.
+//! Cairn is a workspace filesystem for agents and the programs they run: one
+//! durable, content-addressed filesystem that can be embedded as a library and
+//! mounted as a real filesystem.
+//!
+//! A [`Replica`] is the filesystem: a directory `NAME.cairn/`, or memory.
+//!
+//! ```
+//! use cairn::Replica;
+//!
+//! let replica = Replica::in_memory()?;
+//! replica.mkdir_all("/src")?;
+//! replica.write_file("/src/main.rs", b"fn main() {}")?;
+//! replica.copy_file("/src/main.rs", "/src/copy.rs")?; // shares its bytes
+//! assert_eq!(replica.read_file("/src/copy.rs")?, b"fn main() {}");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`fuse::Mount`] shows a replica to every program on the machine, while the
+//! process that mounted it goes on using it. Either side sees what the other
+//! does at once.
+//!
+//! ```no_run
+//! use cairn::{Options, Replica, fuse::{Mount, MountOptions}};
+//!
+//! let replica = Replica::open("demo.cairn", Options::default())?;
+//! let mount = Mount::new(replica.clone(), "demo".as_ref(), MountOptions::default())?;
+//! std::fs::write("demo/from-outside", "hello")?;
+//! assert_eq!(replica.read_file("/from-outside")?, b"hello");
+//! mount.unmount()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`Replica::changes_since`] tells what changed since a [`log::Cursor`].
+//!
+//! The program `cairn` offers the same on a command line: see `cairn --help`.
+
+#![forbid(unsafe_code)]
+
+pub use cairn_engine::{
+    Allocate, Attr, Changes, CheckReport, CursorError, DirEntry, Entry, FsError, GcReport, Ino,
+    Invalidation, NewNode, NodeKind, Observer, OpenError, Options, Problem, RenameMode, Replica,
+    Result, SeekTo, SetAttr, SetTime, StatFs, Timestamp, Usage, XattrMode,
+};
+
+/// Mounting a replica as a filesystem of the kernel.
+pub mod fuse {
+    pub use cairn_mounts::fuse::{Mount, MountError, MountOptions, unmount};
+}
+
+/// What the change log is made of.
+pub mod log {
+    pub use cairn_protocol::{Change, Cursor, Data, Entry, Meta, NodeId, ParseError, Ver};
+}

@@ -34,6 +34,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -41,6 +42,7 @@ use std::time::{Duration, Instant};
 
 use cairn_engine::{Ino, Invalidation, Observer};
 use parking_lot::{Condvar, Mutex};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::lookups::Lookups;
@@ -173,6 +175,7 @@ impl Observer for Invalidator {
 pub(crate) fn start(
     invalidator: Arc<Invalidator>,
     device: Arc<OwnedFd>,
+    at: PathBuf,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name("cairn-notify".into())
@@ -183,6 +186,7 @@ pub(crate) fn start(
             Courier {
                 invalidator: &invalidator,
                 device: device.as_fd(),
+                at,
                 unknown: VecDeque::new(),
             }
             .run();
@@ -201,6 +205,7 @@ struct Repetition {
 struct Courier<'a> {
     invalidator: &'a Invalidator,
     device: BorrowedFd<'a>,
+    at: PathBuf,
     unknown: VecDeque<Repetition>,
 }
 
@@ -209,13 +214,22 @@ impl Courier<'_> {
         while let Some(batch) = self.invalidator.next(self.unknown.iter().map(|r| r.at).min()) {
             let count = batch.len();
             let mut directories: Vec<Ino> = Vec::new();
+            let mut open: Vec<Ino> = Vec::new();
             for what in batch {
+                if let Invalidation::Content { ino, .. } = what
+                    && self.invalidator.opens.contains(ino)
+                {
+                    note(&mut open, ino);
+                }
                 self.deliver(what, &mut directories);
             }
             // After the names, whose invalidation waits for a listing in progress: what that put
             // into the cache goes, too.
             for directory in directories {
                 self.inode(directory, Part::ALL, FIRST_PAUSE);
+            }
+            if !open.is_empty() {
+                self.measure(&open);
             }
             self.invalidator.delivered(count);
             self.repeat();
@@ -250,6 +264,21 @@ impl Courier<'_> {
                 ino,
                 part,
             });
+        }
+    }
+
+    /// Lets the kernel ask for the new size of open files. It does so by itself at each call that
+    /// depends on the size, except for memory: an access beyond the end that it last knew would
+    /// kill the process, although the file has grown. As root only; there is no other way to ask.
+    fn measure(&self, open: &[Ino]) {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(mount) = rustix::fs::open(&self.at, flags, Mode::empty()) else {
+            return;
+        };
+        for ino in open {
+            if let Ok(inode) = sys::inode(mount.as_fd(), ino.0) {
+                let _ = rustix::fs::fstat(inode);
+            }
         }
     }
 

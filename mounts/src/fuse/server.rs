@@ -60,7 +60,7 @@ impl Server {
         };
         let device = mount(at, options).inspect_err(|_| session.ops.close())?;
         let ended = Arc::new(Ended::default());
-        let thread = serve(session, device, kernel, Arc::clone(&ended), options)
+        let thread = serve(session, device, kernel, Arc::clone(&ended), at, options)
             .map_err(|source| {
                 let _ = detach(at, true);
                 MountError::io("serve the mount at", at, source)
@@ -157,6 +157,7 @@ fn serve(
     device: OwnedFd,
     kernel: Arc<Invalidator>,
     ended: Arc<Ended>,
+    at: &Path,
     options: &MountOptions,
 ) -> std::io::Result<JoinHandle<()>> {
     let mut config = fuser::Config::default();
@@ -170,7 +171,7 @@ fn serve(
         Err(_) => session.as_fd().try_clone_to_owned()?,
     };
     let second = Arc::new(second);
-    let notifier = invalidate::start(Arc::clone(&kernel), Arc::clone(&second))?;
+    let notifier = invalidate::start(Arc::clone(&kernel), Arc::clone(&second), at.into())?;
     std::thread::Builder::new()
         .name("cairn-mount".into())
         .spawn(move || {

@@ -30,6 +30,14 @@ const ONCE: Duration = Duration::ZERO;
 /// Inode numbers are never used again, so one generation is enough.
 const GENERATION: Generation = Generation(0);
 
+/// An open file uses what the kernel has cached, and is closed without a request: locks are the
+/// kernel's, and what is written is visible to everyone already.
+///
+/// That is more than a request saved. A process that serves a mount and has a file open on it is
+/// killed in one go, and were the kernel to ask for something when it closes that file, it would
+/// wait forever for an answer of the same process.
+const OPENED: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_NOFLUSH);
+
 /// Largest write request. Larger ones gain nothing: the page cache of the kernel passes them on
 /// in pieces of its own.
 const MAX_WRITE: u32 = 1 << 20;
@@ -339,7 +347,7 @@ impl Filesystem for Session {
 
     fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         self.serve(|ops| match ops.open(caller(request), ino(number), flags.0) {
-            Ok(handle) => reply.opened(FileHandle(handle.into()), FopenFlags::FOPEN_KEEP_CACHE),
+            Ok(handle) => reply.opened(FileHandle(handle.into()), OPENED),
             Err(errno) => reply.error(code(errno)),
         });
     }
@@ -361,7 +369,7 @@ impl Filesystem for Session {
                     &file_attr(&found.attr),
                     GENERATION,
                     FileHandle(handle.into()),
-                    FopenFlags::FOPEN_KEEP_CACHE,
+                    OPENED,
                 ),
                 Err(errno) => reply.error(code(errno)),
             }
@@ -414,8 +422,7 @@ impl Filesystem for Session {
         });
     }
 
-    /// There is nothing to do when a descriptor is closed: locks are the kernel's, and what is
-    /// written is visible to everyone already. The kernel does not ask again.
+    /// For kernels that do not know [`FopenFlags::FOPEN_NOFLUSH`]; they do not ask again.
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         reply.error(Errno::ENOSYS);
     }

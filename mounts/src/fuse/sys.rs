@@ -1,11 +1,11 @@
 //! The calls into the kernel for which no safe wrapper exists. All `unsafe` of the crate is here.
 #![allow(
     unsafe_code,
-    reason = "three system calls without a safe wrapper; each block carries its proof"
+    reason = "system calls without a safe wrapper; each block carries its proof"
 )]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::ioctl::{Setter, ioctl, opcode};
@@ -52,6 +52,44 @@ pub(crate) fn keep_only(keep: BorrowedFd<'_>) -> io::Result<()> {
     match keep.checked_sub(1) {
         Some(last) => close(0, last, 0),
         None => Ok(()),
+    }
+}
+
+/// `struct file_handle` of `open_by_handle_at(2)`, with what FUSE puts into it
+/// (`fuse_encode_fh`): the upper and lower half of the inode number, and the generation.
+#[repr(C)]
+struct InodeHandle {
+    bytes: u32,
+    kind: i32,
+    words: [u32; 3],
+}
+
+/// `FILEID_INO64_GEN` in `linux/exportfs.h`.
+const INO64_GEN: i32 = 0x81;
+
+/// Refers to an inode that the kernel knows, by its number, on the FUSE filesystem of `mount`.
+/// Only root may.
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "the number goes in two halves"
+)]
+pub(crate) fn inode(mount: BorrowedFd<'_>, ino: u64) -> io::Result<OwnedFd> {
+    let handle = InodeHandle {
+        bytes: 12,
+        kind: INO64_GEN,
+        words: [(ino >> 32) as u32, ino as u32, 0],
+    };
+    let number = mount.as_raw_fd();
+    let handle = &raw const handle;
+    // SAFETY: the kernel reads a header and the 12 bytes that it announces, which is all of
+    // `handle`; it writes no memory.
+    let opened = unsafe {
+        libc::syscall(libc::SYS_open_by_handle_at, number, handle, libc::O_PATH | libc::O_CLOEXEC)
+    };
+    match i32::try_from(opened) {
+        // SAFETY: the kernel has just returned this descriptor, and nobody else knows of it.
+        Ok(opened @ 0..) => Ok(unsafe { OwnedFd::from_raw_fd(opened) }),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -1,20 +1,8 @@
 //! The way of a file through the engine: written, sealed, reopened, checked.
-#![allow(missing_docs, reason = "a test")]
 
 use cairn_engine::{Options, Replica};
 
-fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed | 1;
-    (0..len)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state as u8
-        })
-        .collect()
-}
-
+use crate::support::noise;
 #[test]
 fn content_survives_reopening_and_check_is_clean() {
     let dir = tempfile::tempdir().unwrap();
@@ -69,5 +57,4 @@ fn content_survives_reopening_and_check_is_clean() {
     assert!(gc.bytes > 0);
     assert_eq!(replica.check(&mut |_, _| {}).unwrap().problems, []);
     assert_eq!(replica.read_file("/copy").unwrap(), noise(5 << 20, 9));
-    println!("{:?}", replica.usage().unwrap());
 }

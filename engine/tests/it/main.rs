@@ -1,0 +1,25 @@
+//! Tests of the engine through its public interface: against a reference
+//! model, over crashes, damage and full disks.
+//!
+//! `CAIRN_SEEDS=n` runs each random test with `n` seeds, `CAIRN_SEED=x` with
+//! that one only; a failure prints its seed.
+#![allow(missing_docs, reason = "tests")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "sizes in tests are far below every limit"
+)]
+
+mod changes;
+mod crash;
+mod damage;
+mod dedup;
+mod faulty;
+mod fsx;
+mod full_disk;
+mod model;
+mod races;
+mod reference;
+mod regressions;
+mod smoke;
+mod support;

@@ -1,0 +1,47 @@
+//! One module per command: its arguments, the request they become, and the
+//! function that carries the request out on a replica.
+
+pub(crate) mod cat;
+pub(crate) mod check;
+pub(crate) mod completions;
+pub(crate) mod du;
+pub(crate) mod export;
+pub(crate) mod gc;
+pub(crate) mod import;
+pub(crate) mod log;
+pub(crate) mod ls;
+pub(crate) mod mount;
+pub(crate) mod status;
+pub(crate) mod umount;
+
+use crate::args::Command;
+use crate::failure::Result;
+
+/// Runs a command of the command line.
+pub(crate) fn run(command: Command) -> Result {
+    if !matches!(command, Command::Mount(_)) {
+        crate::logging::start(false);
+    }
+    match command {
+        Command::Mount(args) => mount::run(&args),
+        Command::Umount(args) => umount::run(&args),
+        Command::Ls(args) => ls::run(args),
+        Command::Cat(args) => cat::run(&args),
+        Command::Import(args) => import::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Du(args) => du::run(&args),
+        Command::Gc(args) => gc::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Log(args) => log::run(args),
+        Command::Completions(args) => completions::run(&args),
+    }
+}
+
+/// A value as a line of JSON.
+fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(value)
+        .map_err(|error| crate::failure::Failure::io("cannot write JSON")(std::io::Error::from(error)))?;
+    line.push(b'\n');
+    Ok(line)
+}

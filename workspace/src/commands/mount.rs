@@ -1,0 +1,279 @@
+//! `cairn mount`: owns a replica, shows it as a filesystem, and serves the
+//! commands of other processes until it is unmounted.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use cairn::fuse::{Mount, MountError, MountOptions, unmount};
+use cairn::{Options, Replica};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::control;
+use crate::failure::{Failure, Outcome, Result};
+use crate::host::{self, Host};
+use crate::terminal::{StatusLine, say};
+use crate::{daemon, locate, logging, text};
+
+/// Between two looks at the numbers of the status line.
+const REFRESH: Duration = Duration::from_secs(1);
+/// How long the users of a detached mount may keep it before it ends anyway.
+const GRACE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Where to mount: an empty directory, or a new one
+    mountpoint: PathBuf,
+    /// The replica's directory [default: MOUNTPOINT.cairn]
+    #[arg(short, long, value_name = "DIR")]
+    replica: Option<PathBuf>,
+    /// Return when it is mounted, and leave a process behind that serves it
+    #[arg(short, long)]
+    daemon: bool,
+    #[arg(long, hide = true, conflicts_with = "daemon")]
+    detached: bool,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Debug, clap::Args)]
+struct How {
+    /// Let nobody change anything through the mount
+    #[arg(long)]
+    read_only: bool,
+    /// Let other users use the mount [default: true for root]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    allow_other: Option<bool>,
+    /// Threads that serve requests
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
+    /// Let the processors sleep between requests that follow each other quickly: slower, in a
+    /// virtual machine by several times, but no work for nothing
+    #[arg(long)]
+    no_keep_awake: bool,
+    /// The longest time a change may be lost by a crash, unless it is synced
+    #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    commit_interval_ms: u64,
+}
+
+impl How {
+    /// The same options for another start of the program.
+    fn arguments(&self) -> Vec<OsString> {
+        let mut words = vec![format!("--commit-interval-ms={}", self.commit_interval_ms)];
+        if self.read_only {
+            words.push("--read-only".into());
+        }
+        if let Some(allow) = self.allow_other {
+            words.push(format!("--allow-other={allow}"));
+        }
+        if let Some(threads) = self.threads {
+            words.push(format!("--threads={threads}"));
+        }
+        if self.no_keep_awake {
+            words.push("--no-keep-awake".into());
+        }
+        words.into_iter().map(OsString::from).collect()
+    }
+
+    fn options(&self, replica: &Path) -> MountOptions {
+        let default = MountOptions::default();
+        MountOptions {
+            allow_other: self.allow_other.unwrap_or(default.allow_other),
+            read_only: self.read_only,
+            keep_awake: !self.no_keep_awake,
+            threads: self.threads.map(usize::from),
+            // By this, other processes find the replica of a mount.
+            fs_name: replica.to_string_lossy().into_owned(),
+        }
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result {
+    let at = locate::absolute(&args.mountpoint)?;
+    if at.join("cairn.db").is_file() {
+        return Err(Failure::Usage(format!(
+            "{0} is a replica; name where to mount it: `cairn mount DIR --replica {0}`",
+            args.mountpoint.display(),
+        )));
+    }
+    let dir = match &args.replica {
+        Some(dir) => dir.clone(),
+        None => beside(&at)?,
+    };
+    let dir = locate::canonical(&dir);
+    if args.daemon {
+        let mut words: Vec<OsString> = vec!["mount".into(), daemon::FLAG.into(), "--replica".into(), dir.into()];
+        words.extend(args.how.arguments());
+        words.extend(["--".into(), at.into()]);
+        return daemon::start(&words);
+    }
+    logging::start(args.detached);
+    if args.detached {
+        daemon::detach()?;
+    }
+    serve(&at, &dir, args)
+}
+
+/// The default replica: beside the mount point, under its name.
+fn beside(at: &Path) -> Result<PathBuf> {
+    let name = at.file_name().ok_or_else(|| Failure::Usage("name the replica with --replica DIR".into()))?;
+    let mut name = name.to_os_string();
+    name.push(".cairn");
+    Ok(at.with_file_name(name))
+}
+
+/// What happens to a mount.
+enum Event {
+    /// Somebody wants it to end.
+    Signal,
+    /// It was unmounted, and nobody uses it any more.
+    Ended,
+}
+
+fn serve(at: &Path, dir: &Path, args: &Args) -> Result {
+    // From here on a signal is an event; one that comes early ends the mount at once.
+    let (events, happened) = channel();
+    watch_signals(events.clone())?;
+    let created = !dir.exists();
+    let commit_interval = Duration::from_millis(args.how.commit_interval_ms);
+    let replica = host::own(dir, Options { commit_interval, ..Options::default() })?;
+    let mount = match Mount::new(replica.clone(), at, args.how.options(dir)) {
+        Ok(mount) => Arc::new(mount),
+        Err(error) => {
+            drop(replica);
+            if created {
+                // It was made for this mount, and nothing is in it.
+                let _ = std::fs::remove_dir_all(dir);
+            }
+            return Err(error.into());
+        }
+    };
+    let at = mount.path();
+    let control = control::Server::start(dir, Host { replica: replica.clone(), serving: true })
+        .map_err(Failure::io(format!("cannot make the control socket in {}", dir.display())))?;
+    let waiter = std::thread::spawn({
+        let mount = Arc::clone(&mount);
+        move || {
+            mount.wait();
+            // Whoever received it has ended if this fails.
+            let _ = events.send(Event::Ended);
+        }
+    });
+    let message = format!("{} is mounted at {}", dir.display(), at.display());
+    if args.detached {
+        daemon::ready(dir, &message)?;
+        tracing::info!(replica = %dir.display(), at = %at.display(), "mounted");
+    } else {
+        say(&format!("{message}; stop with Ctrl-C or `cairn umount {}`", at.display()));
+    }
+    let ended = attend(&mount, &replica, &happened, !args.detached);
+    if ended {
+        let _ = waiter.join();
+    }
+    let watchers = control.stop();
+    drop(mount);
+    // What could not be committed is an error; a replica that is dropped cannot tell.
+    replica.sync().map_err(Failure::fs(format!("the last changes of {} could not be committed", dir.display())))?;
+    drop(replica);
+    drop(watchers);
+    tracing::info!("unmounted");
+    if !args.detached {
+        say("unmounted");
+    }
+    Ok(Outcome::Done)
+}
+
+fn watch_signals(events: Sender<Event>) -> Result<()> {
+    let mut signals =
+        Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(Failure::io("cannot wait for signals"))?;
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            if events.send(Event::Signal).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Waits for the end of a mount. Returns `false` if its users still hold it.
+fn attend(mount: &Mount, replica: &Replica, happened: &Receiver<Event>, attended: bool) -> bool {
+    let mut line = Status::new(attended);
+    loop {
+        match happened.recv_timeout(REFRESH) {
+            Ok(Event::Ended) => {
+                line.line.clear();
+                return true;
+            }
+            Ok(Event::Signal) => {
+                line.line.clear();
+                return end(mount, happened);
+            }
+            Err(RecvTimeoutError::Timeout) => line.refresh(mount, replica),
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
+    }
+}
+
+/// Unmounts; if it is in use, detaches it and gives its users a moment.
+fn end(mount: &Mount, happened: &Receiver<Event>) -> bool {
+    match unmount(mount.path(), false) {
+        Ok(()) | Err(MountError::NotMounted(_)) => {}
+        Err(MountError::Busy { users, .. }) => {
+            say(&format!(
+                "{} is in use by {users}; it is detached and ends in {} seconds, or at once with Ctrl-C",
+                mount.path().display(),
+                GRACE.as_secs(),
+            ));
+            if let Err(error) = unmount(mount.path(), true) {
+                say(&format!("cairn: {error}"));
+            }
+        }
+        Err(error) => {
+            say(&format!("cairn: {error}"));
+            return false;
+        }
+    }
+    matches!(happened.recv_timeout(GRACE), Ok(Event::Ended))
+}
+
+/// The line that shows how the mount is doing.
+struct Status {
+    line: StatusLine,
+    seen: (Instant, u64),
+    bytes: String,
+    next_usage: Instant,
+}
+
+impl Status {
+    fn new(wanted: bool) -> Self {
+        let now = Instant::now();
+        Self { line: StatusLine::new(wanted), seen: (now, 0), bytes: String::new(), next_usage: now }
+    }
+
+    fn refresh(&mut self, mount: &Mount, replica: &Replica) {
+        if !self.line.is_shown() {
+            return;
+        }
+        let (now, requests) = (Instant::now(), mount.requests());
+        let elapsed = now.duration_since(self.seen.0).as_millis().max(1);
+        let rate = u128::from(requests.saturating_sub(self.seen.1)) * 1_000 / elapsed;
+        self.seen = (now, requests);
+        if now >= self.next_usage
+            && let Ok(usage) = replica.usage()
+        {
+            self.bytes = format!(
+                "{}, {} stored",
+                text::bytes(usage.logical_bytes),
+                text::bytes(usage.stored_bytes + usage.unsealed_bytes),
+            );
+            // It reads the whole database: never more than a fiftieth of the time.
+            self.next_usage = Instant::now() + now.elapsed() * 50;
+        }
+        let nodes = replica.stat_fs().map_or(0, |stat| stat.nodes);
+        self.line.set(format!("{nodes} nodes, {}, {rate} requests/s", self.bytes));
+    }
+}

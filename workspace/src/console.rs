@@ -1,0 +1,43 @@
+//! What a command talks to while it runs: a terminal, or the connection to the
+//! process that asked for it. So a command prints the same wherever it runs.
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Result;
+
+/// The other side of a running command.
+pub(crate) trait Console {
+    /// Writes to the standard output.
+    fn out(&mut self, bytes: &[u8]) -> Result<()>;
+
+    /// Says something beside the output, in one line.
+    fn note(&mut self, line: &str) -> Result<()>;
+
+    /// Shows how far the work is. May be called often.
+    fn progress(&mut self, at: &Progress) -> Result<()>;
+
+    /// Reads from the standard input. Returns 0 at its end only.
+    fn input(&mut self, buf: &mut [u8]) -> Result<usize>;
+}
+
+/// How far some work is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// Files done.
+    pub(crate) files: u64,
+    /// Bytes done.
+    pub(crate) bytes: u64,
+    /// Bytes to do, when known.
+    pub(crate) total_bytes: Option<u64>,
+}
+
+/// The standard input or output of a console, for code that knows only [`io`].
+pub(crate) struct Stream<'a>(pub(crate) &'a mut dyn Console);
+
+impl io::Read for Stream<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.input(buf).map_err(|failure| io::Error::other(failure.report()))
+    }
+}

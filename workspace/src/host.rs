@@ -1,0 +1,110 @@
+//! Where a command runs: here, if this process can own the replica, and in the
+//! process that owns it otherwise.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use cairn::{OpenError, Options, Replica};
+use serde::{Deserialize, Serialize};
+
+use crate::commands::{cat, check, du, export, gc, import, log, ls, status};
+use crate::console::Console;
+use crate::control::Client;
+use crate::failure::{Failure, Result};
+use crate::terminal::Terminal;
+
+/// How long to wait for an owner that does not listen: it is about to, or
+/// about to end.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A replica, and what its commands need to know of this process.
+#[derive(Clone, Debug)]
+pub(crate) struct Host {
+    /// The replica.
+    pub(crate) replica: Replica,
+    /// This process serves others.
+    pub(crate) serving: bool,
+}
+
+/// A command that needs the replica, with all it needs to know. Paths outside
+/// of the replica are absolute.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    Ls(ls::Request),
+    Cat(cat::Request),
+    Import(import::Request),
+    Export(export::Request),
+    Status(status::Request),
+    Du(du::Request),
+    Gc(gc::Request),
+    Check(check::Request),
+    Log(log::Request),
+}
+
+impl Request {
+    /// Runs it on a replica that this process owns.
+    pub(crate) fn run(self, host: &Host, console: &mut dyn Console) -> Result {
+        match self {
+            Self::Ls(request) => ls::perform(&request, host, console),
+            Self::Cat(request) => cat::perform(&request, host, console),
+            Self::Import(request) => import::perform(&request, host, console),
+            Self::Export(request) => export::perform(&request, host, console),
+            Self::Status(request) => status::perform(&request, host, console),
+            Self::Du(request) => du::perform(&request, host, console),
+            Self::Gc(request) => gc::perform(&request, host, console),
+            Self::Check(request) => check::perform(&request, host, console),
+            Self::Log(request) => log::perform(&request, host, console),
+        }
+    }
+}
+
+/// A replica's owner.
+enum Owner {
+    This(Replica),
+    Other(Client),
+}
+
+/// Runs a request on a replica, wherever that has to be.
+pub(crate) fn perform(replica: &Path, create: bool, request: Request) -> Result {
+    let mut terminal = Terminal::new();
+    let ended = match owner(replica, Options { create, ..Options::default() })? {
+        Owner::This(replica) => request.run(&Host { replica, serving: false }, &mut terminal),
+        Owner::Other(client) => client.perform(request, &mut terminal),
+    };
+    let flushed = terminal.finish();
+    let outcome = ended?;
+    flushed?;
+    Ok(outcome)
+}
+
+fn owner(dir: &Path, options: Options) -> Result<Owner> {
+    let begun = Instant::now();
+    loop {
+        match Replica::open(dir, options.clone()) {
+            Ok(replica) => return Ok(Owner::This(replica)),
+            Err(error @ OpenError::InUse { .. }) => {
+                if let Some(client) = Client::connect(dir)? {
+                    return Ok(Owner::Other(client));
+                }
+                if begun.elapsed() > PATIENCE {
+                    return Err(error.into());
+                }
+                std::thread::sleep(PAUSE);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Makes this process the owner of a replica.
+pub(crate) fn own(dir: &Path, options: Options) -> Result<Replica> {
+    match owner(dir, options)? {
+        Owner::This(replica) => Ok(replica),
+        Owner::Other(_) => Err(match crate::mountinfo::mounts_of(&crate::locate::canonical(dir)).pop() {
+            Some(at) => Failure::Mounted { replica: dir.into(), at },
+            None => OpenError::InUse { path: dir.into(), owner: "another process".into() }.into(),
+        }),
+    }
+}

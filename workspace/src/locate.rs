@@ -1,0 +1,164 @@
+//! Which replica a command is about, and which path in it.
+//!
+//! With `--replica`, a place is a path in that replica. Without, it is a path
+//! outside: of a replica's directory (`demo.cairn`), of something in it
+//! (`demo.cairn/src`), or of something below a mount (`demo/src`).
+
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+use crate::failure::{Failure, Result};
+use crate::mountinfo;
+
+/// The option that names a replica.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReplicaArg {
+    /// The replica's directory; places are then paths in it
+    #[arg(short, long, value_name = "DIR", global = false)]
+    pub(crate) replica: Option<PathBuf>,
+}
+
+/// A place, and the option that names its replica.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PlaceArgs {
+    #[command(flatten)]
+    pub(crate) replica: ReplicaArg,
+    /// A replica, a path in one (demo.cairn/src), or a path below a mount;
+    /// with --replica a path in it. Default: the working directory, or the root
+    #[arg(value_name = "PLACE")]
+    pub(crate) place: Option<PathBuf>,
+}
+
+impl PlaceArgs {
+    /// Finds the place.
+    pub(crate) fn locate(&self) -> Result<Place> {
+        locate(self.replica.replica.as_deref(), self.place.as_deref())
+    }
+}
+
+/// A path in a replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The directory of the replica.
+    pub(crate) replica: PathBuf,
+    /// The path in it, from its root `/` on.
+    pub(crate) path: Vec<u8>,
+}
+
+/// Finds a place; see the head of this module.
+pub(crate) fn locate(replica: Option<&Path>, place: Option<&Path>) -> Result<Place> {
+    if let Some(replica) = replica {
+        let path = inside(place.unwrap_or(Path::new("/")));
+        return Ok(Place { replica: canonical(replica), path });
+    }
+    let place = place.unwrap_or(Path::new("."));
+    let absolute = absolute(place)?;
+    if let Some(found) = in_directory(&absolute) {
+        return Ok(found);
+    }
+    // Symbolic links lead to mounts too; the last part may be one itself, or not exist.
+    let real = match (absolute.parent().map(canonical), absolute.file_name()) {
+        (Some(parent), Some(name)) => parent.join(name),
+        _ => absolute.clone(),
+    };
+    for path in [real, canonical(&absolute)] {
+        if let Some(found) = in_mount(&path) {
+            return Ok(found);
+        }
+    }
+    Err(Failure::Usage(format!(
+        "{} is neither a replica nor below a mount of one; name the replica with --replica DIR",
+        place.display(),
+    )))
+}
+
+/// The absolute path of something outside.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(Failure::io(format!("cannot find {}", path.display())))
+}
+
+/// The path without symbolic links, as far as it exists.
+pub(crate) fn canonical(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    match (path.canonicalize(), path.parent(), path.file_name()) {
+        (Ok(real), ..) => real,
+        (Err(_), Some(parent), Some(name)) => canonical(parent).join(name),
+        _ => path,
+    }
+}
+
+/// A path in a replica, from its root on.
+pub(crate) fn inside(path: &Path) -> Vec<u8> {
+    let mut inside = Vec::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => {
+                inside.push(b'/');
+                inside.extend_from_slice(name.as_bytes());
+            }
+            Component::ParentDir => inside.extend_from_slice(b"/.."),
+            _ => {}
+        }
+    }
+    if inside.is_empty() {
+        inside.push(b'/');
+    }
+    inside
+}
+
+/// A path in a replica, as a path for people.
+pub(crate) fn shown(path: &[u8]) -> String {
+    PathBuf::from(std::ffi::OsString::from_vec(path.to_vec())).display().to_string()
+}
+
+/// A path that goes through the directory of a replica.
+fn in_directory(path: &Path) -> Option<Place> {
+    // The topmost: what a replica stores may look like one.
+    let above: Vec<&Path> = path.ancestors().collect();
+    above.into_iter().rev().find(|dir| looks_like_replica(dir)).map(|dir| Place {
+        replica: canonical(dir),
+        path: inside(path.strip_prefix(dir).unwrap_or(Path::new(""))),
+    })
+}
+
+fn looks_like_replica(dir: &Path) -> bool {
+    if dir.extension().is_some_and(|end| end == "cairn") {
+        return match dir.symlink_metadata() {
+            Ok(found) => !found.is_file() && mountinfo::showing(dir).is_none(),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+    }
+    dir.join("cairn.db").is_file() && dir.join("chunks").is_dir()
+}
+
+fn in_mount(path: &Path) -> Option<Place> {
+    let mounted = mountinfo::showing(path)?;
+    let path = inside(path.strip_prefix(&mounted.at).ok()?);
+    Some(Place { replica: mounted.replica, path })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_goes_through_a_replica() {
+        let place = locate(None, Some(Path::new("/nowhere/demo.cairn/src/a"))).unwrap();
+        assert_eq!(place, Place { replica: "/nowhere/demo.cairn".into(), path: b"/src/a".to_vec() });
+    }
+
+    #[test]
+    fn a_path_is_relative_to_the_root_of_a_named_replica() {
+        for path in ["src/a", "/src/a", "./src//a/"] {
+            let place = locate(Some(Path::new("/nowhere/x")), Some(Path::new(path))).unwrap();
+            assert_eq!(place, Place { replica: "/nowhere/x".into(), path: b"/src/a".to_vec() });
+        }
+    }
+
+    #[test]
+    fn no_replica_is_a_usage_error() {
+        let failure = locate(None, Some(Path::new("/proc"))).unwrap_err();
+        assert_eq!(failure.code(), 2);
+    }
+}
