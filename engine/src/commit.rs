@@ -125,6 +125,7 @@ impl Inner {
         match self.write_batch(db, &mut batch) {
             Ok((stored, dead)) => {
                 self.committed.store(batch.upto, Ordering::SeqCst);
+                self.news.tell(batch.upto);
                 self.dead_bytes.fetch_add(dead, Ordering::Relaxed);
                 self.settle_batch(&batch, stored);
                 for id in &batch.dropped_staging {

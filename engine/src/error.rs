@@ -120,6 +120,14 @@ impl FsError {
     }
 }
 
+/// The error stays whole inside: `io::Error::downcast` gives it back.
+impl From<FsError> for std::io::Error {
+    fn from(error: FsError) -> Self {
+        let like = Self::from_raw_os_error(error.errno().raw_os_error());
+        Self::new(like.kind(), error)
+    }
+}
+
 impl From<rusqlite::Error> for FsError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {

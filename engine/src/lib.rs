@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | `replica` | opening, closing, loading into memory, background threads |
 //! | `ops`, `data`, `xattr`, `sync` | operations by inode |
-//! | `path` | operations by path |
+//! | `path`, `handle`, `search`, `watch` | operations by path: at once, as streams, over a tree, over time |
 //! | `tree`, `node`, `ranges` | the state in memory, and versions |
 //! | `commit`, `db`, `recover` | the state in the database |
 //! | `chunks`, `files`, `seal` | the bytes |
@@ -24,6 +24,7 @@ mod db;
 mod error;
 mod files;
 mod gc;
+mod handle;
 mod history;
 mod lock;
 mod node;
@@ -35,8 +36,10 @@ mod ranges;
 mod recover;
 mod replica;
 mod seal;
+mod search;
 mod sync;
 mod tree;
+mod watch;
 mod xattr;
 
 pub use attr::{
@@ -47,8 +50,11 @@ pub use changes::{Changes, CursorError};
 pub use check::{CheckReport, Problem};
 pub use error::{FsError, OpenError, Result};
 pub use gc::{GcReport, Usage};
+pub use handle::{File, FileOptions};
 pub use history::Pin;
 pub use observe::{Invalidation, Observer};
 pub use options::Options;
 pub use path::DirEntry;
 pub use replica::Replica;
+pub use search::{Found, GrepOptions, Line, Walk};
+pub use watch::Watch;

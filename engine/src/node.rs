@@ -182,7 +182,7 @@ impl Layout {
 }
 
 /// Writes that are not sealed.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) enum Overlay {
     #[default]
     None,

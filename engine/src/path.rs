@@ -3,10 +3,15 @@
 //! Paths are absolute, as bytes; empty and `.` components are dropped, `..`
 //! goes up and stays at the root, and symbolic links are followed up to 40 times.
 
+use std::sync::Arc;
+
 use cairn_protocol::NodeKind;
 
 use crate::attr::{Attr, Ino, NewNode, RenameMode, SetAttr, SetTime};
-use crate::replica::Replica;
+use crate::data::MEMORY_MAX;
+use crate::node::{Base, Overlay};
+use crate::observe::Invalidation;
+use crate::replica::{Replica, now};
 use crate::{FsError, Result};
 
 /// Symbolic links followed in one path, as Linux does.
@@ -31,13 +36,6 @@ struct Spot {
 }
 
 impl Replica {
-    fn owner() -> (u32, u32) {
-        (
-            rustix::process::geteuid().as_raw(),
-            rustix::process::getegid().as_raw(),
-        )
-    }
-
     /// Follows a path up to its last component.
     fn walk(&self, path: &[u8], follow_last: bool) -> Result<Spot> {
         if path.first() != Some(&b'/') || path.contains(&0) {
@@ -134,6 +132,19 @@ impl Replica {
         self.resolve(path.as_ref(), false)
     }
 
+    /// Whether the path leads to something.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::stat`], but for [`FsError::NotFound`].
+    pub fn exists(&self, path: impl AsRef<[u8]>) -> Result<bool> {
+        match self.stat(path) {
+            Ok(_) => Ok(true),
+            Err(FsError::NotFound(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The whole content of a file.
     ///
     /// # Errors
@@ -176,14 +187,12 @@ impl Replica {
     /// [`FsError::NotFound`] when the directory is missing, [`FsError::IsDir`],
     /// [`FsError::NoSpace`].
     pub fn write_file(&self, path: impl AsRef<[u8]>, data: &[u8]) -> Result<Attr> {
-        let ino = self.open_or_make(path.as_ref())?;
-        self.retain(ino, true)?;
-        let written = self
-            .truncate(ino, 0)
-            .and_then(|()| self.write(ino, 0, data))
-            .and_then(|()| self.attr(ino));
-        self.release(ino, true);
-        written
+        let ino = self.make_file(path.as_ref(), false)?;
+        self.held(ino, || {
+            self.truncate(ino, 0)?;
+            self.write(ino, 0, data)?;
+            self.attr(ino)
+        })
     }
 
     /// Adds to the end of a file, or makes it.
@@ -192,8 +201,8 @@ impl Replica {
     ///
     /// As [`Self::write_file`].
     pub fn append_file(&self, path: impl AsRef<[u8]>, data: &[u8]) -> Result<u64> {
-        let ino = self.open_or_make(path.as_ref())?;
-        self.append(ino, data)
+        let ino = self.make_file(path.as_ref(), false)?;
+        self.held(ino, || self.append(ino, data))
     }
 
     /// Writes a new file beside the old one and puts it in its place at once:
@@ -205,30 +214,33 @@ impl Replica {
     pub fn replace_file(&self, path: impl AsRef<[u8]>, data: &[u8]) -> Result<Attr> {
         let path = path.as_ref();
         let (parent, name) = self.place(path, true)?;
-        let (uid, gid) = Self::owner();
-        let mut new = NewNode {
-            kind: NodeKind::File,
-            perm: 0o644,
-            uid,
-            gid,
-            rdev: 0,
-        };
+        let mut new = new_node(NodeKind::File, 0o644);
         match self.lookup(parent, &name) {
             Ok(old) if old.kind == NodeKind::Dir => return Err(FsError::IsDir(show(path))),
             Ok(old) => (new.perm, new.uid, new.gid) = (old.perm, old.uid, old.gid),
             Err(FsError::NotFound(_)) => {}
             Err(e) => return Err(e),
         }
-        let temporary = format!(".cairn-{:x}", self.inner.tree.lock().next_ver()).into_bytes();
+        let temporary = self.temporary_name();
         let ino = self.make(parent, &temporary, &new)?.ino;
         let done = self
-            .write(ino, 0, data)
+            .held(ino, || self.write(ino, 0, data))
             .and_then(|()| self.rename(parent, &temporary, parent, &name, RenameMode::Replace));
         if let Err(error) = done {
             self.unlink(parent, &temporary)?;
             return Err(error);
         }
         self.attr(ino)
+    }
+
+    /// Writes into a file from `offset` on, as [`Self::write`] does, or makes it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write_file`].
+    pub fn write_range(&self, path: impl AsRef<[u8]>, offset: u64, data: &[u8]) -> Result<()> {
+        let ino = self.make_file(path.as_ref(), false)?;
+        self.held(ino, || self.write(ino, offset, data))
     }
 
     /// The version of a file's content: pass it to [`Self::write_if`].
@@ -238,6 +250,8 @@ impl Replica {
     /// As [`Self::stat`].
     pub fn version(&self, path: impl AsRef<[u8]>) -> Result<u64> {
         let ino = self.stat(path)?.ino;
+        // A seal sets the register anew: after this one there is none to come.
+        self.inner.seal(ino)?;
         self.with(|t| Ok(t.node(ino)?.data_ver))
     }
 
@@ -247,37 +261,107 @@ impl Replica {
     /// # Errors
     ///
     /// [`FsError::VersionMismatch`], and as [`Self::replace_file`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use cairn_engine::{FsError, Replica};
+    /// let replica = Replica::in_memory()?;
+    /// replica.write_file("/counter", b"1")?;
+    /// let version = replica.version("/counter")?;
+    /// replica.write_if("/counter", version, b"2")?;
+    /// let late = replica.write_if("/counter", version, b"3");
+    /// assert!(matches!(late, Err(FsError::VersionMismatch { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn write_if(&self, path: impl AsRef<[u8]>, expected: u64, data: &[u8]) -> Result<u64> {
         let path = path.as_ref();
         let ino = self.stat(path)?.ino;
-        // One at a time: two callers with the same version must not both win.
-        let _alone = self.inner.swaps.lock();
-        let actual = self.with(|t| Ok(t.node(ino)?.data_ver))?;
-        if actual != expected {
-            return Err(FsError::VersionMismatch { expected, actual });
+        if data.len() as u64 <= MEMORY_MAX {
+            let content = Overlay::Memory(Arc::new(data.to_vec()));
+            return self.swap_content(ino, expected, data.len() as u64, &Base::Empty, &content);
         }
-        self.truncate(ino, 0)?;
-        self.write(ino, 0, data)?;
-        self.with(|t| Ok(t.node(ino)?.data_ver))
+        // Larger content is sealed in a file without a name, whose extents the
+        // file then takes over.
+        let (parent, _) = self.place(path, true)?;
+        let temporary = self.temporary_name();
+        let copy = self
+            .make(parent, &temporary, &new_node(NodeKind::File, 0o644))?
+            .ino;
+        self.held(copy, || {
+            self.unlink(parent, &temporary)?;
+            self.write(copy, 0, data)?;
+            self.inner.seal(copy)?;
+            let base = self.with(|t| Ok(t.file(copy)?.base.clone()))?;
+            self.swap_content(ino, expected, data.len() as u64, &base, &Overlay::None)
+        })
     }
 
-    fn open_or_make(&self, path: &[u8]) -> Result<Ino> {
-        let spot = self.walk(path, true)?;
+    /// Gives a file another content, unless its version is another.
+    fn swap_content(
+        &self,
+        ino: Ino,
+        expected: u64,
+        size: u64,
+        base: &Base,
+        over: &Overlay,
+    ) -> Result<u64> {
+        let now = now();
+        self.change(true, |t, notes| {
+            let actual = t.node(ino)?.data_ver;
+            t.file(ino)?;
+            if actual != expected {
+                return Err(FsError::VersionMismatch { expected, actual }.into());
+            }
+            t.drop_overlay(ino);
+            let file = t.file(ino)?;
+            file.base = base.clone();
+            file.base_dirty = true;
+            file.over = over.clone();
+            file.size = size;
+            let added = file.memory();
+            t.memory += added;
+            t.touch_content(ino, now);
+            notes.tell(|| Invalidation::Content {
+                ino,
+                offset: 0,
+                len: None,
+            });
+            Ok(t.node(ino)?.data_ver)
+        })
+    }
+
+    /// Runs `f` with the file held open for writing: it is sealed afterwards.
+    fn held<T>(&self, ino: Ino, f: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.retain(ino, true)?;
+        let done = f();
+        self.release(ino, true);
+        done
+    }
+
+    fn temporary_name(&self) -> Vec<u8> {
+        format!(".cairn-{:x}", self.inner.tree.lock().next_ver()).into_bytes()
+    }
+
+    /// The file at a path; it is made if it is not there. One that is there is
+    /// refused when the file must be `new`: so is a link to nowhere.
+    pub(crate) fn make_file(&self, path: &[u8], new: bool) -> Result<Ino> {
+        let spot = self.walk(path, !new)?;
         let Some(name) = spot.name else {
             return Err(FsError::IsDir(show(path)));
         };
-        let (uid, gid) = Self::owner();
-        let new = NewNode {
-            kind: NodeKind::File,
-            perm: 0o644,
-            uid,
-            gid,
-            rdev: 0,
-        };
         match self.lookup(spot.parent, &name) {
+            Ok(_) if new => Err(FsError::Exists(show(path))),
             Ok(attr) if attr.kind == NodeKind::Dir => Err(FsError::IsDir(show(path))),
             Ok(attr) => Ok(attr.ino),
-            Err(FsError::NotFound(_)) => Ok(self.make(spot.parent, &name, &new)?.ino),
+            Err(FsError::NotFound(_)) => {
+                let node = new_node(NodeKind::File, 0o644);
+                match self.make(spot.parent, &name, &node) {
+                    // Somebody else was first.
+                    Err(FsError::Exists(_)) if !new => Ok(self.lookup(spot.parent, &name)?.ino),
+                    made => Ok(made?.ino),
+                }
+            }
             Err(e) => Err(e),
         }
     }
@@ -289,18 +373,7 @@ impl Replica {
     /// [`FsError::Exists`], [`FsError::NotFound`] when its parent is missing.
     pub fn mkdir(&self, path: impl AsRef<[u8]>) -> Result<Attr> {
         let (parent, name) = self.place(path.as_ref(), false)?;
-        let (uid, gid) = Self::owner();
-        self.make(
-            parent,
-            &name,
-            &NewNode {
-                kind: NodeKind::Dir,
-                perm: 0o755,
-                uid,
-                gid,
-                rdev: 0,
-            },
-        )
+        self.make(parent, &name, &new_node(NodeKind::Dir, 0o755))
     }
 
     /// Makes a directory and those above it that are missing.
@@ -408,7 +481,7 @@ impl Replica {
     /// As [`Self::write_file`].
     pub fn copy_file(&self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Result<u64> {
         let source = self.stat(from)?;
-        let ino = self.open_or_make(to.as_ref())?;
+        let ino = self.make_file(to.as_ref(), false)?;
         if ino == source.ino {
             return Ok(source.size);
         }
@@ -442,7 +515,7 @@ impl Replica {
     /// As [`Replica::symlink`].
     pub fn symlink_path(&self, target: impl AsRef<[u8]>, path: impl AsRef<[u8]>) -> Result<Attr> {
         let (parent, name) = self.place(path.as_ref(), false)?;
-        let (uid, gid) = Self::owner();
+        let (uid, gid) = owner();
         self.symlink(parent, &name, target.as_ref(), uid, gid)
     }
 
@@ -522,7 +595,8 @@ impl Replica {
     ///
     /// As [`Self::stat`]; [`FsError::TooLarge`].
     pub fn truncate_path(&self, path: impl AsRef<[u8]>, size: u64) -> Result<()> {
-        self.truncate(self.stat(path)?.ino, size)
+        let ino = self.stat(path)?.ino;
+        self.held(ino, || self.truncate(ino, size))
     }
 
     /// Up to `limit` entries of a directory after `cookie` (0 for the start).
@@ -548,7 +622,26 @@ impl Replica {
     }
 }
 
-fn show(path: &[u8]) -> String {
+/// User and group of this process, who own what it makes by path.
+fn owner() -> (u32, u32) {
+    (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    )
+}
+
+fn new_node(kind: NodeKind, perm: u16) -> NewNode {
+    let (uid, gid) = owner();
+    NewNode {
+        kind,
+        perm,
+        uid,
+        gid,
+        rdev: 0,
+    }
+}
+
+pub(crate) fn show(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
 }
 

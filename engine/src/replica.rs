@@ -8,9 +8,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use cairn_protocol::{Chain, NodeKind, Timestamp};
+use cairn_protocol::{Chain, NodeKind, Timestamp, Ver};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::attr::Ino;
@@ -80,15 +80,39 @@ pub(crate) struct Inner {
     pub(crate) observers: RwLock<Vec<(u32, Arc<dyn Observer>)>>,
     pub(crate) seals: crate::seal::Queue,
     pub(crate) faults: Faults,
-    /// Compare-and-swap writes, one at a time.
-    pub(crate) swaps: Mutex<()>,
     /// The newest version that a commit has written, and the newest that is durable.
     pub(crate) committed: AtomicU64,
     pub(crate) durable: AtomicU64,
+    pub(crate) news: News,
     pub(crate) stop: AtomicBool,
     pub(crate) dead_bytes: AtomicU64,
     wake: (Mutex<bool>, Condvar),
     _lock: Option<OwnerLock>,
+}
+
+/// Tells who waits for it that something was committed.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    newest: Mutex<Ver>,
+    changed: Condvar,
+}
+
+impl News {
+    pub(crate) fn tell(&self, committed: Ver) {
+        *self.newest.lock() = committed;
+        self.changed.notify_all();
+    }
+
+    /// Waits for something newer than `known`. Returns whether it came in time.
+    pub(crate) fn wait(&self, known: Ver, deadline: Instant) -> bool {
+        let mut newest = self.newest.lock();
+        while *newest <= known {
+            if self.changed.wait_until(&mut newest, deadline).timed_out() {
+                return *newest > known;
+            }
+        }
+        true
+    }
 }
 
 /// Why writes are refused for now.
@@ -183,7 +207,7 @@ impl Replica {
             observers: RwLock::default(),
             seals: crate::seal::Queue::default(),
             faults: Faults::default(),
-            swaps: Mutex::new(()),
+            news: News::default(),
             stop: AtomicBool::new(false),
             dead_bytes: AtomicU64::new(0),
             wake: (Mutex::new(false), Condvar::new()),

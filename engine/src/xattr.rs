@@ -134,3 +134,42 @@ impl Replica {
         })
     }
 }
+
+/// The same by path. Symbolic links are followed.
+impl Replica {
+    /// The value of an extended attribute of what the path points at.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::xattr`] and [`Self::stat`].
+    pub fn xattr_path(&self, path: impl AsRef<[u8]>, name: &[u8]) -> Result<Bytes> {
+        self.xattr(self.stat(path)?.ino, name)
+    }
+
+    /// The names of all its extended attributes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::stat`].
+    pub fn list_xattrs_path(&self, path: impl AsRef<[u8]>) -> Result<Vec<XattrName>> {
+        self.list_xattrs(self.stat(path)?.ino)
+    }
+
+    /// Sets one, whether it is there or not.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::set_xattr`] and [`Self::stat`].
+    pub fn set_xattr_path(&self, path: impl AsRef<[u8]>, name: &[u8], value: &[u8]) -> Result<()> {
+        self.set_xattr(self.stat(path)?.ino, name, value, XattrMode::Set)
+    }
+
+    /// Removes one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::remove_xattr`] and [`Self::stat`].
+    pub fn remove_xattr_path(&self, path: impl AsRef<[u8]>, name: &[u8]) -> Result<()> {
+        self.remove_xattr(self.stat(path)?.ino, name)
+    }
+}

@@ -267,13 +267,19 @@ impl Run {
 
     fn special(&mut self) {
         let (dir, name) = (self.dir(), self.name());
-        let kind = *self.rng.pick(&[NodeKind::Fifo, NodeKind::Socket, NodeKind::CharDevice]);
+        let kind = *self
+            .rng
+            .pick(&[NodeKind::Fifo, NodeKind::Socket, NodeKind::CharDevice]);
         let new = NewNode {
             kind,
             perm: 0o600,
             uid: 0,
             gid: 0,
-            rdev: if kind == NodeKind::CharDevice { 0x501 } else { 0 },
+            rdev: if kind == NodeKind::CharDevice {
+                0x501
+            } else {
+                0
+            },
         };
         self.say(|| format!("{kind:?} in {dir} {name:?}"));
         let got = self.replica().make(Ino(dir), &name, &new);
@@ -289,7 +295,10 @@ impl Run {
 
     /// Notes which nodes an operation ended.
     fn ended(&mut self, before: &Tree) {
-        let gone = before.nodes.keys().filter(|ino| !self.tree.nodes.contains_key(ino));
+        let gone = before
+            .nodes
+            .keys()
+            .filter(|ino| !self.tree.nodes.contains_key(ino));
         self.dead.extend(gone);
     }
 
@@ -318,12 +327,20 @@ impl Run {
         } else {
             (self.dir(), self.name())
         };
-        let modes = [RenameMode::Replace, RenameMode::NoReplace, RenameMode::Exchange];
+        let modes = [
+            RenameMode::Replace,
+            RenameMode::NoReplace,
+            RenameMode::Exchange,
+        ];
         let mode = *self.rng.pick(&modes);
         self.say(|| format!("rename {from:?} {to:?} {mode:?}"));
         let before = self.tree.clone();
-        let got = self.replica().rename(Ino(from.0), &from.1, Ino(to.0), &to.1, mode);
-        let want = self.tree.rename((from.0, &from.1), (to.0, &to.1), mode, &held);
+        let got = self
+            .replica()
+            .rename(Ino(from.0), &from.1, Ino(to.0), &to.1, mode);
+        let want = self
+            .tree
+            .rename((from.0, &from.1), (to.0, &to.1), mode, &held);
         agree(got, want, "rename");
         self.ended(&before);
     }
@@ -357,7 +374,11 @@ impl Run {
 
     fn truncate(&mut self) {
         let ino = self.file();
-        let size = if self.rng.chance(20) { 0 } else { self.offset(ino) };
+        let size = if self.rng.chance(20) {
+            0
+        } else {
+            self.offset(ino)
+        };
         self.say(|| format!("truncate {ino} {size}"));
         let set = SetAttr {
             size: Some(size),
@@ -391,7 +412,8 @@ impl Run {
         } else {
             (self.offset(from), self.offset(to), self.len() as u64)
         };
-        if to_offset + len.min(self.tree.nodes[&from].content.len() as u64) > FILE_MAX || to == ROOT {
+        if to_offset + len.min(self.tree.nodes[&from].content.len() as u64) > FILE_MAX || to == ROOT
+        {
             return;
         }
         self.say(|| format!("copy {from} {from_offset} -> {to} {to_offset} +{len}"));
@@ -438,8 +460,14 @@ impl Run {
             agree(got, self.tree.remove_xattr(ino, &name), "remove_xattr");
             return;
         }
-        let mode = *self.rng.pick(&[XattrMode::Set, XattrMode::Create, XattrMode::Replace]);
-        let len = if self.rng.chance(5) { 60_000 } else { self.rng.below(100) };
+        let mode = *self
+            .rng
+            .pick(&[XattrMode::Set, XattrMode::Create, XattrMode::Replace]);
+        let len = if self.rng.chance(5) {
+            60_000
+        } else {
+            self.rng.below(100)
+        };
         let value = self.rng.bytes(len as usize);
         self.say(|| format!("set xattr {ino} {name:?} {mode:?}"));
         let got = self.replica().set_xattr(Ino(ino), &name, &value, mode);
@@ -457,14 +485,20 @@ impl Run {
         if let Some((got, content)) = agree(got, want, "read") {
             let start = (offset as usize).min(content.len());
             let end = (start + len).min(content.len());
-            assert_same(&bytes[..got], &content[start..end], format!("read {ino} at {offset}"));
+            assert_same(
+                &bytes[..got],
+                &content[start..end],
+                format!("read {ino} at {offset}"),
+            );
         }
     }
 
     fn seek(&mut self) {
         let ino = self.file();
         let offset = self.offset(ino);
-        let Ok(node) = self.tree.file(ino) else { return };
+        let Ok(node) = self.tree.file(ino) else {
+            return;
+        };
         let content = node.content.clone();
         let size = content.len() as u64;
         for to in [SeekTo::Data, SeekTo::Hole] {
@@ -483,7 +517,10 @@ impl Run {
                 Err(error) => {
                     assert_eq!(error.errno(), Errno::NXIO);
                     let rest = &content[offset.min(size) as usize..];
-                    assert!(rest.iter().all(|b| *b == 0), "no data was found where some is");
+                    assert!(
+                        rest.iter().all(|b| *b == 0),
+                        "no data was found where some is"
+                    );
                     assert!(to == SeekTo::Data || rest.is_empty());
                 }
             }
@@ -549,7 +586,10 @@ impl Run {
         let ino = self.dead[from + self.rng.index(self.dead.len() - from)];
         self.say(|| format!("look for {ino}, which is gone"));
         let found = self.replica().attr(Ino(ino));
-        assert!(matches!(found, Err(FsError::NotFound(_))), "{ino} is dead: {found:?}");
+        assert!(
+            matches!(found, Err(FsError::NotFound(_))),
+            "{ino} is dead: {found:?}"
+        );
     }
 
     fn sync_something(&mut self) {
@@ -588,7 +628,11 @@ impl Run {
             for (ino, node) in &kept.tree.nodes {
                 if node.kind == NodeKind::File && node.nlink > 0 {
                     let data = self.replica().data_at(Ino(*ino), kept.pin.seq).unwrap();
-                    assert!(holds(data.as_ref(), &node.content), "{ino} at {:?}: {data:?}", kept.pin);
+                    assert!(
+                        holds(data.as_ref(), &node.content),
+                        "{ino} at {:?}: {data:?}",
+                        kept.pin
+                    );
                 }
             }
         }
@@ -629,7 +673,13 @@ impl Run {
         let ino = *largest.unwrap().0;
         self.say(|| format!("shrink {ino}"));
         self.replica()
-            .set_attr(Ino(ino), &SetAttr { size: Some(10), ..SetAttr::default() })
+            .set_attr(
+                Ino(ino),
+                &SetAttr {
+                    size: Some(10),
+                    ..SetAttr::default()
+                },
+            )
             .unwrap();
         self.tree.truncate(ino, 10).unwrap();
     }
@@ -645,7 +695,11 @@ impl Run {
         for (ino, node) in self.tree.nodes.iter().filter(|(_, n)| n.nlink == 0) {
             let got = Node::of(&replica, *ino, node.parent);
             assert_eq!(got.nlink, 0);
-            assert_same(&got.content, &node.content, format!("open and unlinked {ino}"));
+            assert_same(
+                &got.content,
+                &node.content,
+                format!("open and unlinked {ino}"),
+            );
         }
         let usage = replica.usage().unwrap();
         assert_eq!(usage.nodes, self.tree.nodes.len() as u64, "number of nodes");
@@ -679,7 +733,9 @@ impl Run {
             trail.push(self.tree.clone());
         }
         self.crashes += 1;
-        let copy = self.path.with_file_name(format!("crash-{}.cairn", self.crashes));
+        let copy = self
+            .path
+            .with_file_name(format!("crash-{}.cairn", self.crashes));
         crash_copy(&self.path, &copy);
         let replica = Replica::open(&copy, self.options.clone()).unwrap();
         let found = Tree::of(&replica);
@@ -690,7 +746,10 @@ impl Run {
             whys.extend(why.clone());
             why.is_none()
         });
-        assert!(survived.is_some(), "what the crash left is no prefix: {whys:#?}");
+        assert!(
+            survived.is_some(),
+            "what the crash left is no prefix: {whys:#?}"
+        );
         assert_clean(&replica);
         // Pins are committed apart; go on with the copy only where they agree.
         let pins = replica.pins().unwrap().into_iter().map(|p| p.id);

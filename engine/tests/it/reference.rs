@@ -316,7 +316,11 @@ impl Tree {
         if from.0 == to.0 && from.1 < to.1 + len && to.1 < from.1 + len {
             return Err(Errno::INVAL);
         }
-        self.write(to.0, to.1, &source[from.1 as usize..(from.1 + len) as usize])?;
+        self.write(
+            to.0,
+            to.1,
+            &source[from.1 as usize..(from.1 + len) as usize],
+        )?;
         Ok(len)
     }
 
@@ -383,7 +387,10 @@ impl Tree {
                 return Some(format!("inode {ino}: {why}"));
             }
         }
-        let extra = self.nodes.keys().find(|i| !expected.nodes.contains_key(*i))?;
+        let extra = self
+            .nodes
+            .keys()
+            .find(|i| !expected.nodes.contains_key(*i))?;
         Some(format!("inode {extra} should not be there"))
     }
 }
@@ -434,7 +441,11 @@ impl Node {
         match attr.kind {
             NodeKind::File => {
                 node.content = Arc::new(read_all(replica, at));
-                assert_eq!(node.content.len() as u64, attr.size, "inode {ino} is cut off");
+                assert_eq!(
+                    node.content.len() as u64,
+                    attr.size,
+                    "inode {ino} is cut off"
+                );
             }
             NodeKind::Symlink => {
                 node.target = replica.read_link(at).unwrap().to_vec();
@@ -462,18 +473,33 @@ impl Node {
     }
 
     fn show(&self) -> String {
-        format!("{:?} of {} bytes, {} links", self.kind, self.content.len(), self.nlink)
+        format!(
+            "{:?} of {} bytes, {} links",
+            self.kind,
+            self.content.len(),
+            self.nlink
+        )
     }
 
     /// In what a node that was found differs, but for its content.
     fn differs(&self, want: &Self) -> Option<String> {
         if self.entries != want.entries {
-            let name = self.entries.iter().find(|(n, i)| want.entries.get(*n) != Some(i));
-            let lost = want.entries.iter().find(|(n, i)| self.entries.get(*n) != Some(i));
+            let name = self
+                .entries
+                .iter()
+                .find(|(n, i)| want.entries.get(*n) != Some(i));
+            let lost = want
+                .entries
+                .iter()
+                .find(|(n, i)| self.entries.get(*n) != Some(i));
             let show = |found: Option<(&Vec<u8>, &u64)>| {
                 found.map(|(name, ino)| (String::from_utf8_lossy(name).into_owned(), *ino))
             };
-            return Some(format!("has {:?}, should have {:?}", show(name), show(lost)));
+            return Some(format!(
+                "has {:?}, should have {:?}",
+                show(name),
+                show(lost)
+            ));
         }
         let plain = |n: &Self| {
             let keep_parent = if n.kind == NodeKind::Dir { n.parent } else { 0 };
@@ -486,11 +512,23 @@ impl Node {
             return Some("another target".into());
         }
         if self.xattrs != want.xattrs {
-            let names = |n: &Self| n.xattrs.iter().map(|(k, v)| (k.clone(), v.len())).collect::<Vec<_>>();
-            return Some(format!("xattrs {:?}, should be {:?}", names(self), names(want)));
+            let names = |n: &Self| {
+                n.xattrs
+                    .iter()
+                    .map(|(k, v)| (k.clone(), v.len()))
+                    .collect::<Vec<_>>()
+            };
+            return Some(format!(
+                "xattrs {:?}, should be {:?}",
+                names(self),
+                names(want)
+            ));
         }
         if want.mtime.is_some() && self.mtime != want.mtime {
-            return Some(format!("mtime {:?}, should be {:?}", self.mtime, want.mtime));
+            return Some(format!(
+                "mtime {:?}, should be {:?}",
+                self.mtime, want.mtime
+            ));
         }
         None
     }
