@@ -98,9 +98,10 @@ impl Replica {
                 if data.is_empty() {
                     return Ok(Target::Done(offset));
                 }
-                if let Overlay::Staging(s) = &file.over {
-                    return Ok(Target::Staging(s.clone(), offset));
+                if let Some(staging) = t.staging_to_change(ino)? {
+                    return Ok(Target::Staging(staging, offset));
                 }
+                let file = t.file(ino)?;
                 let grown = end.max(file.size);
                 let bytes = memory_for(t, ino, grown)?;
                 let buffer = Arc::make_mut(bytes);
@@ -124,7 +125,11 @@ impl Replica {
             match target {
                 Target::Done(offset) => break offset,
                 Target::Staging(staging, offset) => {
-                    let _shared = staging.io.read();
+                    let frozen = staging.frozen.read();
+                    if *frozen {
+                        // Sealed or shared since: its content is elsewhere now.
+                        continue;
+                    }
                     staging.file.write(data, offset)?;
                     let range = offset..offset + data.len() as u64;
                     let recorded = self.with(|t| {
@@ -172,8 +177,16 @@ impl Replica {
     }
 
     fn truncate_once(&self, ino: Ino, size: u64) -> Result<bool> {
-        let staging = self.with(|t| Ok(staging_of(t.file(ino)?).cloned()))?;
-        let _alone = staging.as_ref().map(|s| s.io.write());
+        let staging = match size {
+            // What becomes empty starts anew; a staging file stays as it is,
+            // for others may share it.
+            0 => None,
+            _ => self.with(|t| t.staging_to_change(ino))?,
+        };
+        let frozen = staging.as_ref().map(|s| s.frozen.write());
+        if frozen.as_deref() == Some(&true) {
+            return Ok(false);
+        }
         if let Some(s) = &staging {
             // What was beyond must not come back when the file grows again.
             s.file.set_len(size)?;
@@ -182,19 +195,19 @@ impl Replica {
         self.change(false, |t, notes| {
             let file = t.file(ino)?;
             let old = file.size;
-            if let Overlay::Staging(s) = &mut file.over {
+            if size == 0 {
+                t.drop_overlay(ino);
+                let file = t.file(ino)?;
+                file.base = Base::Empty;
+                file.base_dirty = true;
+                file.size = 0;
+            } else if let Overlay::Staging(s) = &mut file.over {
                 if !s.is(staging.as_ref()) {
                     return Ok(false);
                 }
                 s.ranges.remove(size..u64::MAX);
                 s.base_len = s.base_len.min(size);
                 file.size = size;
-            } else if size == 0 {
-                t.drop_overlay(ino);
-                let file = t.file(ino)?;
-                file.base = Base::Empty;
-                file.base_dirty = true;
-                file.size = 0;
             } else if size != old {
                 if size.max(old) > MEMORY_MAX {
                     return Err(Stop::Need(Need::Staging(ino)));
@@ -255,9 +268,12 @@ impl Replica {
             if file.size > MEMORY_MAX && staging_of(file).is_none() {
                 return Err(Stop::Need(Need::Staging(ino)));
             }
-            Ok(staging_of(file).cloned())
+            t.staging_to_change(ino)
         })?;
-        let _alone = staging.as_ref().map(|s| s.io.write());
+        let frozen = staging.as_ref().map(|s| s.frozen.write());
+        if frozen.as_deref() == Some(&true) {
+            return Ok(false);
+        }
         if let Some(s) = &staging {
             s.file.punch(range.start, range.end - range.start)?;
         }
@@ -376,34 +392,51 @@ impl Replica {
         Ok(done)
     }
 
-    /// Makes an empty file share all of another's content.
+    /// Makes an empty file share all of another's content. What is not sealed
+    /// yet is shared as a staging file, which does not change from now on.
+    /// Returns whether it did.
     fn share(&self, from: Ino, to: Ino, size: u64) -> Result<bool> {
-        let fresh = self.with(|t| {
-            let file = t.file(to)?;
-            Ok(file.size == 0 && matches!(file.over, Overlay::None))
-        })?;
-        if !fresh {
-            return Ok(false);
+        loop {
+            let staging = self.with(|t| Ok(staging_of(t.file(from)?).cloned()))?;
+            // Nobody is in the middle of a write to it.
+            let mut frozen = staging.as_ref().map(|s| s.frozen.write());
+            let shared = self.share_once(from, to, size, staging.as_ref())?;
+            if shared == Some(true)
+                && let Some(frozen) = &mut frozen
+            {
+                **frozen = true;
+            }
+            if let Some(shared) = shared {
+                return Ok(shared);
+            }
         }
-        let staged = self.with(|t| Ok(staging_of(t.file(from)?).is_some()))?;
-        if staged {
-            self.inner.seal(from)?;
-        }
+    }
+
+    /// `None` when the source has another staging file by now.
+    fn share_once(
+        &self,
+        from: Ino,
+        to: Ino,
+        size: u64,
+        staging: Option<&Staging>,
+    ) -> Result<Option<bool>> {
         let now = now();
         self.change(true, |t, notes| {
             let file = t.file(from)?;
+            if file.size != size {
+                return Ok(Some(false));
+            }
             let (base, over) = match &file.over {
                 Overlay::None => (file.base.clone(), Overlay::None),
                 Overlay::Memory(bytes) => (Base::Empty, Overlay::Memory(bytes.clone())),
-                Overlay::Staging(_) => return Ok(false),
+                Overlay::Staging(s) if s.is(staging) => (file.base.clone(), file.over.clone()),
+                Overlay::Staging(_) => return Ok(None),
             };
-            if file.size != size {
-                return Ok(false);
-            }
             let target = t.file(to)?;
             if target.size != 0 || !matches!(target.over, Overlay::None) {
-                return Ok(false);
+                return Ok(Some(false));
             }
+            let staged = staging.filter(|_| matches!(over, Overlay::Staging(_)));
             target.base = base;
             target.base_dirty = true;
             target.over = over;
@@ -411,12 +444,17 @@ impl Replica {
             let added = target.memory();
             t.memory += added;
             t.touch_content(to, now);
+            if let Some(staging) = staged {
+                let files = t.shared.entry(staging.file.id).or_default();
+                files.extend([from.0, to.0]);
+                self.inner.seals.push(to);
+            }
             notes.tell(|| Invalidation::Content {
                 ino: to,
                 offset: 0,
                 len: None,
             });
-            Ok(true)
+            Ok(Some(true))
         })
     }
 

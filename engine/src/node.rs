@@ -199,8 +199,10 @@ pub(crate) struct Staging {
     pub(crate) ranges: RangeSet,
     /// The base shows through below this offset, where `ranges` does not cover it.
     pub(crate) base_len: u64,
-    /// Held shared by writes to the file, alone by what must not run beside one.
-    pub(crate) io: Arc<parking_lot::RwLock<()>>,
+    /// Held shared by writes to the file, alone by what must not run beside
+    /// one. True from when the file may not change any more: several files
+    /// share it, or it was sealed and is a pack now.
+    pub(crate) frozen: Arc<parking_lot::RwLock<bool>>,
 }
 
 impl Staging {
@@ -209,7 +211,7 @@ impl Staging {
             file,
             ranges,
             base_len,
-            io: Arc::default(),
+            frozen: Arc::default(),
         }
     }
 

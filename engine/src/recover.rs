@@ -1,6 +1,6 @@
 //! Opening: who the replica is, and what a crash left unsealed.
 
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
 
 use cairn_protocol::{Chain, Epoch, NodeKind};
 use rusqlite::OptionalExtension;
@@ -100,40 +100,56 @@ pub(crate) fn overlays(db: &Db, files: &Files, tree: &mut Tree) -> Result<Vec<In
     let newest: Option<i64> = db.query_row("SELECT max(id) FROM pack", [], |r| r.get(0))?;
     files.reserve_ids(uint(newest.unwrap_or(0)));
     let mut revived = Vec::new();
-    let mut used = Vec::new();
+    let mut named = BTreeSet::new();
+    let mut opened: HashMap<u64, (Staging, BTreeSet<u64>)> = HashMap::new();
     let mut rows = db.prepare("SELECT ino, file, size, base_len, ranges FROM staging")?;
     let mut rows = rows.query([])?;
     while let Some(row) = rows.next()? {
         let ino = Ino(uint(row.get(0)?));
         let id = uint(row.get(1)?);
-        used.push(id);
+        named.insert(id);
         let Some(mut node) = db::load_node(&db, ino)? else {
             continue;
         };
-        let file = match files.open_staging(id) {
-            Ok(file) => file,
-            Err(error) => {
-                tracing::error!(%ino, %error, "unsealed content is missing; the file has what was sealed before");
-                continue;
-            }
-        };
         let ranges: Vec<u8> = row.get(4)?;
         let ranges: RangeSet = postcard::from_bytes(&ranges).map_err(|e| db::corrupt(ino, e))?;
-        let size = uint(row.get(2)?);
+        let (size, base_len) = (uint(row.get(2)?), uint(row.get(3)?));
+        let staging = match opened.get(&id) {
+            Some((first, _)) => Staging {
+                ranges,
+                base_len,
+                ..first.clone()
+            },
+            None => match files.open_staging(id) {
+                Ok(file) => Staging::new(file, ranges, base_len),
+                Err(error) => {
+                    tracing::error!(%ino, %error, "unsealed content is missing; the file has what was sealed before");
+                    continue;
+                }
+            },
+        };
         if let Body::File(body) = &mut node.body {
             body.size = size;
-            body.over = Overlay::Staging(Staging::new(file, ranges, uint(row.get(3)?)));
+            body.over = Overlay::Staging(staging.clone());
         }
         tree.nodes.insert(ino.0, node);
         tree.touch_private(ino);
+        let (_, files) = opened.entry(id).or_insert((staging, BTreeSet::new()));
+        files.insert(ino.0);
         revived.push(ino);
     }
     drop(rows);
+    for (id, (staging, files)) in opened {
+        if files.len() > 1 {
+            *staging.frozen.write() = true;
+            tree.shared.insert(id, files);
+        }
+    }
     remove_orphans(&db, tree)?;
     let (_, dirty) = files
         .on_disk()
         .map_err(|e| FsError::io("listing the data files", e))?;
-    for id in dirty.into_iter().filter(|id| !used.contains(id)) {
+    for id in dirty.into_iter().filter(|id| !named.contains(id)) {
         files.remove_staging(id);
     }
     Ok(revived)
@@ -144,15 +160,8 @@ fn remove_orphans(db: &rusqlite::Connection, tree: &mut Tree) -> Result<()> {
     let mut orphans = orphans.query([])?;
     while let Some(row) = orphans.next()? {
         let ino = Ino(uint(row.get(0)?));
-        if let Some(Node {
-            body: Body::File(file),
-            ..
-        }) = tree.nodes.remove(&ino.0)
-            && let Overlay::Staging(s) = file.over
-        {
-            let file: Arc<_> = s.file;
-            tree.dropped_staging.push(file.id);
-        }
+        tree.drop_overlay(ino);
+        tree.nodes.remove(&ino.0);
         tree.dirty_nodes.remove(&ino.0);
         tree.count = tree.count.saturating_sub(1);
         let ver = tree.next_ver();

@@ -1,7 +1,7 @@
 //! The replica: opening and closing it, bringing into memory what an operation
 //! needs, and the two background threads.
 //!
-//! Locks, in the order they may be taken: a staging file's `io` lock, the
+//! Locks, in the order they may be taken: a staging file's `frozen` lock, the
 //! commit lock ([`Db::writer`]), the tree. Nothing blocks on a disk with the
 //! tree locked.
 
@@ -403,6 +403,9 @@ impl Inner {
             Need::Page(dir, from) => self.load_page(dir, from, evictions)?,
             Need::Content(ino) => self.load_content(ino)?,
             Need::Staging(ino) => self.make_staging(ino)?,
+            Need::Sealed(ino) => {
+                self.seal(ino)?;
+            }
         }
         self.trim();
         Ok(())

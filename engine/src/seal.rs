@@ -15,8 +15,9 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::attr::Ino;
 use crate::chunks::{Leases, Place};
-use crate::node::{Base, Body, Layout, Node, Overlay, Sealed, Staging};
+use crate::node::{Base, Body, FileBody, Layout, Node, Overlay, Sealed, Staging};
 use crate::replica::Inner;
+use crate::tree::Tree;
 use crate::{FsError, Result};
 
 /// A staging file with this much new data becomes a pack; less is copied to
@@ -326,32 +327,25 @@ impl Inner {
     ) -> bool {
         // A write that is under way has changed bytes that were read here, and
         // not said so yet: wait for it, so that the generation tells.
-        let _alone = source.staging.io.write();
+        let mut frozen = source.staging.frozen.write();
         let mut tree = self.tree.lock();
-        let Some(node) = tree.nodes.get_mut(&ino.0) else {
+        let Some(node) = tree.nodes.get(&ino.0) else {
             return true;
         };
-        let writers = node.writers;
-        let Body::File(file) = &mut node.body else {
+        let Body::File(file) = &node.body else {
             return true;
         };
-        let Overlay::Staging(now) = &file.over else {
-            return false;
-        };
-        if now.file.id != source.staging.file.id || file.generation != generation {
-            if writers == 0 {
+        if !is_staged_in(file, &source.staging) {
+            return matches!(file.over, Overlay::None);
+        }
+        if file.generation != generation {
+            if node.writers == 0 {
                 self.seals.push(ino);
             }
             return false;
         }
-        file.base = if sealed.size == 0 {
-            Base::Empty
-        } else {
-            Base::Sealed(sealed)
-        };
-        file.over = Overlay::None;
-        file.data_dirty = false;
-        file.base_dirty = true;
+        // No write comes to it any more, not even one that has looked already.
+        *frozen = true;
         let staging = &source.staging.file;
         match adopted {
             Some(chunks) => {
@@ -367,11 +361,11 @@ impl Inner {
             None => tree.dropped_staging.push(staging.id),
         }
         tree.leased.extend(leases.hand_over());
-        let ver = tree.next_ver();
-        if let Some(node) = tree.nodes.get_mut(&ino.0) {
-            node.data_ver = ver;
+        let mut files = tree.shared.remove(&staging.id).unwrap_or_default();
+        files.insert(ino.0);
+        for file in files {
+            set_sealed(&mut tree, Ino(file), &source.staging, &sealed);
         }
-        tree.touch_private(ino);
         true
     }
 
@@ -394,4 +388,32 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+fn is_staged_in(file: &FileBody, staging: &Staging) -> bool {
+    matches!(&file.over, Overlay::Staging(now) if now.is(Some(staging)))
+}
+
+/// Replaces a file's staging file by what it was sealed to.
+fn set_sealed(tree: &mut Tree, ino: Ino, staging: &Staging, sealed: &Arc<Sealed>) {
+    let ver = tree.next_ver();
+    let Some(node) = tree.nodes.get_mut(&ino.0) else {
+        return;
+    };
+    let Body::File(file) = &mut node.body else {
+        return;
+    };
+    if !is_staged_in(file, staging) {
+        return;
+    }
+    file.base = if sealed.size == 0 {
+        Base::Empty
+    } else {
+        Base::Sealed(sealed.clone())
+    };
+    file.over = Overlay::None;
+    file.data_dirty = false;
+    file.base_dirty = true;
+    node.data_ver = ver;
+    tree.touch_private(ino);
 }

@@ -16,7 +16,7 @@ use cairn_protocol::{ChunkHash, Name, NodeKind, Timestamp, Ver};
 use rustc_hash::FxHashMap;
 
 use crate::attr::Ino;
-use crate::node::{Body, DirBody, DirKey, Dirent, FileBody, Node, Persist};
+use crate::node::{Body, DirBody, DirKey, Dirent, FileBody, Node, Persist, Staging};
 use crate::{FsError, Result};
 
 /// What a function of the tree needs in memory before it can go on.
@@ -32,6 +32,8 @@ pub(crate) enum Need {
     Content(Ino),
     /// A staging file for this file, with what is in memory moved to it.
     Staging(Ino),
+    /// This file sealed: its staging file is another file's too.
+    Sealed(Ino),
 }
 
 /// Why a function of the tree stopped.
@@ -68,6 +70,8 @@ pub(crate) struct Tree {
     pub(crate) gone: Vec<Gone>,
     /// Staging files that no file uses any more; removed after a commit.
     pub(crate) dropped_staging: Vec<u64>,
+    /// Staging files that are content of several files, and those files.
+    pub(crate) shared: FxHashMap<u64, BTreeSet<u64>>,
     /// Number of nodes, stored and not.
     pub(crate) count: u64,
     /// Grows when something leaves memory: a load that ran meanwhile is stale.
@@ -90,6 +94,7 @@ impl Tree {
             dirty_names: BTreeMap::new(),
             gone: Vec::new(),
             dropped_staging: Vec::new(),
+            shared: FxHashMap::default(),
             count,
             evictions: 0,
             tick: 0,
@@ -291,8 +296,32 @@ impl Tree {
         match std::mem::take(&mut file.over) {
             Overlay::None => {}
             Overlay::Memory(bytes) => self.memory -= bytes.len(),
-            Overlay::Staging(s) => self.dropped_staging.push(s.file.id),
+            Overlay::Staging(s) => {
+                let id = s.file.id;
+                let left = self.shared.get_mut(&id).map(|files| {
+                    files.remove(&ino.0);
+                    files.len()
+                });
+                if left.unwrap_or(0) == 0 {
+                    self.shared.remove(&id);
+                    self.dropped_staging.push(id);
+                }
+            }
         }
+    }
+
+    /// The staging file of a file that is about to change, if it has one. One
+    /// that is shared does not change: the files are sealed first.
+    pub(crate) fn staging_to_change(&mut self, ino: Ino) -> Step<Option<Staging>> {
+        use crate::node::Overlay;
+        let Overlay::Staging(staging) = &self.file(ino)?.over else {
+            return Ok(None);
+        };
+        let staging = staging.clone();
+        if self.shared.contains_key(&staging.file.id) {
+            return Err(Stop::Need(Need::Sealed(ino)));
+        }
+        Ok(Some(staging))
     }
 
     /// Whether `ino` is `dir` or lies above it.

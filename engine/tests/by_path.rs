@@ -327,3 +327,111 @@ fn attributes_by_path() {
         Err(FsError::NoXattr)
     ));
 }
+
+/// What a crash of the process would leave.
+fn after_a_crash(place: &std::path::Path) -> (tempfile::TempDir, Replica) {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("crashed.cairn");
+    let status = std::process::Command::new("cp")
+        .args(["-r".as_ref(), place.as_os_str(), copy.as_os_str()])
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let replica = Replica::open(&copy, Options::default()).unwrap();
+    (dir, replica)
+}
+
+#[test]
+fn a_copy_of_what_is_not_sealed_is_a_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("r.cairn");
+    let replica = Replica::open(&place, Options::default()).unwrap();
+    let content: Vec<u8> = (0..5_u32 << 18).flat_map(u32::to_le_bytes).collect();
+    let mut other = content.clone();
+    other[1_000_000] ^= 1;
+    let change = |path: &str| replica.write_range(path, 1_000_000, &other[1_000_000..1_000_001]);
+    let is = |path: &str, content: &[u8]| {
+        assert!(replica.read_file(path).unwrap() == content, "{path}");
+    };
+    // The handle keeps the file from being sealed by itself.
+    let open = FileOptions::new()
+        .append(true)
+        .create(true)
+        .open(&replica, "/a")
+        .unwrap();
+    replica.write_range("/a", 0, &content).unwrap();
+    for name in ["/b", "/c", "/d", "/e"] {
+        replica.copy_file("/a", name).unwrap();
+    }
+    assert_eq!(
+        replica.usage().unwrap().chunks,
+        0,
+        "nothing was sealed to copy it"
+    );
+    replica.remove("/e").unwrap();
+    replica.truncate_path("/d", 0).unwrap();
+    replica.flush().unwrap();
+    {
+        let (_dir, crashed) = after_a_crash(&place);
+        for name in ["/a", "/b", "/c"] {
+            assert!(crashed.read_file(name).unwrap() == content, "{name}");
+        }
+        crashed.remove("/a").unwrap();
+        crashed.sync().unwrap();
+        crashed.append_file("/b", b"end").unwrap();
+        assert_eq!(crashed.stat("/b").unwrap().size, content.len() as u64 + 3);
+        assert!(crashed.read_file("/c").unwrap() == content);
+        assert!(crashed.check(&mut |_, _| {}).unwrap().problems.is_empty());
+    }
+    is("/c", &content);
+    change("/a").unwrap();
+    is("/a", &other);
+    is("/b", &content);
+    change("/b").unwrap();
+    is("/b", &other);
+    is("/c", &content);
+    replica.remove("/a").unwrap();
+    drop(open);
+    replica.gc().unwrap();
+    is("/c", &content);
+    assert_eq!(replica.stat("/d").unwrap().size, 0);
+    let report = replica.check(&mut |_, _| {}).unwrap();
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+    let usage = replica.usage().unwrap();
+    assert!(
+        usage.stored_bytes < content.len() as u64 * 3 / 2,
+        "{usage:?}"
+    );
+}
+
+#[test]
+fn writers_of_copies_do_not_meet() {
+    let replica = Replica::in_memory().unwrap();
+    let content = vec![1; 3 << 20];
+    for round in 0..20 {
+        let (a, b) = (format!("/a{round}"), format!("/b{round}"));
+        replica.write_file(&a, &content).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for at in 0..200 {
+                    replica.write_range(&a, at * 10_000, &[2; 5_000]).unwrap();
+                }
+            });
+            scope.spawn(|| {
+                replica.copy_file(&a, &b).unwrap();
+                let first = replica.read_file(&b).unwrap();
+                replica.write_range(&b, 2_500_000, &[3; 1_000]).unwrap();
+                let mut expected = first;
+                expected[2_500_000..2_501_000].fill(3);
+                assert!(replica.read_file(&b).unwrap() == expected);
+            });
+        });
+        let written = replica.read_file(&a).unwrap();
+        assert!((0..200).all(|at| written[at * 10_000..at * 10_000 + 5_000] == [2; 5_000]));
+        assert!(written[2_500_000..].iter().all(|b| *b == 1));
+        replica.cursor().unwrap();
+        assert!(replica.read_file(&a).unwrap() == written);
+    }
+    let report = replica.check(&mut |_, _| {}).unwrap();
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+}
