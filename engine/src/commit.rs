@@ -110,7 +110,8 @@ impl Inner {
     }
 
     fn is_dirty(&self) -> bool {
-        let tree = self.tree.lock();
+        let mut tree = self.tree.lock();
+        tree.refresh_all();
         !tree.dirty_nodes.is_empty() || !tree.dirty_names.is_empty() || !tree.gone.is_empty()
     }
 
@@ -180,6 +181,7 @@ impl Inner {
     fn take_batch(&self) -> Option<Batch> {
         let mut guard = self.tree.lock();
         let tree = &mut *guard;
+        tree.refresh_all();
         if tree.dirty_nodes.is_empty()
             && tree.dirty_names.is_empty()
             && tree.gone.is_empty()
@@ -531,6 +533,7 @@ fn row_of(ino: Ino, node: &mut Node) -> NodeRow {
                     }
                     if let Overlay::Staging(staging) = over {
                         row.staging = Some(staging.clone());
+                        file.recorded = true;
                     }
                 }
             }

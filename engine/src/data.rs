@@ -130,7 +130,10 @@ impl Replica {
                         // Sealed or shared since: its content is elsewhere now.
                         continue;
                     }
-                    staging.file.write(data, offset)?;
+                    let offset = match at {
+                        Some(_) => staging.file.write(data, offset).map(|()| offset)?,
+                        None => self.append_staged(ino, &staging.file, data, offset)?,
+                    };
                     let range = offset..offset + data.len() as u64;
                     let recorded = self.with(|t| {
                         let file = t.file(ino)?;
@@ -138,7 +141,9 @@ impl Replica {
                             return Ok(false);
                         };
                         // Sealed or moved meanwhile: write again, to where it is now.
-                        if s.file.id != staging.file.id || (at.is_none() && file.size != offset) {
+                        if s.file.id != staging.file.id
+                            || (at.is_none() && file.direct.is_none() && file.size != offset)
+                        {
                             return Ok(false);
                         }
                         s.ranges.insert(range.clone());
@@ -165,6 +170,16 @@ impl Replica {
         Ok(written)
     }
 
+    /// Writes at the end of a staging file. Others append to one in direct use
+    /// without our knowledge: there the kernel says where the end is.
+    fn append_staged(&self, ino: Ino, file: &DataFile, data: &[u8], end: u64) -> Result<u64> {
+        if self.with(|t| Ok(t.file(ino)?.direct.is_some()))? {
+            file.append(data)
+        } else {
+            file.write(data, end).map(|()| end)
+        }
+    }
+
     /// Sets the size of a file.
     pub(crate) fn truncate(&self, ino: Ino, size: u64) -> Result<()> {
         if size > FILE_SIZE_MAX {
@@ -177,12 +192,14 @@ impl Replica {
     }
 
     fn truncate_once(&self, ino: Ino, size: u64) -> Result<bool> {
-        let staging = match size {
-            // What becomes empty starts anew; a staging file stays as it is,
-            // for others may share it.
-            0 => None,
-            _ => self.with(|t| t.staging_to_change(ino))?,
-        };
+        let staging = self.with(|t| {
+            if size == 0 && t.file(ino)?.direct.is_none() {
+                // What becomes empty starts anew; the staging file stays as it
+                // is, for others may share it.
+                return Ok(None);
+            }
+            t.staging_to_change(ino)
+        })?;
         let frozen = staging.as_ref().map(|s| s.frozen.write());
         if frozen.as_deref() == Some(&true) {
             return Ok(false);
@@ -195,7 +212,10 @@ impl Replica {
         self.change(false, |t, notes| {
             let file = t.file(ino)?;
             let old = file.size;
-            if size == 0 {
+            if size == 0 && staging.is_none() {
+                if file.direct.is_some() {
+                    return Ok(false);
+                }
                 t.drop_overlay(ino);
                 let file = t.file(ino)?;
                 file.base = Base::Empty;
@@ -205,7 +225,9 @@ impl Replica {
                 if !s.is(staging.as_ref()) {
                     return Ok(false);
                 }
-                s.ranges.remove(size..u64::MAX);
+                if file.direct.is_none() {
+                    s.ranges.remove(size..u64::MAX);
+                }
                 s.base_len = s.base_len.min(size);
                 file.size = size;
             } else if size != old {
@@ -423,7 +445,7 @@ impl Replica {
         let now = now();
         self.change(true, |t, notes| {
             let file = t.file(from)?;
-            if file.size != size {
+            if file.size != size || file.direct.is_some() {
                 return Ok(Some(false));
             }
             let (base, over) = match &file.over {

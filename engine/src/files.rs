@@ -21,6 +21,9 @@ use crate::{FsError, Result};
 /// Open packs kept at most; what is in use stays open beyond it.
 const OPEN_MAX: usize = 256;
 
+/// Empty staging files kept for the next file.
+const SPARE_MAX: usize = 16;
+
 /// A pack or a staging file.
 #[derive(Debug)]
 pub(crate) struct DataFile {
@@ -71,6 +74,23 @@ impl DataFile {
             .map_err(|e| FsError::io(format!("writing data file {}", self.id), e))
     }
 
+    /// Writes at the end, wherever that is by now. Returns where it went.
+    pub(crate) fn append(&self, mut buf: &[u8]) -> Result<u64> {
+        let failed = |e| FsError::io(format!("appending to data file {}", self.id), e);
+        let mut end = 0;
+        let len = buf.len() as u64;
+        while !buf.is_empty() {
+            let flags = rustix::io::ReadWriteFlags::APPEND;
+            match rustix::io::pwritev2(&self.file, &[io::IoSlice::new(buf)], 0, flags) {
+                Ok(n) => buf = &buf[n..],
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(failed(e.into())),
+            }
+            end = self.file.metadata().map_err(failed)?.len();
+        }
+        Ok(end.saturating_sub(len))
+    }
+
     pub(crate) fn sync(&self) -> Result<()> {
         self.file
             .sync_data()
@@ -114,6 +134,8 @@ pub(crate) struct Files {
     dir: Option<PathBuf>,
     next_id: AtomicU64,
     packs: Mutex<HashMap<u64, Arc<DataFile>>>,
+    /// Empty staging files for direct use, see [`crate::direct`].
+    spare: Mutex<Vec<DataFile>>,
     /// Files were made or renamed since the folders were last synced.
     names_changed: AtomicBool,
     /// Held while the folders are synced, so that nobody takes a sync that is
@@ -137,6 +159,7 @@ impl Files {
             dir: dir.map(Path::to_path_buf),
             next_id: AtomicU64::new(newest + 1),
             packs: Mutex::new(HashMap::new()),
+            spare: Mutex::default(),
             names_changed: AtomicBool::new(true),
             names_sync: Mutex::new(()),
         })
@@ -176,6 +199,25 @@ impl Files {
 
     pub(crate) fn create_staging(&self) -> Result<Arc<DataFile>> {
         self.create(|id| self.staging_path(id))
+    }
+
+    /// An empty staging file that was used before, or a new one.
+    pub(crate) fn spare_staging(&self) -> Result<Arc<DataFile>> {
+        let spare = self.spare.lock().pop();
+        match spare {
+            Some(file) => Ok(Arc::new(file)),
+            None => self.create_staging(),
+        }
+    }
+
+    /// Empties a staging file and keeps it for [`Self::spare_staging`]. Returns
+    /// whether it did.
+    pub(crate) fn put_by(&self, file: DataFile) -> bool {
+        if self.spare.lock().len() >= SPARE_MAX || file.set_len(0).is_err() {
+            return false;
+        }
+        self.spare.lock().push(file);
+        true
     }
 
     pub(crate) fn create_pack(&self) -> Result<Arc<DataFile>> {

@@ -21,6 +21,7 @@ mod chunks;
 mod commit;
 mod data;
 mod db;
+mod direct;
 mod error;
 mod files;
 mod gc;
@@ -48,6 +49,7 @@ pub use attr::{
 pub use cairn_protocol::{NodeKind, Timestamp};
 pub use changes::{Changes, CursorError};
 pub use check::{CheckReport, Problem};
+pub use direct::Direct;
 pub use error::{FsError, OpenError, Result};
 pub use gc::{GcReport, Usage};
 pub use handle::{File, FileOptions};

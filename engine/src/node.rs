@@ -9,6 +9,7 @@ use cairn_protocol::{
 };
 
 use crate::attr::{Attr, Ino};
+use crate::direct::DirectUse;
 use crate::files::DataFile;
 use crate::ranges::RangeSet;
 
@@ -117,6 +118,11 @@ pub(crate) struct FileBody {
     pub(crate) base_dirty: bool,
     /// Changes with every change of content: lets a seal notice that it is late.
     pub(crate) generation: u64,
+    /// It is read and written past this replica, too.
+    pub(crate) direct: Option<DirectUse>,
+    /// A commit has named the staging file of a file that is, or was last, in
+    /// direct use.
+    pub(crate) recorded: bool,
     /// A seal of this file is queued or under way.
     pub(crate) sealing: bool,
 }
@@ -257,7 +263,7 @@ impl FileBody {
         match &self.over {
             Overlay::None => base,
             Overlay::Memory(bytes) => bytes.len() as u64,
-            Overlay::Staging(s) if s.base_len == 0 => s.ranges.bytes(),
+            Overlay::Staging(s) if s.base_len == 0 => s.ranges.bytes().min(self.size),
             Overlay::Staging(s) => (base + s.ranges.bytes()).min(self.size),
         }
     }

@@ -309,7 +309,12 @@ impl Replica {
         let now = now();
         self.change(true, |t, notes| {
             let actual = t.node(ino)?.data_ver;
-            t.file(ino)?;
+            if t.file(ino)?.direct.is_some() {
+                return Err(FsError::NotSupported(
+                    "this file is being written through a mount; try again when it is closed",
+                )
+                .into());
+            }
             if actual != expected {
                 return Err(FsError::VersionMismatch { expected, actual }.into());
             }

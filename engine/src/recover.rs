@@ -114,7 +114,7 @@ pub(crate) fn overlays(db: &Db, files: &Files, tree: &mut Tree) -> Result<Vec<In
         let ranges: Vec<u8> = row.get(4)?;
         let ranges: RangeSet = postcard::from_bytes(&ranges).map_err(|e| db::corrupt(ino, e))?;
         let (size, base_len) = (uint(row.get(2)?), uint(row.get(3)?));
-        let staging = match opened.get(&id) {
+        let mut staging = match opened.get(&id) {
             Some((first, _)) => Staging {
                 ranges,
                 base_len,
@@ -130,6 +130,9 @@ pub(crate) fn overlays(db: &Db, files: &Files, tree: &mut Tree) -> Result<Vec<In
         };
         if let Body::File(body) = &mut node.body {
             body.size = size;
+        }
+        crate::direct::revive(&mut node, &mut staging);
+        if let Body::File(body) = &mut node.body {
             body.over = Overlay::Staging(staging.clone());
         }
         tree.nodes.insert(ino.0, node);

@@ -208,6 +208,9 @@ impl Inner {
             let Overlay::Staging(staging) = &file.over else {
                 return Ok(true);
             };
+            if file.direct.is_some() {
+                return Ok(false);
+            }
             let source = Source {
                 inner: self,
                 staging: staging.clone(),
@@ -338,7 +341,7 @@ impl Inner {
         if !is_staged_in(file, &source.staging) {
             return matches!(file.over, Overlay::None);
         }
-        if file.generation != generation {
+        if file.generation != generation || file.direct.is_some() {
             if node.writers == 0 {
                 self.seals.push(ino);
             }

@@ -72,6 +72,8 @@ pub(crate) struct Tree {
     pub(crate) dropped_staging: Vec<u64>,
     /// Staging files that are content of several files, and those files.
     pub(crate) shared: FxHashMap<u64, BTreeSet<u64>>,
+    /// Files in direct use; see [`crate::direct`].
+    pub(crate) direct: BTreeSet<u64>,
     /// Number of nodes, stored and not.
     pub(crate) count: u64,
     /// Grows when something leaves memory: a load that ran meanwhile is stale.
@@ -95,6 +97,7 @@ impl Tree {
             gone: Vec::new(),
             dropped_staging: Vec::new(),
             shared: FxHashMap::default(),
+            direct: BTreeSet::new(),
             count,
             evictions: 0,
             tick: 0,
@@ -117,6 +120,9 @@ impl Tree {
     pub(crate) fn node(&mut self, ino: Ino) -> Step<&mut Node> {
         self.tick = self.tick.wrapping_add(1);
         let tick = self.tick;
+        if !self.direct.is_empty() && self.direct.contains(&ino.0) {
+            self.refresh(ino);
+        }
         match self.nodes.get_mut(&ino.0) {
             Some(node) => {
                 node.used = tick;
@@ -293,6 +299,9 @@ impl Tree {
         else {
             return;
         };
+        if file.direct.take().is_some() {
+            self.direct.remove(&ino.0);
+        }
         match std::mem::take(&mut file.over) {
             Overlay::None => {}
             Overlay::Memory(bytes) => self.memory -= bytes.len(),

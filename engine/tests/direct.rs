@@ -1,0 +1,250 @@
+//! Files whose staging file somebody else writes, as the kernel behind a mount
+//! does.
+#![allow(missing_docs, reason = "tests")]
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use cairn_engine::{
+    Allocate, Direct, FileOptions, FsError, Ino, Options, Replica, SetAttr, SetTime, Timestamp,
+};
+
+fn replica() -> (tempfile::TempDir, Replica) {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = Replica::open(dir.path().join("r.cairn"), Options::default()).unwrap();
+    (dir, replica)
+}
+
+/// Another descriptor of the file underneath, as the kernel has one.
+fn kernel(direct: &Direct) -> File {
+    direct.as_fd().try_clone_to_owned().unwrap().into()
+}
+
+/// A file in direct use, with one handle that writes.
+fn start(replica: &Replica, path: &str) -> (Ino, File, u64) {
+    let ino = replica.write_file(path, b"").unwrap().ino;
+    replica.retain(ino, true).unwrap();
+    let direct = replica.start_direct(ino).unwrap().expect("it is empty");
+    (ino, kernel(&direct), direct.id())
+}
+
+fn end(replica: &Replica, ino: Ino) -> Option<u64> {
+    let gone = replica.end_direct(ino);
+    replica.release(ino, true);
+    gone
+}
+
+fn check(replica: &Replica) {
+    let report = replica.check(&mut |_, _| {}).unwrap();
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+}
+
+#[test]
+fn everybody_sees_what_anybody_writes() {
+    let (_dir, replica) = replica();
+    let (ino, file, _) = start(&replica, "/f");
+    file.write_all_at(b"hello", 0).unwrap();
+    assert_eq!(replica.stat("/f").unwrap().size, 5);
+    assert_eq!(replica.read_file("/f").unwrap(), b"hello");
+    replica.write(ino, 5, b" world").unwrap();
+    let mut all = [0; 11];
+    file.read_exact_at(&mut all, 0).unwrap();
+    assert_eq!(&all, b"hello world");
+    file.write_all_at(b"!", 11).unwrap();
+    assert_eq!(replica.append(ino, b"?").unwrap(), 12);
+    assert_eq!(replica.read_file("/f").unwrap(), b"hello world!?");
+    replica.truncate_path("/f", 3).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), 3);
+    replica.truncate_path("/f", 0).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), 0);
+    file.write_all_at(b"again", 2).unwrap();
+    assert_eq!(replica.read_file("/f").unwrap(), b"\0\0again");
+    replica.allocate(ino, 2, 1, Allocate::PunchHole).unwrap();
+    assert_eq!(replica.read_file("/f").unwrap(), b"\0\0\0gain");
+    end(&replica, ino);
+    assert_eq!(replica.read_file("/f").unwrap(), b"\0\0\0gain");
+    check(&replica);
+}
+
+#[test]
+fn a_change_has_its_time_and_a_time_that_was_set_stays() {
+    let (_dir, replica) = replica();
+    let (ino, file, _) = start(&replica, "/f");
+    let before = replica.attr(ino).unwrap().mtime;
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    file.write_all_at(b"x", 0).unwrap();
+    assert!(replica.attr(ino).unwrap().mtime > before);
+    file.write_all_at(b"y", 1).unwrap();
+    let old = Timestamp::new(1_000_000, 5).unwrap();
+    let set = SetAttr {
+        mtime: Some(SetTime::At(old)),
+        ..SetAttr::default()
+    };
+    replica.set_attr(ino, &set).unwrap();
+    replica.flush().unwrap();
+    end(&replica, ino);
+    let attr = replica.attr(ino).unwrap();
+    assert_eq!((attr.mtime, attr.size), (old, 2));
+}
+
+#[test]
+fn small_files_share_the_file_underneath_one_after_another() {
+    let (_dir, replica) = replica();
+    let (a, file, first) = start(&replica, "/a");
+    file.write_all_at(b"of a", 0).unwrap();
+    drop(file);
+    // A copy reads it while it is open, a handle after it was closed.
+    replica.copy_file("/a", "/copy").unwrap();
+    assert_eq!(end(&replica, a), None);
+    let (b, file, second) = start(&replica, "/b");
+    assert_eq!(first, second);
+    assert_eq!(replica.stat("/b").unwrap().size, 0);
+    file.write_all_at(b"of b, longer", 0).unwrap();
+    // From here on a commit names the file underneath: it is not used again.
+    replica.flush().unwrap();
+    assert_eq!(end(&replica, b), Some(second));
+    let (c, _, third) = start(&replica, "/c");
+    assert_ne!(second, third);
+    assert_eq!(end(&replica, c), None);
+    replica.sync().unwrap();
+    for (path, content) in [
+        ("/a", "of a"),
+        ("/copy", "of a"),
+        ("/b", "of b, longer"),
+        ("/c", ""),
+    ] {
+        assert_eq!(replica.read_file(path).unwrap(), content.as_bytes());
+    }
+    check(&replica);
+}
+
+#[test]
+fn a_large_file_is_sealed_when_the_last_handle_goes() {
+    let (_dir, replica) = replica();
+    let (ino, file, id) = start(&replica, "/f");
+    let content: Vec<u8> = (0..1_u32 << 20).flat_map(u32::to_le_bytes).collect();
+    file.write_all_at(&content, 0).unwrap();
+    let joined = replica.join_direct(ino).unwrap().expect("in direct use");
+    assert_eq!(joined.id(), id);
+    replica.cursor().unwrap();
+    assert_eq!(replica.usage().unwrap().chunks, 0, "it is open");
+    assert_eq!(replica.end_direct(ino), None);
+    assert_eq!(end(&replica, ino), Some(id));
+    replica.cursor().unwrap();
+    assert_eq!(replica.usage().unwrap().stored_bytes, content.len() as u64);
+    assert!(replica.read_file("/f").unwrap() == content);
+    assert!(
+        replica.start_direct(ino).unwrap().is_none(),
+        "it has content"
+    );
+    assert!(replica.join_direct(ino).unwrap().is_none());
+    check(&replica);
+}
+
+#[test]
+fn a_file_that_goes_while_it_is_used_takes_its_staging_file_along() {
+    let (dir, replica) = replica();
+    let (ino, file, id) = start(&replica, "/f");
+    file.write_all_at(&[1; 100_000], 0).unwrap();
+    replica.flush().unwrap();
+    replica.remove("/f").unwrap();
+    assert_eq!(replica.attr(ino).unwrap().size, 100_000);
+    assert_eq!(end(&replica, ino), Some(id));
+    replica.sync().unwrap();
+    assert!(!dir.path().join(format!("r.cairn/dirty/{id}")).exists());
+    check(&replica);
+}
+
+#[test]
+fn what_needs_the_content_at_rest_says_so_or_copies() {
+    let (_dir, replica) = replica();
+    let (ino, file, _) = start(&replica, "/f");
+    let content = vec![7; 2 << 20];
+    file.write_all_at(&content, 0).unwrap();
+    let version = replica.version("/f").unwrap();
+    let refused = replica.write_if("/f", version, b"other");
+    assert!(matches!(refused, Err(FsError::NotSupported(_))));
+    replica.copy_file("/f", "/copy").unwrap();
+    file.write_all_at(&[8; 10], 0).unwrap();
+    assert!(replica.read_file("/copy").unwrap() == content);
+    assert_ne!(replica.version("/f").unwrap(), version);
+    end(&replica, ino);
+    let version = replica.version("/f").unwrap();
+    replica.write_if("/f", version, b"other").unwrap();
+    check(&replica);
+}
+
+#[test]
+fn a_crash_keeps_what_was_written_directly() {
+    let (dir, replica) = replica();
+    let crashed = |to: &Path| {
+        let status = std::process::Command::new("cp")
+            .arg("-r")
+            .arg(dir.path().join("r.cairn"))
+            .arg(to)
+            .status()
+            .unwrap();
+        assert!(status.success());
+        Replica::open(to, Options::default()).unwrap()
+    };
+    let (small, a, _) = start(&replica, "/small");
+    let (large, b, _) = start(&replica, "/large");
+    a.write_all_at(b"first", 0).unwrap();
+    b.write_all_at(&[2; 1000], 0).unwrap();
+    replica.flush().unwrap();
+    // Not committed: but where it was written is.
+    a.write_all_at(b"second", 5).unwrap();
+    b.write_all_at(&[3; 5 << 20], 1000).unwrap();
+    let after = crashed(&dir.path().join("1.cairn"));
+    assert_eq!(after.read_file("/small").unwrap(), b"firstsecond");
+    assert_eq!(after.stat("/large").unwrap().size, 1000 + (5 << 20));
+    assert_eq!(after.read_range("/large", 999, 2).unwrap(), [2, 3]);
+    after.cursor().unwrap();
+    check(&after);
+    drop(after);
+    end(&replica, small);
+    end(&replica, large);
+    // The commit that names the staging file of the small one is still the last.
+    let after = crashed(&dir.path().join("2.cairn"));
+    assert_eq!(after.read_file("/small").unwrap(), b"firstsecond");
+    drop(after);
+    replica.flush().unwrap();
+    let after = crashed(&dir.path().join("3.cairn"));
+    assert_eq!(after.read_file("/small").unwrap(), b"firstsecond");
+    check(&after);
+}
+
+#[test]
+fn handles_of_the_library_and_direct_ones_mix() {
+    use std::io::Write;
+    let (_dir, replica) = replica();
+    let (ino, file, _) = start(&replica, "/log");
+    let mut log = FileOptions::new()
+        .append(true)
+        .open(&replica, "/log")
+        .unwrap();
+    let mut expected = Vec::new();
+    for n in 0..200_u64 {
+        let line = format!("line {n}\n");
+        if n % 2 == 0 {
+            log.write_all(line.as_bytes()).unwrap();
+        } else {
+            file.write_all_at(line.as_bytes(), replica.attr(ino).unwrap().size)
+                .unwrap();
+        }
+        expected.extend_from_slice(line.as_bytes());
+        if n == 150 {
+            end(&replica, ino);
+            // The kernel closes its file with the last handle.
+            let rest = (n + 1..200)
+                .map(|n| format!("line {n}\n"))
+                .collect::<String>();
+            log.write_all(rest.as_bytes()).unwrap();
+            expected.extend_from_slice(rest.as_bytes());
+            break;
+        }
+    }
+    assert_eq!(replica.read_file("/log").unwrap(), expected);
+}
