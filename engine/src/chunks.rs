@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rusqlite::{OptionalExtension, params};
 use rustc_hash::FxHashMap;
 
+use crate::attr::Ino;
 use crate::db::{Db, int, uint};
 use crate::files::{DataFile, Files};
 use crate::{FsError, Result};
@@ -92,6 +93,9 @@ pub(crate) struct Chunks {
     leases: Mutex<HashMap<ChunkHash, u32>>,
     tail: Mutex<Option<Tail>>,
     gate: RwLock<()>,
+    /// Packs that somebody reads past this replica, each as one file; gc
+    /// leaves them alone.
+    pins: Mutex<FxHashMap<u64, Ino>>,
 }
 
 impl Chunks {
@@ -103,6 +107,7 @@ impl Chunks {
             leases: Mutex::default(),
             tail: Mutex::new(None),
             gate: RwLock::new(()),
+            pins: Mutex::default(),
         }
     }
 
@@ -251,7 +256,26 @@ impl Chunks {
     /// Whether a pack may still grow or has chunks without rows: gc leaves it alone.
     pub(crate) fn in_use(&self, pack: u64) -> bool {
         self.tail.lock().as_ref().is_some_and(|t| t.file.id == pack)
-            || self.pending.lock().values().any(|p| p.place.pack == pack)
+            || self.has_pending_in(pack)
+            || self.is_pinned(pack)
+    }
+
+    pub(crate) fn has_pending_in(&self, pack: u64) -> bool {
+        self.pending.lock().values().any(|p| p.place.pack == pack)
+    }
+
+    /// Pins a pack for a file that is all of it. `false` when it is pinned for
+    /// another.
+    pub(crate) fn pin(&self, pack: u64, ino: Ino) -> bool {
+        *self.pins.lock().entry(pack).or_insert(ino) == ino
+    }
+
+    pub(crate) fn unpin(&self, pack: u64) {
+        self.pins.lock().remove(&pack);
+    }
+
+    pub(crate) fn is_pinned(&self, pack: u64) -> bool {
+        self.pins.lock().contains_key(&pack)
     }
 
     /// Ends leases whose references are committed.

@@ -401,6 +401,7 @@ impl Inner {
                 chunker,
                 manifest,
                 allocated,
+                pack: std::sync::OnceLock::new(),
                 layout,
             }
             .into(),
@@ -594,7 +595,8 @@ impl RowWriter<'_> {
                      xattrs, born, meta_ver, data_ver, ver, data)
                  VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
                  ON CONFLICT(ino) DO UPDATE SET perm = ?3, uid = ?4, gid = ?5, nlink = ?7, size = ?8, allocated = ?9,
-                     times = ?10, parent = ?11, entries = ?12, xattrs = ?13, meta_ver = ?15, data_ver = ?16, ver = ?17,
+                     times = ?10, parent = ?11, entries = ?12, xattrs = ?13, meta_ver = ?15,
+                     data_ver = CASE WHEN ?19 THEN ?16 ELSE data_ver END, ver = max(ver, ?17),
                      data = CASE WHEN ?19 THEN ?18 ELSE data END",
             )?
             .execute(params![

@@ -192,30 +192,34 @@ impl Replica {
     }
 
     fn truncate_once(&self, ino: Ino, size: u64) -> Result<bool> {
-        let staging = self.with(|t| {
-            if size == 0 && t.file(ino)?.direct.is_none() {
+        let (staging, direct) = self.with(|t| {
+            let direct = t.file(ino)?.direct.is_some();
+            if size == 0 && !direct {
                 // What becomes empty starts anew; the staging file stays as it
                 // is, for others may share it.
-                return Ok(None);
+                return Ok((None, false));
             }
-            t.staging_to_change(ino)
+            Ok((t.staging_to_change(ino)?, direct))
         })?;
         let frozen = staging.as_ref().map(|s| s.frozen.write());
         if frozen.as_deref() == Some(&true) {
             return Ok(false);
         }
-        if let Some(s) = &staging {
-            // What was beyond must not come back when the file grows again.
+        if let Some(s) = &staging
+            && direct
+        {
+            // Its length is the size. Otherwise the bytes stay until the next
+            // commit no longer names them: a crash before it needs them.
             s.file.set_len(size)?;
         }
         let now = now();
         self.change(false, |t, notes| {
             let file = t.file(ino)?;
             let old = file.size;
+            if file.direct.is_some() != direct {
+                return Ok(false);
+            }
             if size == 0 && staging.is_none() {
-                if file.direct.is_some() {
-                    return Ok(false);
-                }
                 t.drop_overlay(ino);
                 let file = t.file(ino)?;
                 file.base = Base::Empty;
@@ -332,6 +336,7 @@ impl Replica {
     ///
     /// [`FsError::NoSuchOffset`] beyond the end, or when no data follows.
     pub fn seek(&self, ino: Ino, offset: u64, to: SeekTo) -> Result<u64> {
+        let _gate = self.inner.chunks.reading();
         let mut plan = Vec::new();
         let size = self.with(|t| {
             plan.clear();
@@ -389,7 +394,11 @@ impl Replica {
         if len == 0 {
             return Ok(0);
         }
-        if from == to && from_offset < to_offset + len && to_offset < from_offset + len {
+        let to_end = to_offset
+            .checked_add(len)
+            .filter(|end| *end <= FILE_SIZE_MAX)
+            .ok_or(FsError::TooLarge("a file ends before 2^63 bytes"))?;
+        if from == to && from_offset < to_end && to_offset < from_offset + len {
             return Err(FsError::Invalid("the ranges overlap"));
         }
         if from != to
@@ -445,7 +454,8 @@ impl Replica {
         let now = now();
         self.change(true, |t, notes| {
             let file = t.file(from)?;
-            if file.size != size || file.direct.is_some() {
+            // What somebody else writes holds not still for a copy.
+            if file.size != size || file.direct.as_ref().is_some_and(|d| !d.is_packed()) {
                 return Ok(Some(false));
             }
             let (base, over) = match &file.over {
@@ -674,6 +684,8 @@ impl Inner {
 
     /// Brings the content of a small file into memory.
     pub(crate) fn load_content(&self, ino: Ino) -> Result<()> {
+        // Before the look at the file: what it names now must not go meanwhile.
+        let gate = self.chunks.reading();
         let (sealed, generation) = {
             let mut tree = self.tree.lock();
             let Some(Node {
@@ -689,10 +701,8 @@ impl Inner {
             }
         };
         let mut bytes = vec![0; sealed.size as usize];
-        {
-            let _gate = self.chunks.reading();
-            self.read_sealed(&sealed, 0, &mut bytes)?;
-        }
+        self.read_sealed(&sealed, 0, &mut bytes)?;
+        drop(gate);
         let mut tree = self.tree.lock();
         let added = bytes.len();
         if let Some(Node {
@@ -750,7 +760,8 @@ impl Inner {
             else {
                 continue;
             };
-            if file.generation != generation {
+            // Somebody else may have given it one, too.
+            if file.generation != generation || matches!(file.over, Overlay::Staging(_)) {
                 continue;
             }
             let (ranges, base_len) = match &content {

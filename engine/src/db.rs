@@ -346,6 +346,7 @@ pub(crate) fn base_of(bytes: &[u8], allocated: u64) -> std::result::Result<Base,
                 chunker,
                 manifest,
                 allocated,
+                pack: std::sync::OnceLock::new(),
                 layout: std::sync::OnceLock::<Layout>::new(),
             }
             .into(),

@@ -1,24 +1,34 @@
 //! Direct use: who keeps a cache above, such as the kernel behind a mount, may
-//! read and write a new file's staging file itself, at the speed of the disk.
+//! read and write the file under a file itself, at the speed of the disk.
 //!
-//! While it does, the staging file is the content, whatever its length; what
-//! else this replica does to the file, it does there too. Size and times are
-//! read from the staging file before each use of the node ([`Tree::node`]) and
-//! at each commit. Sealing and sharing wait until the last handle is closed.
+//! A new file, or a large one that is not sealed yet: the file underneath is
+//! its staging file. While it is used directly it is the content, whatever its
+//! length; what else this replica does to the file, it does there too. Size and
+//! times are read from it before each use of the node ([`Tree::node`]) and at
+//! each commit. Sealing and sharing wait until the last handle is closed.
+//!
+//! A large sealed file that is one pack byte for byte: the pack, to be read.
+//! When somebody is about to change the file all the same, its chunks move to
+//! other packs, durably, and the pack becomes its staging file, so that who
+//! reads it sees the change. That costs a copy of the file, but is rare.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use cairn_protocol::{FILE_SIZE_MAX, Timestamp};
+use cairn_protocol::{Extent, FILE_SIZE_MAX, Timestamp};
 
 use crate::attr::Ino;
 use crate::data::MEMORY_MAX;
 use crate::files::DataFile;
-use crate::node::{Base, Body, FileBody, Node, Overlay, Staging};
+use crate::node::{Base, Body, FileBody, Node, Overlay, Sealed, Staging};
 use crate::ranges::RangeSet;
 use crate::replica::{Inner, Replica};
-use crate::tree::{Stop, Tree};
+use crate::tree::{Need, Stop, Tree};
 use crate::{FsError, Result};
+
+/// A larger file is not read from its pack directly: taking it out again would
+/// hold up for too long who wants to change it.
+const PACKED_MAX: u64 = 1 << 30;
 
 /// The file under a file that is used directly.
 #[derive(Debug)]
@@ -42,8 +52,22 @@ impl AsFd for Direct {
 #[derive(Debug)]
 pub(crate) struct DirectUse {
     handles: u32,
-    /// Length and time of the staging file when it was last looked at.
-    seen: Stamp,
+    under: Under,
+}
+
+#[derive(Debug)]
+enum Under {
+    /// The staging file: its length and time when it was last looked at.
+    Staging(Stamp),
+    /// A pack, which is pinned.
+    Pack(Arc<DataFile>),
+}
+
+impl DirectUse {
+    /// Whether what is used is a pack, which does not change.
+    pub(crate) fn is_packed(&self) -> bool {
+        matches!(self.under, Under::Pack(_))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,11 +127,18 @@ impl Tree {
             return;
         };
         let now = staging(file).and_then(|s| Stamp::of(&s.file));
-        let (Some(direct), Some(now)) = (&mut file.direct, now) else {
+        let (
+            Some(DirectUse {
+                under: Under::Staging(seen),
+                ..
+            }),
+            Some(now),
+        ) = (&mut file.direct, now)
+        else {
             return;
         };
-        if direct.seen != now {
-            direct.seen = now;
+        if *seen != now {
+            *seen = now;
             file.size = now.len;
             self.touch_content(ino, now.modified);
         }
@@ -143,21 +174,72 @@ impl Replica {
         }
     }
 
+    /// Begins the direct use of a large file by a handle that only reads.
+    /// `None` when this file must be used through the replica.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::NotFound`]; what the disk says.
+    pub fn start_direct_read(&self, ino: Ino) -> Result<Option<Direct>> {
+        let sealed = match self.with(|t| begin_read(t, ino))? {
+            Read::Staging(file) => return Ok(Some(Direct(file))),
+            Read::Sealed(sealed) => sealed,
+            Read::No => return Ok(None),
+        };
+        // No pack goes away between the look and the pin.
+        let _gate = self.inner.chunks.reading();
+        let Some(pack) = self.inner.whole_pack(&sealed)? else {
+            return Ok(None);
+        };
+        if !self.inner.chunks.pin(pack, ino) {
+            return Ok(None);
+        }
+        let begun = self.inner.begin_packed(ino, &sealed, pack);
+        if !matches!(begun, Ok(Some(_))) {
+            self.inner.chunks.unpin(pack);
+        }
+        begun
+    }
+
     /// Joins the direct use of a file, for another handle. `None` when it is
     /// in none.
     ///
     /// # Errors
     ///
-    /// [`FsError::NotFound`].
-    pub fn join_direct(&self, ino: Ino) -> Result<Option<Direct>> {
+    /// [`FsError::NotFound`]; for a handle that writes, what [`Self::write`]
+    /// may answer.
+    pub fn join_direct(&self, ino: Ino, write: bool) -> Result<Option<Direct>> {
         self.with(|t| {
             let file = t.file(ino)?;
             let Some(direct) = &mut file.direct else {
                 return Ok(None);
             };
+            if write && direct.is_packed() {
+                return Err(Stop::Need(Need::Unpacked(ino)));
+            }
             direct.handles += 1;
-            Ok(staging(file).map(|s| Direct(s.file.clone())))
+            Ok(match &direct.under {
+                Under::Pack(pack) => Some(Direct(pack.clone())),
+                Under::Staging(_) => staging(file).map(|s| Direct(s.file.clone())),
+            })
         })
+    }
+
+    /// Makes ready what [`Self::start_direct_read`] and, for a handle that
+    /// writes, [`Self::join_direct`] would otherwise take their time for.
+    ///
+    /// # Errors
+    ///
+    /// As these.
+    pub fn prepare_direct(&self, ino: Ino, write: bool) -> Result<()> {
+        if write {
+            return self.inner.unpack_direct(ino);
+        }
+        if let Read::Sealed(sealed) = self.with(|t| look(t, ino))? {
+            let _gate = self.inner.chunks.reading();
+            self.inner.whole_pack(&sealed)?;
+        }
+        Ok(())
     }
 
     /// Ends what [`Self::start_direct`] or [`Self::join_direct`] began. Returns
@@ -168,10 +250,17 @@ impl Replica {
             let mut tree = self.inner.tree.lock();
             end(&mut tree, ino)
         };
-        let staging = ended?;
+        let staging = match ended? {
+            Ended::Pack(id) => {
+                self.inner.chunks.unpin(id);
+                return Some(id);
+            }
+            Ended::Staging(staging) => staging,
+        };
         let id = staging.file.id;
         let size = staging.ranges.bytes();
         if size > MEMORY_MAX {
+            self.inner.seals.push(ino);
             return Some(id);
         }
         let kept = self.inner.to_memory(ino, staging);
@@ -195,15 +284,72 @@ fn begin(t: &mut Tree, ino: Ino, spare: &Arc<DataFile>) -> Result<bool, Stop> {
     file.base = Base::Empty;
     file.base_dirty = true;
     file.over = Overlay::Staging(Staging::new(spare.clone(), everything(), 0));
-    file.direct = Some(DirectUse { handles: 1, seen });
+    file.direct = Some(DirectUse {
+        handles: 1,
+        under: Under::Staging(seen),
+    });
     file.recorded = false;
     t.direct.insert(ino.0);
     t.touch_private(ino);
     Ok(true)
 }
 
-/// One handle less. Returns the staging file when it was the last.
-fn end(t: &mut Tree, ino: Ino) -> Option<Staging> {
+/// How a file can be read directly.
+enum Read {
+    Staging(Arc<DataFile>),
+    /// If a pack is all of it.
+    Sealed(Arc<Sealed>),
+    No,
+}
+
+fn look(t: &mut Tree, ino: Ino) -> Result<Read, Stop> {
+    let file = t.file(ino)?;
+    if file.size <= MEMORY_MAX || file.direct.is_some() {
+        return Ok(Read::No);
+    }
+    Ok(match (&file.over, &file.base) {
+        (Overlay::Staging(s), _) if s.base_len == 0 && s.ranges.covers(0..file.size) => {
+            Read::Staging(s.file.clone())
+        }
+        (Overlay::None, Base::Sealed(sealed)) if file.size <= PACKED_MAX => {
+            Read::Sealed(sealed.clone())
+        }
+        _ => Read::No,
+    })
+}
+
+fn begin_read(t: &mut Tree, ino: Ino) -> Result<Read, Stop> {
+    let found = look(t, ino)?;
+    let Read::Staging(under) = &found else {
+        return Ok(found);
+    };
+    let (false, Some(seen)) = (t.shared.contains_key(&under.id), Stamp::of(under)) else {
+        return Ok(Read::No);
+    };
+    let file = t.file(ino)?;
+    // The staging file of a file that ends in a hole is shorter.
+    if seen.len != file.size {
+        return Ok(Read::No);
+    }
+    if let Overlay::Staging(staging) = &mut file.over {
+        staging.ranges = everything();
+    }
+    file.direct = Some(DirectUse {
+        handles: 1,
+        under: Under::Staging(seen),
+    });
+    t.direct.insert(ino.0);
+    Ok(found)
+}
+
+/// What was used when the last handle ended.
+enum Ended {
+    Staging(Staging),
+    Pack(u64),
+}
+
+/// One handle less. Returns what was used when it was the last.
+fn end(t: &mut Tree, ino: Ino) -> Option<Ended> {
     t.refresh(ino);
     let Body::File(file) = &mut t.nodes.get_mut(&ino.0)?.body else {
         return None;
@@ -212,6 +358,11 @@ fn end(t: &mut Tree, ino: Ino) -> Option<Staging> {
     direct.handles = direct.handles.saturating_sub(1);
     if direct.handles > 0 {
         return None;
+    }
+    if let Under::Pack(pack) = &direct.under {
+        let id = pack.id;
+        file.direct = None;
+        return Some(Ended::Pack(id));
     }
     file.direct = None;
     t.direct.remove(&ino.0);
@@ -224,10 +375,108 @@ fn end(t: &mut Tree, ino: Ino) -> Option<Staging> {
     staging.ranges = RangeSet::of(0..size);
     let staging = staging.clone();
     t.touch_private(ino);
-    Some(staging)
+    Some(Ended::Staging(staging))
 }
 
 impl Inner {
+    /// The pack that is this content byte for byte. The caller holds the
+    /// chunks' gate.
+    fn whole_pack(&self, sealed: &Sealed) -> Result<Option<u64>> {
+        let layout = self.layout(sealed)?;
+        let mut chunks = layout.extents.iter().zip(&layout.starts);
+        let place = |extent: &Extent| match extent {
+            Extent::Hole { .. } => Ok(None),
+            Extent::Chunk { hash, .. } => self.chunks.place(&self.db, hash),
+        };
+        let known = sealed.pack.get().copied();
+        if known == Some(None) {
+            return Ok(None);
+        }
+        let mut pack = known.flatten();
+        for (extent, start) in &mut chunks {
+            let Extent::Chunk { .. } = extent else {
+                continue;
+            };
+            match place(extent)? {
+                Some(at) if at.offset == *start && *pack.get_or_insert(at.pack) == at.pack => {}
+                _ => {
+                    let _ = sealed.pack.set(None);
+                    return Ok(None);
+                }
+            }
+            if known.is_some() {
+                // The chunks of a pack move all at once, or not at all.
+                break;
+            }
+        }
+        let _ = sealed.pack.set(pack);
+        Ok(pack.filter(|id| !self.chunks.has_pending_in(*id)))
+    }
+
+    fn begin_packed(&self, ino: Ino, sealed: &Arc<Sealed>, pack: u64) -> Result<Option<Direct>> {
+        let under = self.chunks.files.pack(pack)?;
+        // Holes at the end are not in it; and it may be a pack of many files.
+        if Stamp::of(&under).is_none_or(|stamp| stamp.len != sealed.size) {
+            return Ok(None);
+        }
+        self.with(|t| {
+            let file = t.file(ino)?;
+            let same = matches!(&file.base, Base::Sealed(now) if Arc::ptr_eq(now, sealed));
+            if !same || !matches!(file.over, Overlay::None) || file.direct.is_some() {
+                return Ok(None);
+            }
+            file.direct = Some(DirectUse {
+                handles: 1,
+                under: Under::Pack(under.clone()),
+            });
+            Ok(Some(Direct(under.clone())))
+        })
+    }
+
+    /// Takes a file out of the pack that is used directly: afterwards it can
+    /// be changed there.
+    pub(crate) fn unpack_direct(&self, ino: Ino) -> Result<()> {
+        let _one = self.unpacking.lock();
+        let pack = self.with(|t| {
+            Ok(match &t.file(ino)?.direct {
+                Some(DirectUse {
+                    under: Under::Pack(pack),
+                    ..
+                }) => Some(pack.clone()),
+                _ => None,
+            })
+        })?;
+        let Some(pack) = pack else {
+            return Ok(());
+        };
+        self.move_chunks(pack.id)?
+            .ok_or_else(|| FsError::Corrupt(format!("pack {}", pack.id)))?;
+        {
+            // Who is about to read a chunk where it was reads it first.
+            let _alone = self.chunks.reclaiming();
+            self.chunks.files.take_back(pack.id)?;
+        }
+        let stamp = Stamp::of(&pack);
+        let unpacked = self.with(|t| {
+            let file = t.file(ino)?;
+            let (Some(direct), Some(stamp)) = (&mut file.direct, stamp) else {
+                return Ok(false);
+            };
+            direct.under = Under::Staging(stamp);
+            file.over = Overlay::Staging(Staging::new(pack.clone(), everything(), 0));
+            file.recorded = false;
+            t.direct.insert(ino.0);
+            t.touch_private(ino);
+            Ok(true)
+        })?;
+        if !unpacked {
+            // The last handle was closed meanwhile.
+            self.chunks.files.remove_staging(pack.id);
+        }
+        self.chunks.unpin(pack.id);
+        Ok(())
+    }
+
     /// Moves a small file's content to memory, where small files are, and puts
     /// its staging file by for another. Returns the number of one that is of
     /// no use any more.

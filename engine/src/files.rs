@@ -301,6 +301,17 @@ impl Files {
         }
     }
 
+    /// Makes a pack without chunks a staging file again.
+    pub(crate) fn take_back(&self, id: u64) -> Result<()> {
+        self.packs.lock().remove(&id);
+        if let (Some(pack), Some(staging)) = (self.pack_path(id), self.staging_path(id)) {
+            std::fs::rename(&pack, &staging)
+                .map_err(|e| FsError::io(format!("taking back {}", pack.display()), e))?;
+            self.names_changed.store(true, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
     pub(crate) fn remove_staging(&self, id: u64) {
         if let Some(path) = self.staging_path(id)
             && let Err(error) = std::fs::remove_file(&path)

@@ -149,7 +149,7 @@ impl Inner {
                         offset: uint(row.get(2)?),
                         len: row.get(3)?,
                     };
-                    if leases.contains_key(&hash) {
+                    if leases.contains_key(&hash) || self.chunks.is_pinned(place.pack) {
                         continue;
                     }
                     gone.push(hash);
@@ -222,12 +222,21 @@ impl Inner {
             rows.collect::<rusqlite::Result<_>>()?
         };
         for pack in sparse.into_iter().filter(|p| !self.chunks.in_use(*p)) {
-            report.moved_bytes += self.move_pack(pack)?;
+            let Some(moved) = self.move_chunks(pack)? else {
+                continue;
+            };
+            report.moved_bytes += moved;
+            let _alone = self.chunks.reclaiming();
+            if !self.chunks.is_pinned(pack) {
+                self.chunks.files.remove_pack(pack);
+            }
         }
         Ok(())
     }
 
-    fn move_pack(&self, pack: u64) -> Result<u64> {
+    /// Moves the chunks of a pack to other packs, durably; the file stays.
+    /// Returns their bytes, or `None` when one is damaged: then all stay.
+    pub(crate) fn move_chunks(&self, pack: u64) -> Result<Option<u64>> {
         let db = self.db.writer();
         let mut live = Vec::new();
         {
@@ -251,7 +260,7 @@ impl Inner {
             from.read(&mut bytes, place.offset)?;
             if ChunkHash::of(&bytes) != hash {
                 tracing::error!(%hash, pack, "a chunk is damaged; its pack is left as it is");
-                return Ok(moved);
+                return Ok(None);
             }
             rows.push((hash, self.chunks.append(hash, &bytes)?));
             moved += u64::from(place.len);
@@ -290,10 +299,7 @@ impl Inner {
             .collect();
         self.chunks.settled(&done);
         self.sync_database()?;
-        drop(db);
-        let _alone = self.chunks.reclaiming();
-        self.chunks.files.remove_pack(pack);
-        Ok(moved)
+        Ok(Some(moved))
     }
 
     /// Removes old log rows that a newer row replaced, and old tombstones.

@@ -144,6 +144,9 @@ pub(crate) struct Sealed {
     pub(crate) manifest: Manifest,
     /// Bytes in chunks, the rest are holes.
     pub(crate) allocated: u64,
+    /// The pack that is this content byte for byte, if there is one; looked up
+    /// on first use.
+    pub(crate) pack: std::sync::OnceLock<Option<u64>>,
     /// The manifest unpacked, on first use.
     pub(crate) layout: std::sync::OnceLock<Layout>,
 }

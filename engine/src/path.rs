@@ -311,7 +311,7 @@ impl Replica {
             let actual = t.node(ino)?.data_ver;
             if t.file(ino)?.direct.is_some() {
                 return Err(FsError::NotSupported(
-                    "this file is being written through a mount; try again when it is closed",
+                    "the file is open on a mount; try again when it is closed",
                 )
                 .into());
             }

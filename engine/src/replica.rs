@@ -84,6 +84,8 @@ pub(crate) struct Inner {
     pub(crate) committed: AtomicU64,
     pub(crate) durable: AtomicU64,
     pub(crate) news: News,
+    /// Taking files out of their packs, one at a time; see [`crate::direct`].
+    pub(crate) unpacking: Mutex<()>,
     pub(crate) stop: AtomicBool,
     pub(crate) dead_bytes: AtomicU64,
     wake: (Mutex<bool>, Condvar),
@@ -208,6 +210,7 @@ impl Replica {
             seals: crate::seal::Queue::default(),
             faults: Faults::default(),
             news: News::default(),
+            unpacking: Mutex::new(()),
             stop: AtomicBool::new(false),
             dead_bytes: AtomicU64::new(0),
             wake: (Mutex::new(false), Condvar::new()),
@@ -403,6 +406,7 @@ impl Inner {
             Need::Page(dir, from) => self.load_page(dir, from, evictions)?,
             Need::Content(ino) => self.load_content(ino)?,
             Need::Staging(ino) => self.make_staging(ino)?,
+            Need::Unpacked(ino) => self.unpack_direct(ino)?,
             Need::Sealed(ino) => {
                 self.seal(ino)?;
             }

@@ -301,11 +301,16 @@ impl Inner {
         let allocated = Layout::allocated(&extents);
         let layout = std::sync::OnceLock::new();
         let _ = layout.set(Layout::new(extents));
+        let pack = std::sync::OnceLock::new();
+        if adopt && unique == seen {
+            let _ = pack.set(Some(staged.file.id));
+        }
         let sealed = Arc::new(Sealed {
             size,
             chunker,
             manifest,
             allocated,
+            pack,
             layout,
         });
         let leases = leases.into_inner();

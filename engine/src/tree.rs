@@ -16,6 +16,7 @@ use cairn_protocol::{ChunkHash, Name, NodeKind, Timestamp, Ver};
 use rustc_hash::FxHashMap;
 
 use crate::attr::Ino;
+use crate::direct::DirectUse;
 use crate::node::{Body, DirBody, DirKey, Dirent, FileBody, Node, Persist, Staging};
 use crate::{FsError, Result};
 
@@ -34,6 +35,8 @@ pub(crate) enum Need {
     Staging(Ino),
     /// This file sealed: its staging file is another file's too.
     Sealed(Ino),
+    /// This file taken out of the pack that somebody reads directly.
+    Unpacked(Ino),
 }
 
 /// Why a function of the tree stopped.
@@ -323,7 +326,11 @@ impl Tree {
     /// that is shared does not change: the files are sealed first.
     pub(crate) fn staging_to_change(&mut self, ino: Ino) -> Step<Option<Staging>> {
         use crate::node::Overlay;
-        let Overlay::Staging(staging) = &self.file(ino)?.over else {
+        let file = self.file(ino)?;
+        if file.direct.as_ref().is_some_and(DirectUse::is_packed) {
+            return Err(Stop::Need(Need::Unpacked(ino)));
+        }
+        let Overlay::Staging(staging) = &file.over else {
             return Ok(None);
         };
         let staging = staging.clone();

@@ -126,7 +126,10 @@ fn a_large_file_is_sealed_when_the_last_handle_goes() {
     let (ino, file, id) = start(&replica, "/f");
     let content: Vec<u8> = (0..1_u32 << 20).flat_map(u32::to_le_bytes).collect();
     file.write_all_at(&content, 0).unwrap();
-    let joined = replica.join_direct(ino).unwrap().expect("in direct use");
+    let joined = replica
+        .join_direct(ino, true)
+        .unwrap()
+        .expect("in direct use");
     assert_eq!(joined.id(), id);
     replica.cursor().unwrap();
     assert_eq!(replica.usage().unwrap().chunks, 0, "it is open");
@@ -139,7 +142,7 @@ fn a_large_file_is_sealed_when_the_last_handle_goes() {
         replica.start_direct(ino).unwrap().is_none(),
         "it has content"
     );
-    assert!(replica.join_direct(ino).unwrap().is_none());
+    assert!(replica.join_direct(ino, false).unwrap().is_none());
     check(&replica);
 }
 
@@ -247,4 +250,159 @@ fn handles_of_the_library_and_direct_ones_mix() {
         }
     }
     assert_eq!(replica.read_file("/log").unwrap(), expected);
+}
+
+/// A large sealed file, read directly by one handle.
+fn read_sealed(replica: &Replica, content: &[u8]) -> (Ino, File, u64) {
+    let ino = replica.write_file("/f", content).unwrap().ino;
+    replica.cursor().unwrap();
+    replica.retain(ino, false).unwrap();
+    let direct = replica
+        .start_direct_read(ino)
+        .unwrap()
+        .expect("it is one pack");
+    (ino, kernel(&direct), direct.id())
+}
+
+fn all_of(file: &File) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+fn numbers() -> Vec<u8> {
+    (0..1_u32 << 20).flat_map(u32::to_le_bytes).collect()
+}
+
+#[test]
+fn who_reads_a_pack_sees_a_change_of_the_file_and_its_copies_do_not() {
+    let (dir, replica) = replica();
+    let content = numbers();
+    let (ino, file, _) = read_sealed(&replica, &content);
+    replica.copy_file("/f", "/copy").unwrap();
+    replica.cursor().unwrap();
+    assert!(all_of(&file) == content);
+    // One file per pack: a change of one must not be seen by the other.
+    let copy = replica.stat("/copy").unwrap().ino;
+    assert!(replica.start_direct_read(copy).unwrap().is_none());
+    replica.write(ino, 1_000_000, b"changed").unwrap();
+    let mut expected = content.clone();
+    expected[1_000_000..1_000_007].copy_from_slice(b"changed");
+    assert!(all_of(&file) == expected);
+    assert!(replica.read_file("/f").unwrap() == expected);
+    assert!(replica.read_file("/copy").unwrap() == content);
+    // A handle that writes joins.
+    let joined = replica
+        .join_direct(ino, true)
+        .unwrap()
+        .expect("in direct use");
+    kernel(&joined).write_all_at(b"again", 5).unwrap();
+    expected[5..10].copy_from_slice(b"again");
+    assert!(replica.read_file("/f").unwrap() == expected);
+    replica.sync().unwrap();
+    let crashed = dir.path().join("crashed.cairn");
+    let status = std::process::Command::new("cp")
+        .args([
+            "-r".as_ref(),
+            replica.dir().unwrap().as_os_str(),
+            crashed.as_os_str(),
+        ])
+        .status();
+    assert!(status.unwrap().success());
+    {
+        let after = Replica::open(&crashed, Options::default()).unwrap();
+        assert!(after.read_file("/f").unwrap() == expected);
+        assert!(after.read_file("/copy").unwrap() == content);
+        check(&after);
+    }
+    drop(joined);
+    replica.end_direct(ino);
+    replica.end_direct(ino);
+    replica.release(ino, false);
+    replica.gc().unwrap();
+    assert!(replica.read_file("/f").unwrap() == expected);
+    assert!(replica.read_file("/copy").unwrap() == content);
+    check(&replica);
+}
+
+#[test]
+fn gc_leaves_a_pack_alone_that_is_read() {
+    let (_dir, replica) = replica();
+    let content = numbers();
+    let (ino, file, pack) = read_sealed(&replica, &content);
+    replica.remove("/f").unwrap();
+    replica.sync().unwrap();
+    replica.gc().unwrap();
+    assert!(all_of(&file) == content, "open files outlive their names");
+    assert_eq!(replica.end_direct(ino), Some(pack));
+    replica.release(ino, false);
+    replica.sync().unwrap();
+    replica.gc().unwrap();
+    assert_eq!(replica.usage().unwrap().dead_bytes, 0);
+    check(&replica);
+}
+
+#[test]
+fn emptying_and_punching_a_file_that_is_read_from_its_pack() {
+    let (_dir, replica) = replica();
+    let content = numbers();
+    let (ino, file, _) = read_sealed(&replica, &content);
+    replica
+        .allocate(ino, 4096, 4096, Allocate::PunchHole)
+        .unwrap();
+    assert!(all_of(&file)[4096..8192].iter().all(|b| *b == 0));
+    replica.truncate_path("/f", 0).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), 0);
+    replica.append(ino, b"new").unwrap();
+    assert_eq!(all_of(&file), b"new");
+    replica.end_direct(ino);
+    replica.release(ino, false);
+    assert_eq!(replica.read_file("/f").unwrap(), b"new");
+    replica.gc().unwrap();
+    check(&replica);
+}
+
+#[test]
+fn what_is_not_sealed_is_read_from_its_staging_file() {
+    let (_dir, replica) = replica();
+    let content = numbers();
+    let ino = replica.write_file("/f", &content).unwrap().ino;
+    replica.retain(ino, false).unwrap();
+    let direct = replica
+        .start_direct_read(ino)
+        .unwrap()
+        .expect("it is staged");
+    let file = kernel(&direct);
+    drop(direct);
+    assert!(all_of(&file) == content);
+    replica.append(ino, b"more").unwrap();
+    assert_eq!(file.metadata().unwrap().len(), content.len() as u64 + 4);
+    replica.end_direct(ino);
+    replica.release(ino, false);
+    replica.cursor().unwrap();
+    assert_eq!(replica.usage().unwrap().unsealed_bytes, 0);
+    assert!(replica.read_file("/f").unwrap()[..content.len()] == content);
+    check(&replica);
+}
+
+#[test]
+fn after_a_restart_a_pack_is_still_known_to_be_a_file() {
+    let (dir, replica) = replica();
+    let content = numbers();
+    replica.write_file("/f", &content).unwrap();
+    replica.write_file("/small", &content[..10_000]).unwrap();
+    replica.cursor().unwrap();
+    drop(replica);
+    let replica = Replica::open(dir.path().join("r.cairn"), Options::default()).unwrap();
+    let ino = replica.stat("/f").unwrap().ino;
+    replica.retain(ino, false).unwrap();
+    let direct = replica
+        .start_direct_read(ino)
+        .unwrap()
+        .expect("it is one pack");
+    assert!(all_of(&kernel(&direct)) == content);
+    let small = replica.stat("/small").unwrap().ino;
+    assert!(replica.start_direct_read(small).unwrap().is_none());
+    replica.end_direct(ino);
+    replica.release(ino, false);
 }
