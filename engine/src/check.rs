@@ -63,30 +63,56 @@ impl Replica {
         let mut report = CheckReport::default();
         // The commit lock: nothing changes in the database meanwhile.
         let db = self.inner.db.writer();
-        let sound: String = db.query_row("PRAGMA integrity_check(1)", [], |r| r.get(0))?;
-        if sound != "ok" {
-            report.add("database", sound);
+        match db.query_row("PRAGMA integrity_check(1)", [], |r| r.get::<_, String>(0)) {
+            Ok(sound) if sound == "ok" => {}
+            Ok(why) => report.add("database", why),
+            Err(error) => report.add("database", error),
         }
-        let damaged = self.check_chunks(&db, &mut report, progress)?;
-        self.check_nodes(&db, &mut report, &damaged)?;
-        self.check_names(&db, &mut report)?;
+        // A damaged database may stop one part and not the next.
+        let mut damaged = HashMap::new();
+        let parts = [
+            self.check_chunks(&db, &mut report, &mut damaged, progress),
+            self.check_nodes(&db, &mut report, &damaged),
+            self.check_names(&db, &mut report),
+            self.check_unsealed(&db, &mut report),
+        ];
+        for error in parts.into_iter().filter_map(Result::err) {
+            report.add("database", error);
+        }
         Ok(report)
     }
 
-    /// Reads and hashes every chunk. Returns those that are damaged.
+    /// Looks for the staging files of files that are not sealed.
+    fn check_unsealed(&self, db: &rusqlite::Connection, report: &mut CheckReport) -> Result<()> {
+        let mut find = db.prepare("SELECT ino, file FROM staging")?;
+        let mut rows = find.query([])?;
+        while let Some(row) = rows.next()? {
+            let (ino, file) = (Ino(uint(row.get(0)?)), uint(row.get(1)?));
+            let path = self.inner.chunks.files.staging_path(file);
+            if path.is_some_and(|path| !path.exists()) {
+                report.add(
+                    self.name_of(db, ino),
+                    format!("what was written last is lost with dirty/{file}; it has what was sealed before"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads and hashes every chunk. Notes those that are damaged.
     fn check_chunks(
         &self,
         db: &rusqlite::Connection,
         report: &mut CheckReport,
+        damaged: &mut HashMap<ChunkHash, String>,
         progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<HashMap<ChunkHash, String>> {
+    ) -> Result<()> {
         let total = uint(
             db.query_row("SELECT sum(len) FROM chunk", [], |r| {
                 r.get::<_, Option<i64>>(0)
             })?
             .unwrap_or(0),
         );
-        let mut damaged = HashMap::new();
         let mut find = db.prepare("SELECT hash, pack, off, len FROM chunk ORDER BY pack, off")?;
         let mut rows = find.query([])?;
         let mut buf = Vec::new();
@@ -105,6 +131,12 @@ impl Replica {
                 );
             }
             end = (place.pack, place.offset + u64::from(place.len));
+            if !place.is_sound() {
+                let why = format!("its row is wrong: {place:?}");
+                report.add(format!("chunk {hash}"), &why);
+                damaged.insert(hash, why);
+                continue;
+            }
             buf.resize(place.len as usize, 0);
             let read = self
                 .inner
@@ -127,7 +159,7 @@ impl Replica {
             report.bytes += u64::from(place.len);
             progress(report.bytes, total);
         }
-        Ok(damaged)
+        Ok(())
     }
 
     fn check_nodes(

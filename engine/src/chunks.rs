@@ -68,6 +68,13 @@ pub(crate) struct Place {
     pub(crate) len: u32,
 }
 
+impl Place {
+    /// Whether a chunk can be there: what a damaged row says is not allocated.
+    pub(crate) fn is_sound(self) -> bool {
+        (1..=cairn_protocol::CHUNK_MAX as u64).contains(&u64::from(self.len))
+    }
+}
+
 /// A chunk that is stored but has no row yet.
 #[derive(Debug, Clone)]
 pub(crate) struct Pending {
@@ -84,11 +91,28 @@ struct Tail {
     reserved: u64,
 }
 
+/// Where stored chunks are, as far as it was asked lately.
+#[derive(Debug, Default)]
+struct Places {
+    known: FxHashMap<ChunkHash, Place>,
+    /// Grows when a chunk moves or goes: a look-up that ran meanwhile is stale.
+    moves: u64,
+}
+
+impl Places {
+    fn insert(&mut self, hash: ChunkHash, place: Place) {
+        if self.known.len() >= CACHED_PLACES {
+            self.known.clear();
+        }
+        self.known.insert(hash, place);
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Chunks {
     pub(crate) files: Files,
     pending: Mutex<HashMap<ChunkHash, Pending>>,
-    places: Mutex<FxHashMap<ChunkHash, Place>>,
+    places: Mutex<Places>,
     /// Chunks that a seal counts on and no row names yet, with how many seals.
     leases: Mutex<HashMap<ChunkHash, u32>>,
     tail: Mutex<Option<Tail>>,
@@ -126,31 +150,40 @@ impl Chunks {
         if let Some(place) = self.known(hash) {
             return Ok(Some(place));
         }
+        let before = self.places.lock().moves;
         let found = place_in(&db.reader(), hash)?;
         if let Some(place) = found {
-            self.remember(*hash, place);
+            let mut places = self.places.lock();
+            if places.moves == before {
+                places.insert(*hash, place);
+            }
         }
         Ok(found)
     }
 
     pub(crate) fn known(&self, hash: &ChunkHash) -> Option<Place> {
-        if let Some(place) = self.places.lock().get(hash) {
+        if let Some(place) = self.places.lock().known.get(hash) {
             return Some(*place);
         }
         self.pending.lock().get(hash).map(|p| p.place)
     }
 
     pub(crate) fn remember(&self, hash: ChunkHash, place: Place) {
+        self.places.lock().insert(hash, place);
+    }
+
+    /// Notes that a chunk is elsewhere now.
+    pub(crate) fn moved(&self, hash: ChunkHash, place: Place) {
         let mut places = self.places.lock();
-        if places.len() >= CACHED_PLACES {
-            places.clear();
-        }
+        places.moves += 1;
         places.insert(hash, place);
     }
 
-    /// Forgets where a chunk is: it moved or went.
+    /// Forgets where a chunk is.
     pub(crate) fn forget(&self, hash: &ChunkHash) {
-        self.places.lock().remove(hash);
+        let mut places = self.places.lock();
+        places.moves += 1;
+        places.known.remove(hash);
     }
 
     /// Reads part of a chunk. The caller holds [`Self::reading`].
@@ -210,11 +243,14 @@ impl Chunks {
         let len = bytes.len() as u64;
         let mut tail = self.tail.lock();
         if tail.as_ref().is_none_or(|t| t.len + len > PACK_MAX) {
-            *tail = Some(Tail {
+            let new = Tail {
                 file: self.files.create_pack()?,
                 len: 0,
                 reserved: 0,
-            });
+            };
+            if let Some(full) = tail.replace(new) {
+                self.files.cut_pack(full.file.id, full.len);
+            }
         }
         let Some(open) = tail.as_mut() else {
             return Err(FsError::Closed);
@@ -244,13 +280,28 @@ impl Chunks {
         Ok(place)
     }
 
-    /// Notes a chunk that lies in a staging file.
-    pub(crate) fn note(&self, hash: ChunkHash, place: Place, file: Arc<DataFile>) {
-        self.pending.lock().entry(hash).or_insert(Pending {
-            place,
-            file,
-            adopt: true,
-        });
+    /// Ends the current pack: the next chunk begins another.
+    pub(crate) fn close_tail(&self) {
+        if let Some(tail) = self.tail.lock().take() {
+            self.files.cut_pack(tail.file.id, tail.len);
+        }
+    }
+
+    /// Notes a chunk that lies in a staging file. `false` when it is stored
+    /// elsewhere meanwhile.
+    pub(crate) fn note(&self, hash: ChunkHash, place: Place, file: Arc<DataFile>) -> bool {
+        use std::collections::hash_map::Entry;
+        match self.pending.lock().entry(hash) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(entry) => {
+                entry.insert(Pending {
+                    place,
+                    file,
+                    adopt: true,
+                });
+                true
+            }
+        }
     }
 
     /// Whether a pack may still grow or has chunks without rows: gc leaves it alone.
@@ -320,7 +371,7 @@ impl Chunks {
 }
 
 pub(crate) fn place_in(db: &rusqlite::Connection, hash: &ChunkHash) -> Result<Option<Place>> {
-    Ok(db
+    let found = db
         .prepare_cached("SELECT pack, off, len FROM chunk WHERE hash = ?")?
         .query_row(params![hash.as_bytes().as_slice()], |r| {
             Ok(Place {
@@ -329,7 +380,13 @@ pub(crate) fn place_in(db: &rusqlite::Connection, hash: &ChunkHash) -> Result<Op
                 len: r.get(2)?,
             })
         })
-        .optional()?)
+        .optional()?;
+    match found {
+        Some(place) if !place.is_sound() => Err(FsError::Corrupt(format!(
+            "the row of chunk {hash} is wrong: {place:?}"
+        ))),
+        found => Ok(found),
+    }
 }
 
 pub(crate) fn insert_row(

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use cairn_protocol::{
-    Change, ChunkHash, ChunkerId, CommitHasher, Data, Entry, Extent, Manifest, Meta, NodeId,
+    Chain, Change, ChunkHash, ChunkerId, CommitHasher, Data, Entry, Extent, Manifest, Meta, NodeId,
     NodeKind, ReplicaTag, Ver, XattrName, cut,
 };
 use rusqlite::{Connection, OptionalExtension, params};
@@ -21,6 +21,7 @@ use crate::db::{self, int, times_to, uint};
 use crate::node::{Base, Body, DirKey, Layout, Node, Overlay, Sealed, Staging, Times};
 use crate::replica::Inner;
 use crate::tree::Gone;
+use crate::waste::Item;
 use crate::{FsError, Result};
 
 /// Everything one transaction writes.
@@ -92,12 +93,8 @@ impl Inner {
     /// One at a time: who comes second waits, and then often finds its change
     /// committed by the first.
     pub(crate) fn commit(&self, durable: bool) -> Result<()> {
-        let wanted = self.tree.lock().seq;
         self.spill_open_files()?;
         let db = self.db.writer();
-        if durable && self.durable.load(Ordering::SeqCst) >= wanted && !self.is_dirty() {
-            return Ok(());
-        }
         let result = self.commit_locked(&db, durable);
         let full = matches!(result, Err(FsError::NoSpace));
         if full {
@@ -109,34 +106,21 @@ impl Inner {
         result
     }
 
-    fn is_dirty(&self) -> bool {
-        let mut tree = self.tree.lock();
-        tree.refresh_all();
-        !tree.dirty_nodes.is_empty() || !tree.dirty_names.is_empty() || !tree.gone.is_empty()
-    }
-
     fn commit_locked(&self, db: &Connection, durable: bool) -> Result<()> {
         let Some(mut batch) = self.take_batch() else {
-            return if durable {
-                self.make_durable(self.committed.load(Ordering::SeqCst))
-            } else {
-                Ok(())
-            };
+            return if durable { self.make_durable() } else { Ok(()) };
         };
         match self.write_batch(db, &mut batch) {
             Ok((stored, dead)) => {
+                let commit = self.written.fetch_add(1, Ordering::SeqCst) + 1;
                 self.committed.store(batch.upto, Ordering::SeqCst);
                 self.news.tell(batch.upto);
                 self.dead_bytes.fetch_add(dead, Ordering::Relaxed);
                 self.settle_batch(&batch, stored);
-                for id in &batch.dropped_staging {
-                    self.chunks.files.remove_staging(*id);
-                }
-                if durable {
-                    self.make_durable(batch.upto)
-                } else {
-                    Ok(())
-                }
+                let dropped = batch.dropped_staging.iter().copied();
+                self.waste.add(commit, dropped.map(Item::Staging));
+                self.waste.add(commit, tails(&batch.chunks));
+                if durable { self.make_durable() } else { Ok(()) }
             }
             Err(error) => {
                 self.put_back(batch);
@@ -145,11 +129,14 @@ impl Inner {
         }
     }
 
-    fn make_durable(&self, upto: Ver) -> Result<()> {
-        if self.durable.load(Ordering::SeqCst) < upto {
+    /// Makes every transaction durable; the caller holds the commit lock.
+    pub(crate) fn make_durable(&self) -> Result<()> {
+        let written = self.written.load(Ordering::SeqCst);
+        if self.synced.load(Ordering::SeqCst) < written {
             self.sync_database()?;
-            self.durable.fetch_max(upto, Ordering::SeqCst);
+            self.synced.fetch_max(written, Ordering::SeqCst);
         }
+        self.waste.give_back(&self.chunks.files, written);
         Ok(())
     }
 
@@ -322,17 +309,20 @@ impl Inner {
         batch.chunks = self.chunks.pending();
         self.sync_pending(&batch.chunks)?;
         db.execute_batch("BEGIN IMMEDIATE")?;
-        let written = self.write_rows(db, batch).and_then(|dead| {
+        let written = self.write_rows(db, batch).and_then(|rows| {
             db.execute_batch("COMMIT")?;
-            Ok(dead)
+            Ok(rows)
         });
         match written {
-            Ok((dead, chain)) => {
-                *self.chain.lock() = chain;
+            Ok(rows) => {
+                *self.chain.lock() = rows.chain;
                 for (hash, pending) in &batch.chunks {
                     self.chunks.remember(*hash, pending.place);
                 }
-                Ok((stored, dead))
+                for hash in &rows.twice {
+                    self.chunks.forget(hash);
+                }
+                Ok((stored, rows.dead))
             }
             Err(error) => {
                 // A failed transaction may have rolled back by itself.
@@ -431,12 +421,15 @@ impl Inner {
 
     /// Makes every committed transaction durable, after the names of the files
     /// that its rows name. Their bytes are durable since before the rows.
+    ///
+    /// The caller holds the commit lock: a commit between the two syncs would
+    /// be durable before the names it needs.
     pub(crate) fn sync_database(&self) -> Result<()> {
         self.chunks.files.sync_names()?;
         self.db.sync()
     }
 
-    fn write_rows(&self, db: &Connection, batch: &Batch) -> Result<(u64, cairn_protocol::Chain)> {
+    fn write_rows(&self, db: &Connection, batch: &Batch) -> Result<Written> {
         let pin: Option<Ver> = db
             .prepare_cached("SELECT max(seq) FROM pin")?
             .query_row([], |r| r.get::<_, Option<i64>>(0))?
@@ -447,9 +440,12 @@ impl Inner {
             tag: ReplicaTag(self.identity.tag),
             hasher: CommitHasher::new(),
             dead: 0,
+            twice: Vec::new(),
         };
         for (hash, pending) in &batch.chunks {
-            chunks::insert_row(db, hash, pending.place)?;
+            if !chunks::insert_row(db, hash, pending.place)? {
+                writer.twice.push(*hash);
+            }
         }
         for row in &batch.nodes {
             writer.node(self, row)?;
@@ -460,14 +456,44 @@ impl Inner {
         for gone in &batch.gone {
             writer.gone(self, *gone)?;
         }
-        let chain = self.chain.lock().next(&writer.hasher.finish());
-        db.prepare_cached("INSERT OR REPLACE INTO commits(seq, chain) VALUES(?, ?)")?
-            .execute(params![int(batch.upto), chain.0.as_slice()])?;
+        let mut chain = *self.chain.lock();
+        // What has no version, as an access time, leaves cursors as they are.
+        if batch.upto > self.committed.load(Ordering::SeqCst) {
+            chain = chain.next(&writer.hasher.finish());
+            db.prepare_cached("INSERT INTO commits(seq, chain) VALUES(?, ?)")?
+                .execute(params![int(batch.upto), chain.0.as_slice()])?;
+        }
         db::meta_set(db, "seq", int(batch.upto))?;
         db::meta_set(db, "next_ino", int(batch.next_ino))?;
         db::meta_set(db, "count", int(batch.count))?;
-        Ok((writer.dead, chain))
+        Ok(Written {
+            dead: writer.dead,
+            twice: writer.twice,
+            chain,
+        })
     }
+}
+
+/// The ends of staging files that became packs: a file that was cut shorter is
+/// shorter than its staging file.
+fn tails(chunks: &[(ChunkHash, Pending)]) -> Vec<Item> {
+    let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
+    for (_, pending) in chunks.iter().filter(|(_, p)| p.adopt) {
+        let end = ends.entry(pending.place.pack).or_default();
+        *end = (*end).max(pending.place.offset + u64::from(pending.place.len));
+    }
+    ends.into_iter()
+        .map(|(pack, len)| Item::Tail { pack, len })
+        .collect()
+}
+
+/// What a transaction wrote besides the rows of the batch.
+struct Written {
+    /// About how many bytes of chunks lost a reference.
+    dead: u64,
+    /// See [`RowWriter::twice`].
+    twice: Vec<ChunkHash>,
+    chain: Chain,
 }
 
 /// Content in memory, as the chunker reads it.
@@ -562,6 +588,9 @@ struct RowWriter<'a> {
     tag: ReplicaTag,
     hasher: CommitHasher,
     dead: u64,
+    /// Chunks that were stored a second time, by two who did not see each
+    /// other: the row names the first place.
+    twice: Vec<ChunkHash>,
 }
 
 impl RowWriter<'_> {

@@ -453,15 +453,22 @@ impl Replica {
     ) -> Result<Option<bool>> {
         let now = now();
         self.change(true, |t, notes| {
+            let node = t.node(from)?;
+            let still = node.writers == 0;
             let file = t.file(from)?;
-            // What somebody else writes holds not still for a copy.
-            if file.size != size || file.direct.as_ref().is_some_and(|d| !d.is_packed()) {
+            // What somebody else may write holds not still for a copy.
+            let live = file.direct.as_ref().is_some_and(|d| !d.is_packed());
+            if file.size != size || live && !(still && size > MEMORY_MAX) {
                 return Ok(Some(false));
             }
             let (base, over) = match &file.over {
                 Overlay::None => (file.base.clone(), Overlay::None),
                 Overlay::Memory(bytes) => (Base::Empty, Overlay::Memory(bytes.clone())),
-                Overlay::Staging(s) if s.is(staging) => (file.base.clone(), file.over.clone()),
+                Overlay::Staging(s) if s.is(staging) => {
+                    let mut s = s.clone();
+                    s.ranges.remove(size..u64::MAX);
+                    (file.base.clone(), Overlay::Staging(s))
+                }
                 Overlay::Staging(_) => return Ok(None),
             };
             let target = t.file(to)?;

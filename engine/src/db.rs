@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cairn_protocol::{Chain, Data, Epoch, Name, NodeKind, Timestamp, XattrName};
 use parking_lot::Mutex;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::attr::Ino;
@@ -93,11 +94,17 @@ impl Db {
         let path = dir.join("cairn.db");
         let fail = |error: rusqlite::Error| classify(dir, error);
         let mut writer = Connection::open(&path).map_err(fail)?;
+        // Until it is clear that this program may write to it, closing it
+        // changes nothing.
+        let no_checkpoint = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        writer.set_db_config(no_checkpoint, true).map_err(fail)?;
         prepare_connection(&writer, cache_bytes).map_err(fail)?;
+        refuse_lost(&writer, dir)?;
         migrate(&mut writer, dir)?;
         writer
             .query_row("SELECT count(*) FROM meta", [], |r| r.get::<_, i64>(0))
             .map_err(fail)?;
+        writer.set_db_config(no_checkpoint, false).map_err(fail)?;
         let reader = Connection::open(&path).map_err(fail)?;
         prepare_connection(&reader, cache_bytes).map_err(fail)?;
         Ok(Self {
@@ -141,12 +148,12 @@ impl Db {
         let mut wal = self.wal.lock();
         if wal.is_none() {
             let name = path.with_extension("db-wal");
-            *wal = Some(
-                File::options()
-                    .write(true)
-                    .open(&name)
-                    .map_err(|e| FsError::io(format!("opening {}", name.display()), e))?,
-            );
+            *wal = match File::options().write(true).open(&name) {
+                Ok(file) => Some(file),
+                // Nothing was written since the database was opened.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+                Err(e) => return Err(FsError::io(format!("opening {}", name.display()), e)),
+            };
         }
         match wal.as_ref().map(File::sync_data) {
             Some(Err(e)) => Err(FsError::io("syncing the database", e)),
@@ -170,14 +177,15 @@ impl Db {
         main + self.wal_len()
     }
 
-    /// Moves the write-ahead log into the database. Packs must be synced before.
-    pub(crate) fn checkpoint(&self) -> Result<()> {
+    /// Moves the write-ahead log into the database. What is in it must be
+    /// durable, and so must be what its rows name.
+    pub(crate) fn checkpoint(&self, writer: &Connection) -> Result<()> {
         if self.path.is_none() {
             return Ok(());
         }
-        let writer = self.writer.lock();
         // Busy only means that a reader still needs the log; the next one does it.
-        writer.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
+        // The log is cut, for its length tells when the next one is due.
+        writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
         Ok(())
     }
 }
@@ -203,6 +211,23 @@ fn classify(dir: &Path, error: rusqlite::Error) -> OpenError {
             source,
         },
     }
+}
+
+/// An empty database is a new one, unless there are data files: then it was
+/// lost, and to begin anew would remove them.
+fn refuse_lost(db: &Connection, dir: &Path) -> Result<(), OpenError> {
+    let schema: u32 = db
+        .query_row("PRAGMA user_version", [], |r| r.get(0))
+        .map_err(|e| classify(dir, e))?;
+    let has_files =
+        |sub| std::fs::read_dir(dir.join(sub)).is_ok_and(|mut files| files.next().is_some());
+    if schema == 0 && (has_files("chunks") || has_files("dirty")) {
+        return Err(OpenError::Damaged {
+            path: dir.into(),
+            detail: "it is empty, but there are data files".into(),
+        });
+    }
+    Ok(())
 }
 
 /// Brings the schema up to date, one transaction a step.

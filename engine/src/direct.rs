@@ -23,7 +23,7 @@ use crate::files::DataFile;
 use crate::node::{Base, Body, FileBody, Node, Overlay, Sealed, Staging};
 use crate::ranges::RangeSet;
 use crate::replica::{Inner, Replica};
-use crate::tree::{Need, Stop, Tree};
+use crate::tree::{Stop, Tree};
 use crate::{FsError, Result};
 
 /// A larger file is not read from its pack directly: taking it out again would
@@ -144,7 +144,23 @@ impl Tree {
         }
     }
 
-    /// The same for all such files, before a commit.
+    /// The staging file of a file in direct use became a pack.
+    pub(crate) fn set_packed(&mut self, ino: Ino, pack: &Arc<DataFile>) {
+        self.direct.remove(&ino.0);
+        if let Some(Node {
+            body:
+                Body::File(FileBody {
+                    direct: Some(direct),
+                    ..
+                }),
+            ..
+        }) = self.nodes.get_mut(&ino.0)
+        {
+            direct.under = Under::Pack(pack.clone());
+        }
+    }
+
+    /// Does what [`Self::refresh`] does for all such files, before a commit.
     pub(crate) fn refresh_all(&mut self) {
         let files: Vec<u64> = self.direct.iter().copied().collect();
         for ino in files {
@@ -174,17 +190,18 @@ impl Replica {
         }
     }
 
-    /// Begins the direct use of a large file by a handle that only reads.
-    /// `None` when this file must be used through the replica.
+    /// Begins the direct use of a large file with content: of one that is
+    /// sealed by a handle that only reads, of another by any. `None` when this
+    /// file must be used through the replica.
     ///
     /// # Errors
     ///
     /// [`FsError::NotFound`]; what the disk says.
-    pub fn start_direct_read(&self, ino: Ino) -> Result<Option<Direct>> {
+    pub fn resume_direct(&self, ino: Ino, write: bool) -> Result<Option<Direct>> {
         let sealed = match self.with(|t| begin_read(t, ino))? {
             Read::Staging(file) => return Ok(Some(Direct(file))),
-            Read::Sealed(sealed) => sealed,
-            Read::No => return Ok(None),
+            Read::Sealed(sealed) if !write => sealed,
+            _ => return Ok(None),
         };
         // No pack goes away between the look and the pin.
         let _gate = self.inner.chunks.reading();
@@ -210,13 +227,16 @@ impl Replica {
     /// may answer.
     pub fn join_direct(&self, ino: Ino, write: bool) -> Result<Option<Direct>> {
         self.with(|t| {
+            if t.file(ino)?.direct.is_none() {
+                return Ok(None);
+            }
+            if write {
+                t.staging_to_change(ino)?;
+            }
             let file = t.file(ino)?;
             let Some(direct) = &mut file.direct else {
                 return Ok(None);
             };
-            if write && direct.is_packed() {
-                return Err(Stop::Need(Need::Unpacked(ino)));
-            }
             direct.handles += 1;
             Ok(match &direct.under {
                 Under::Pack(pack) => Some(Direct(pack.clone())),
@@ -225,7 +245,7 @@ impl Replica {
         })
     }
 
-    /// Makes ready what [`Self::start_direct_read`] and, for a handle that
+    /// Makes ready what [`Self::resume_direct`] and, for a handle that
     /// writes, [`Self::join_direct`] would otherwise take their time for.
     ///
     /// # Errors
@@ -233,7 +253,7 @@ impl Replica {
     /// As these.
     pub fn prepare_direct(&self, ino: Ino, write: bool) -> Result<()> {
         if write {
-            return self.inner.unpack_direct(ino);
+            return self.with(|t| t.staging_to_change(ino)).map(drop);
         }
         if let Read::Sealed(sealed) = self.with(|t| look(t, ino))? {
             let _gate = self.inner.chunks.reading();
@@ -414,8 +434,15 @@ impl Inner {
     }
 
     fn begin_packed(&self, ino: Ino, sealed: &Arc<Sealed>, pack: u64) -> Result<Option<Direct>> {
+        // A hole at the end is not in it, or not for long.
+        if matches!(
+            self.layout(sealed)?.extents.last(),
+            Some(Extent::Hole { .. })
+        ) {
+            return Ok(None);
+        }
         let under = self.chunks.files.pack(pack)?;
-        // Holes at the end are not in it; and it may be a pack of many files.
+        // It may be a pack of many files.
         if Stamp::of(&under).is_none_or(|stamp| stamp.len != sealed.size) {
             return Ok(None);
         }
@@ -449,6 +476,10 @@ impl Inner {
         let Some(pack) = pack else {
             return Ok(());
         };
+        while self.chunks.has_pending_in(pack.id) {
+            // It is just about to become a pack.
+            self.commit(false)?;
+        }
         self.move_chunks(pack.id)?
             .ok_or_else(|| FsError::Corrupt(format!("pack {}", pack.id)))?;
         {

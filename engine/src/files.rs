@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -273,6 +273,32 @@ impl Files {
         Ok(())
     }
 
+    /// Syncs a staging file, which may be a pack by now, or gone: then what it
+    /// held is durable elsewhere.
+    pub(crate) fn sync_by_number(&self, id: u64) -> Result<()> {
+        for path in [self.staging_path(id), self.pack_path(id)]
+            .into_iter()
+            .flatten()
+        {
+            match File::open(&path) {
+                Ok(file) => return DataFile { id, file }.sync(),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(FsError::io(format!("opening {}", path.display()), e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Turns a staging file that a pack's row names into that pack.
+    pub(crate) fn finish_adoption(&self, id: u64) -> Result<()> {
+        if let (Some(from), Some(to)) = (self.staging_path(id), self.pack_path(id)) {
+            std::fs::rename(&from, &to)
+                .map_err(|e| FsError::io(format!("adopting {}", from.display()), e))?;
+            self.names_changed.store(true, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
     /// Makes the names of packs as durable as their bytes.
     pub(crate) fn sync_names(&self) -> Result<()> {
         let Some(dir) = &self.dir else { return Ok(()) };
@@ -297,7 +323,7 @@ impl Files {
             && let Err(error) = std::fs::remove_file(&path)
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(path = %path.display(), %error, "cannot remove a pack; the next gc tries again");
+            tracing::warn!(path = %path.display(), %error, "cannot remove a pack; the next start tries again");
         }
     }
 
@@ -310,6 +336,23 @@ impl Files {
             self.names_changed.store(true, Ordering::SeqCst);
         }
         Ok(())
+    }
+
+    /// Frees what lies after the last chunk of a pack: space that was reserved,
+    /// or bytes that no row names. A pack that is whole stays as it is.
+    pub(crate) fn cut_pack(&self, id: u64, len: u64) {
+        /// Blocks of the filesystem's own are counted, too.
+        const SLACK: u64 = 256 << 10;
+        let Some(Ok(found)) = self.pack_path(id).map(std::fs::metadata) else {
+            return;
+        };
+        let spare = found.blocks() * 512 > len + SLACK;
+        if found.len() < len || (found.len() == len && !spare) {
+            return;
+        }
+        if let Err(error) = self.pack(id).and_then(|pack| pack.set_len(len)) {
+            tracing::warn!(id, %error, "cannot free the end of a pack; the next start tries again");
+        }
     }
 
     pub(crate) fn remove_staging(&self, id: u64) {

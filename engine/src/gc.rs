@@ -7,9 +7,9 @@ use rusqlite::params;
 
 use crate::Result;
 use crate::chunks::Place;
-use crate::db::{int, uint};
+use crate::db::{Db, int, uint};
 use crate::replica::{Inner, Replica};
-use cairn_protocol::ChunkHash;
+use cairn_protocol::{CDC_MIN, ChunkHash};
 
 /// Log entries and tombstones younger than this are kept for readers of the log.
 const LOG_KEEP: u64 = 10_000;
@@ -96,6 +96,16 @@ impl Replica {
     }
 }
 
+/// About how many bytes wait for collection, when the replica is opened.
+pub(crate) fn dead_bytes(db: &Db) -> Result<u64> {
+    let chunks: i64 =
+        db.reader()
+            .query_row("SELECT count(*) FROM chunk WHERE refs = 0", [], |r| {
+                r.get(0)
+            })?;
+    Ok(uint(chunks) * CDC_MIN as u64)
+}
+
 impl Inner {
     /// Bytes the data files take on the disk.
     fn data_disk_len(&self) -> Result<u64> {
@@ -131,6 +141,9 @@ impl Inner {
         let mut empty = Vec::new();
         let mut gone = Vec::new();
         {
+            // No reader is between its look at a file and its look for the
+            // chunks that the file named then.
+            let alone = self.chunks.reclaiming();
             let db = self.db.writer();
             // Held to the end of the transaction: no seal begins to count on a
             // chunk that goes, nor sees one that has gone.
@@ -178,11 +191,14 @@ impl Inner {
             for hash in &gone {
                 self.chunks.forget(hash);
             }
-        }
-        // Rows first, durably, then the space: a crash between leaves waste,
-        // never a row without bytes.
-        if !dead.is_empty() {
-            self.sync_database()?;
+            drop(leases);
+            drop(alone);
+            // Rows first, durably, then the space: a crash between leaves waste,
+            // never a row without bytes.
+            if !(dead.is_empty() && empty.is_empty()) {
+                self.written.fetch_add(1, Ordering::SeqCst);
+                self.make_durable()?;
+            }
         }
         report.chunks += dead.len() as u64;
         report.bytes += dead.iter().map(|p| u64::from(p.len)).sum::<u64>();
@@ -291,14 +307,15 @@ impl Inner {
             .execute([int(pack)])?;
         tx.commit()?;
         for (hash, place) in &rows {
-            self.chunks.remember(*hash, *place);
+            self.chunks.moved(*hash, *place);
         }
         let done: Vec<_> = pending
             .into_iter()
             .filter(|(h, _)| rows.iter().any(|(r, _)| r == h))
             .collect();
         self.chunks.settled(&done);
-        self.sync_database()?;
+        self.written.fetch_add(1, Ordering::SeqCst);
+        self.make_durable()?;
         Ok(Some(moved))
     }
 

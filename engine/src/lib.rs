@@ -10,10 +10,12 @@
 //! | `ops`, `data`, `xattr`, `sync` | operations by inode |
 //! | `path`, `handle`, `search`, `watch` | operations by path: at once, as streams, over a tree, over time |
 //! | `tree`, `node`, `ranges` | the state in memory, and versions |
-//! | `commit`, `db`, `recover` | the state in the database |
+//! | `commit`, `db`, `recover`, `waste` | the state in the database |
 //! | `chunks`, `files`, `seal` | the bytes |
 //! | `changes`, `history`, `gc`, `check` | the log, old versions, care |
 
+#[cfg(feature = "async")]
+mod asynchronous;
 mod attr;
 mod changes;
 mod check;
@@ -40,9 +42,12 @@ mod seal;
 mod search;
 mod sync;
 mod tree;
+mod waste;
 mod watch;
 mod xattr;
 
+#[cfg(feature = "async")]
+pub use asynchronous::{AsyncReplica, ChangePages, ReadDir};
 pub use attr::{
     Allocate, Attr, Entry, Ino, NewNode, RenameMode, SeekTo, SetAttr, SetTime, StatFs, XattrMode,
 };

@@ -458,7 +458,7 @@ struct Listing {
 const LIST_MAX: usize = 256;
 
 fn list(t: &mut Tree, dir: Ino, after: u64) -> Step<Listing> {
-    let from = after + 1;
+    let from = after.saturating_add(1);
     let body = t.dir(dir)?;
     let end = if body.complete {
         u64::MAX

@@ -1,6 +1,6 @@
 //! Opening: who the replica is, and what a crash left unsealed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use cairn_protocol::{Chain, Epoch, NodeKind};
 use rusqlite::OptionalExtension;
@@ -18,7 +18,9 @@ use crate::{FsError, Result};
 /// Reads the identity of a replica, or gives a new one its own.
 pub(crate) fn identity(db: &Db, options: &Options) -> Result<Identity> {
     let mut writer = db.writer();
-    if meta_get::<Vec<u8>>(&writer, "epoch")?.is_none() {
+    let empty: bool =
+        writer.query_row("SELECT NOT EXISTS (SELECT 1 FROM node)", [], |r| r.get(0))?;
+    if empty && meta_get::<Vec<u8>>(&writer, "epoch")?.is_none() {
         let step = writer.transaction()?;
         let random = random()?;
         meta_set(&step, "epoch", &random[..16])?;
@@ -96,8 +98,14 @@ fn random() -> Result<[u8; 56]> {
 /// Brings back the files that were not sealed, removes the nodes that had no
 /// name and the staging files that belong to nothing. Returns the files to seal.
 pub(crate) fn overlays(db: &Db, files: &Files, tree: &mut Tree) -> Result<Vec<Ino>> {
+    let database = db;
     let db = db.reader();
-    let newest: Option<i64> = db.query_row("SELECT max(id) FROM pack", [], |r| r.get(0))?;
+    // Also of files that are missing: their number must not name another.
+    let newest: Option<i64> = db.query_row(
+        "SELECT max(id) FROM (SELECT id FROM pack UNION ALL SELECT file FROM staging)",
+        [],
+        |r| r.get(0),
+    )?;
     files.reserve_ids(uint(newest.unwrap_or(0)));
     let mut revived = Vec::new();
     let mut named = BTreeSet::new();
@@ -149,13 +157,43 @@ pub(crate) fn overlays(db: &Db, files: &Files, tree: &mut Tree) -> Result<Vec<In
         }
     }
     remove_orphans(&db, tree)?;
-    let (_, dirty) = files
-        .on_disk()
-        .map_err(|e| FsError::io("listing the data files", e))?;
-    for id in dirty.into_iter().filter(|id| !named.contains(id)) {
-        files.remove_staging(id);
+    if files.dir().is_some() {
+        // What is removed now must not be named by what a power cut brings back.
+        files.sync_names()?;
+        database.sync()?;
+        tidy(&db, files, &named)?;
     }
     Ok(revived)
+}
+
+/// Brings the data files in line with the database: those that no row names
+/// go, and so does what a pack holds after its last chunk.
+fn tidy(db: &rusqlite::Connection, files: &Files, staged: &BTreeSet<u64>) -> Result<()> {
+    let mut packs: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut rows = db.prepare("SELECT id, size FROM pack")?;
+    let mut rows = rows.query([])?;
+    while let Some(row) = rows.next()? {
+        packs.insert(uint(row.get(0)?), uint(row.get(1)?));
+    }
+    let (on_disk, dirty) = files
+        .on_disk()
+        .map_err(|e| FsError::io("listing the data files", e))?;
+    let on_disk: BTreeSet<u64> = on_disk.into_iter().collect();
+    for id in dirty.into_iter().filter(|id| !staged.contains(id)) {
+        if packs.contains_key(&id) && !on_disk.contains(&id) {
+            // Its adoption is committed, and a power cut undid the rename.
+            files.finish_adoption(id)?;
+        } else {
+            files.remove_staging(id);
+        }
+    }
+    for id in on_disk {
+        match packs.get(&id) {
+            Some(size) => files.cut_pack(id, *size),
+            None => files.remove_pack(id),
+        }
+    }
+    Ok(())
 }
 
 fn remove_orphans(db: &rusqlite::Connection, tree: &mut Tree) -> Result<()> {

@@ -22,6 +22,7 @@ use crate::node::{Body, DirBody, Dirent, Node, Persist, Times};
 use crate::observe::{Invalidation, Observer};
 use crate::options::Options;
 use crate::tree::{Need, Step, Stop, Tree};
+use crate::waste::Waste;
 use crate::{FsError, OpenError, Result};
 
 /// Entries read from the database at a time.
@@ -80,9 +81,12 @@ pub(crate) struct Inner {
     pub(crate) observers: RwLock<Vec<(u32, Arc<dyn Observer>)>>,
     pub(crate) seals: crate::seal::Queue,
     pub(crate) faults: Faults,
-    /// The newest version that a commit has written, and the newest that is durable.
+    /// The newest version that a commit has written.
     pub(crate) committed: AtomicU64,
-    pub(crate) durable: AtomicU64,
+    /// Transactions written since the start, and those of them that are durable.
+    pub(crate) written: AtomicU64,
+    pub(crate) synced: AtomicU64,
+    pub(crate) waste: Waste,
     pub(crate) news: News,
     /// Taking files out of their packs, one at a time; see [`crate::direct`].
     pub(crate) unpacking: Mutex<()>,
@@ -143,7 +147,8 @@ impl Replica {
                 source,
             }
         };
-        if path.join("cairn.db").exists() {
+        let new = !path.join("cairn.db").exists();
+        if !new {
         } else if !path.exists() {
             if !options.create {
                 return Err(OpenError::Missing(path.into()));
@@ -160,7 +165,16 @@ impl Replica {
         let lock = OwnerLock::take(path)?;
         let db = Db::open(path, options.database_cache_bytes)?;
         let files = Files::open(Some(path)).map_err(io("opening the data files"))?;
-        Self::start(path.into(), db, files, options, Some(lock))
+        let replica = Self::start(path.into(), db, files, options, Some(lock))?;
+        if new {
+            let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+            for dir in [path, parent.unwrap_or(Path::new("."))] {
+                std::fs::File::open(dir)
+                    .and_then(|d| d.sync_all())
+                    .map_err(io("making its name durable"))?;
+            }
+        }
+        Ok(replica)
     }
 
     /// A replica that lives in memory and ends with its last handle.
@@ -198,10 +212,14 @@ impl Replica {
             identity.count,
         );
         let revived = crate::recover::overlays(&db, &files, &mut tree).map_err(fail)?;
+        let dead = crate::gc::dead_bytes(&db).map_err(fail)?;
         let inner = Arc::new(Inner {
             chain: Mutex::new(identity.chain),
             committed: AtomicU64::new(identity.seq),
-            durable: AtomicU64::new(0),
+            // What is there already is as good as one that was not synced.
+            written: AtomicU64::new(1),
+            synced: AtomicU64::new(0),
+            waste: Waste::default(),
             identity,
             db,
             chunks: Chunks::new(files),
@@ -212,7 +230,7 @@ impl Replica {
             news: News::default(),
             unpacking: Mutex::new(()),
             stop: AtomicBool::new(false),
-            dead_bytes: AtomicU64::new(0),
+            dead_bytes: AtomicU64::new(dead),
             wake: (Mutex::new(false), Condvar::new()),
             _lock: lock,
             options,
@@ -407,9 +425,7 @@ impl Inner {
             Need::Content(ino) => self.load_content(ino)?,
             Need::Staging(ino) => self.make_staging(ino)?,
             Need::Unpacked(ino) => self.unpack_direct(ino)?,
-            Need::Sealed(ino) => {
-                self.seal(ino)?;
-            }
+            Need::Alone(ino) => self.unshare(ino)?,
         }
         self.trim();
         Ok(())
@@ -479,9 +495,8 @@ impl Inner {
     /// Commits what is left and closes the database.
     fn shut(&self) -> Result<()> {
         self.commit(true)?;
-        self.sync_database()?;
-        self.db.checkpoint()?;
-        self.db.sync()
+        self.chunks.close_tail();
+        self.checkpoint()
     }
 }
 
@@ -533,14 +548,24 @@ impl Inner {
         }
     }
 
+    /// Moves the write-ahead log into the database.
+    fn checkpoint(&self) -> Result<()> {
+        let db = self.db.writer();
+        self.make_durable()?;
+        self.db.checkpoint(&db)
+    }
+
     fn housekeeping(&self) -> Result<()> {
         /// A longer log makes reads of the database slower.
         const WAL_MAX: u64 = 16 << 20;
         /// Space worth collecting by itself.
         const DEAD_MAX: u64 = 64 << 20;
         if self.db.wal_len() > WAL_MAX {
-            self.sync_database()?;
-            self.db.checkpoint()?;
+            self.checkpoint()?;
+        }
+        if self.waste.is_due() {
+            let _commit = self.db.writer();
+            self.make_durable()?;
         }
         if self.dead_bytes.load(Ordering::Relaxed) > DEAD_MAX {
             self.collect_garbage()?;

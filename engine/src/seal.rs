@@ -197,6 +197,54 @@ impl Inner {
     /// Seals a file now. Returns whether it is sealed afterwards; `false` when
     /// somebody wrote meanwhile.
     pub(crate) fn seal(&self, ino: Ino) -> Result<bool> {
+        self.seal_file(ino, true)
+    }
+
+    /// Gives a file its staging file for itself: seals those it shares it
+    /// with, and the file too unless it is used directly.
+    pub(crate) fn unshare(&self, ino: Ino) -> Result<()> {
+        let (other, staging) = {
+            let mut tree = self.tree.lock();
+            let tree = &mut *tree;
+            let Some(Node {
+                body: Body::File(file),
+                ..
+            }) = tree.nodes.get(&ino.0)
+            else {
+                return Ok(());
+            };
+            let Overlay::Staging(staging) = &file.over else {
+                return Ok(());
+            };
+            let Some(sharing) = tree.shared.get(&staging.file.id) else {
+                return Ok(());
+            };
+            let other = match file.direct {
+                Some(_) => sharing.iter().copied().find(|other| *other != ino.0),
+                None => Some(ino.0),
+            };
+            (other, staging.clone())
+        };
+        match other {
+            Some(other) => self.seal_file(Ino(other), other == ino.0).map(drop),
+            None => {
+                let mut frozen = staging.frozen.write();
+                let mut tree = self.tree.lock();
+                let id = staging.file.id;
+                if tree
+                    .shared
+                    .get(&id)
+                    .is_some_and(|sharing| sharing.len() == 1)
+                {
+                    tree.shared.remove(&id);
+                    *frozen = false;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn seal_file(&self, ino: Ino, may_adopt: bool) -> Result<bool> {
         let (source, size, generation) = {
             let mut tree = self.tree.lock();
             let Some(node) = tree.nodes.get_mut(&ino.0) else {
@@ -219,7 +267,7 @@ impl Inner {
             file.sealing = true;
             (source, file.size, file.generation)
         };
-        let result = self.seal_source(ino, &source, size, generation);
+        let result = self.seal_source(ino, &source, size, generation, may_adopt);
         if let Some(Node {
             body: Body::File(file),
             ..
@@ -236,13 +284,14 @@ impl Inner {
         source: &Source<'_>,
         size: u64,
         generation: u64,
+        may_adopt: bool,
     ) -> Result<bool> {
         let _gate = self.chunks.reading();
         let chunker = ChunkerId::for_size(size);
         let staged = &source.staging;
         let mut fresh: Vec<Fresh> = Vec::new();
         let leases = std::cell::RefCell::new(Leases::new(&self.chunks));
-        let may_adopt = staged.ranges.bytes() >= ADOPT_MIN;
+        let may_adopt = may_adopt && staged.ranges.bytes() >= ADOPT_MIN;
         let (mut unique, mut seen) = (0_u64, 0_u64);
         let mut sink = |offset: u64, extent: &Extent, bytes: &[u8]| -> Result<()> {
             let Extent::Chunk { hash, len } = extent else {
@@ -281,7 +330,11 @@ impl Inner {
             }
             _ => cut(chunker, source, size, &mut sink)?,
         };
-        let adopt = unique >= ADOPT_MIN && unique >= seen - seen / 4;
+        // A pack is cut behind its last chunk: who uses the file directly would
+        // miss the hole that follows.
+        let cut_short =
+            matches!(extents.last(), Some(Extent::Hole { .. })) && self.is_used_directly(staged);
+        let adopt = unique >= ADOPT_MIN && unique >= seen - seen / 4 && !cut_short;
         if adopt {
             staged.file.sync()?;
         } else {
@@ -352,11 +405,17 @@ impl Inner {
             }
             return false;
         }
-        // No write comes to it any more, not even one that has looked already.
-        *frozen = true;
         let staging = &source.staging.file;
-        match adopted {
-            Some(chunks) => {
+        let mut files = tree.shared.remove(&staging.id).unwrap_or_default();
+        files.insert(ino.0);
+        // One of them at most: a shared staging file is not given out.
+        let direct = files.iter().find(|f| tree.direct.contains(f)).copied();
+        tree.leased.extend(leases.hand_over());
+        match (adopted, direct) {
+            (Some(chunks), direct) => {
+                // No write comes to it any more, not even one that has looked
+                // already.
+                *frozen = true;
                 for chunk in chunks {
                     let place = Place {
                         pack: staging.id,
@@ -365,16 +424,32 @@ impl Inner {
                     };
                     self.chunks.note(chunk.hash, place, staging.clone());
                 }
+                if let Some(direct) = direct {
+                    self.chunks.pin(staging.id, Ino(direct));
+                    tree.set_packed(Ino(direct), staging);
+                }
             }
-            None => tree.dropped_staging.push(staging.id),
+            (None, None) => {
+                *frozen = true;
+                tree.dropped_staging.push(staging.id);
+            }
+            (None, Some(direct)) => {
+                // It stays, for the one that is used directly.
+                files.remove(&direct);
+                *frozen = false;
+            }
         }
-        tree.leased.extend(leases.hand_over());
-        let mut files = tree.shared.remove(&staging.id).unwrap_or_default();
-        files.insert(ino.0);
         for file in files {
             set_sealed(&mut tree, Ino(file), &source.staging, &sealed);
         }
         true
+    }
+
+    /// Whether a file that shares this staging file is in direct use.
+    fn is_used_directly(&self, staging: &Staging) -> bool {
+        let tree = self.tree.lock();
+        let files = tree.shared.get(&staging.file.id);
+        files.is_some_and(|files| !files.is_disjoint(&tree.direct))
     }
 
     /// Seals every file.

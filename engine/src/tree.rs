@@ -33,8 +33,8 @@ pub(crate) enum Need {
     Content(Ino),
     /// A staging file for this file, with what is in memory moved to it.
     Staging(Ino),
-    /// This file sealed: its staging file is another file's too.
-    Sealed(Ino),
+    /// This file alone with its staging file, which it shares with others.
+    Alone(Ino),
     /// This file taken out of the pack that somebody reads directly.
     Unpacked(Ino),
 }
@@ -323,7 +323,7 @@ impl Tree {
     }
 
     /// The staging file of a file that is about to change, if it has one. One
-    /// that is shared does not change: the files are sealed first.
+    /// that is shared does not change, nor does a pack.
     pub(crate) fn staging_to_change(&mut self, ino: Ino) -> Step<Option<Staging>> {
         use crate::node::Overlay;
         let file = self.file(ino)?;
@@ -335,7 +335,7 @@ impl Tree {
         };
         let staging = staging.clone();
         if self.shared.contains_key(&staging.file.id) {
-            return Err(Stop::Need(Need::Sealed(ino)));
+            return Err(Stop::Need(Need::Alone(ino)));
         }
         Ok(Some(staging))
     }

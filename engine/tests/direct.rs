@@ -258,7 +258,7 @@ fn read_sealed(replica: &Replica, content: &[u8]) -> (Ino, File, u64) {
     replica.cursor().unwrap();
     replica.retain(ino, false).unwrap();
     let direct = replica
-        .start_direct_read(ino)
+        .resume_direct(ino, false)
         .unwrap()
         .expect("it is one pack");
     (ino, kernel(&direct), direct.id())
@@ -284,7 +284,7 @@ fn who_reads_a_pack_sees_a_change_of_the_file_and_its_copies_do_not() {
     assert!(all_of(&file) == content);
     // One file per pack: a change of one must not be seen by the other.
     let copy = replica.stat("/copy").unwrap().ino;
-    assert!(replica.start_direct_read(copy).unwrap().is_none());
+    assert!(replica.resume_direct(copy, false).unwrap().is_none());
     replica.write(ino, 1_000_000, b"changed").unwrap();
     let mut expected = content.clone();
     expected[1_000_000..1_000_007].copy_from_slice(b"changed");
@@ -369,7 +369,7 @@ fn what_is_not_sealed_is_read_from_its_staging_file() {
     let ino = replica.write_file("/f", &content).unwrap().ino;
     replica.retain(ino, false).unwrap();
     let direct = replica
-        .start_direct_read(ino)
+        .resume_direct(ino, false)
         .unwrap()
         .expect("it is staged");
     let file = kernel(&direct);
@@ -397,12 +397,84 @@ fn after_a_restart_a_pack_is_still_known_to_be_a_file() {
     let ino = replica.stat("/f").unwrap().ino;
     replica.retain(ino, false).unwrap();
     let direct = replica
-        .start_direct_read(ino)
+        .resume_direct(ino, false)
         .unwrap()
         .expect("it is one pack");
     assert!(all_of(&kernel(&direct)) == content);
     let small = replica.stat("/small").unwrap().ino;
-    assert!(replica.start_direct_read(small).unwrap().is_none());
+    assert!(replica.resume_direct(small, false).unwrap().is_none());
     replica.end_direct(ino);
     replica.release(ino, false);
+}
+
+#[test]
+fn a_copy_of_a_file_that_is_read_directly_moves_no_bytes_and_is_a_copy() {
+    for adopted in [false, true] {
+        let (_dir, replica) = replica();
+        let content = numbers();
+        let ino = replica.write_file("/f", &content).unwrap().ino;
+        replica.retain(ino, false).unwrap();
+        let direct = replica
+            .resume_direct(ino, false)
+            .unwrap()
+            .expect("it is staged");
+        let file = kernel(&direct);
+        drop(direct);
+        replica.copy_file("/f", "/copy").unwrap();
+        replica.copy_file("/f", "/other").unwrap();
+        assert_eq!(
+            replica.usage().unwrap().chunks,
+            0,
+            "nothing was sealed to copy it"
+        );
+        replica.remove("/other").unwrap();
+        if adopted {
+            // Sealing the copy makes the file underneath a pack.
+            replica.cursor().unwrap();
+            assert_eq!(replica.usage().unwrap().unsealed_bytes, 0);
+        }
+        // Somebody opens the file to write: the copy must not see it.
+        replica.retain(ino, true).unwrap();
+        let joined = replica
+            .join_direct(ino, true)
+            .unwrap()
+            .expect("in direct use");
+        kernel(&joined).write_all_at(b"changed", 77).unwrap();
+        drop(joined);
+        let mut expected = content.clone();
+        expected[77..84].copy_from_slice(b"changed");
+        assert!(all_of(&file) == expected);
+        assert!(replica.read_file("/f").unwrap() == expected);
+        assert!(replica.read_file("/copy").unwrap() == content);
+        replica.end_direct(ino);
+        replica.release(ino, true);
+        replica.end_direct(ino);
+        replica.release(ino, false);
+        replica.gc().unwrap();
+        assert!(replica.read_file("/f").unwrap() == expected);
+        assert!(replica.read_file("/copy").unwrap() == content);
+        check(&replica);
+    }
+}
+
+#[test]
+fn the_last_that_shares_a_staging_file_has_it_for_itself() {
+    let (_dir, replica) = replica();
+    let content = numbers();
+    let ino = replica.write_file("/f", &content).unwrap().ino;
+    replica.retain(ino, false).unwrap();
+    let direct = replica
+        .resume_direct(ino, false)
+        .unwrap()
+        .expect("it is staged");
+    replica.copy_file("/f", "/copy").unwrap();
+    replica.remove("/copy").unwrap();
+    replica.write(ino, 0, b"mine").unwrap();
+    assert_eq!(&all_of(&kernel(&direct))[..4], b"mine");
+    drop(direct);
+    replica.end_direct(ino);
+    replica.release(ino, false);
+    replica.cursor().unwrap();
+    assert_eq!(replica.read_range("/f", 0, 4).unwrap(), b"mine");
+    check(&replica);
 }

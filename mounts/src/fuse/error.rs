@@ -48,8 +48,10 @@ pub enum MountError {
         /// The replica's directory.
         replica: PathBuf,
     },
-    /// The machine has no FUSE device.
-    #[error("this machine has no /dev/fuse; load the module with `modprobe fuse`, or start the container with `--device /dev/fuse --cap-add SYS_ADMIN`")]
+    /// The machine has no FUSE device, or another device is bound over it.
+    #[error(
+        "there is no FUSE device at /dev/fuse; load the module with `modprobe fuse`, or start the container with `--device /dev/fuse --cap-add SYS_ADMIN`"
+    )]
     NoDevice,
     /// The FUSE device may not be opened.
     #[error("/dev/fuse may not be opened; run as root, or ask for read and write permission on it")]

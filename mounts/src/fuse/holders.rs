@@ -25,9 +25,8 @@ pub(crate) fn dying_server() -> bool {
     processes()
         .filter(|process| is_dying(process))
         .any(|process| {
-            threads(&process).any(|thread| {
-                links(&thread.join("fd")).any(|open| open == Path::new("/dev/fuse"))
-            })
+            threads(&process)
+                .any(|thread| links(&thread.join("fd")).any(|open| open == Path::new("/dev/fuse")))
         })
 }
 
@@ -56,7 +55,11 @@ fn links(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
 
 /// Looks at links only: looking at the files themselves would ask the server.
 fn uses(process: &Path, path: &Path) -> bool {
-    let places = [process.join("cwd"), process.join("root"), process.join("exe")];
+    let places = [
+        process.join("cwd"),
+        process.join("root"),
+        process.join("exe"),
+    ];
     places
         .into_iter()
         .filter_map(|link| fs::read_link(link).ok())

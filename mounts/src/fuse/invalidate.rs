@@ -211,7 +211,10 @@ struct Courier<'a> {
 
 impl Courier<'_> {
     fn run(&mut self) {
-        while let Some(batch) = self.invalidator.next(self.unknown.iter().map(|r| r.at).min()) {
+        while let Some(batch) = self
+            .invalidator
+            .next(self.unknown.iter().map(|r| r.at).min())
+        {
             let count = batch.len();
             let mut directories: Vec<Ino> = Vec::new();
             let mut open: Vec<Ino> = Vec::new();
@@ -271,7 +274,8 @@ impl Courier<'_> {
     /// depends on the size, except for memory: an access beyond the end that it last knew would
     /// kill the process, although the file has grown. As root only; there is no other way to ask.
     fn measure(&self, open: &[Ino]) {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // Not as a mere path: the kernel takes no such descriptor for the mount of a handle.
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
         let Ok(mount) = rustix::fs::open(&self.at, flags, Mode::empty()) else {
             return;
         };

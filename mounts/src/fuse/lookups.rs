@@ -122,7 +122,11 @@ mod tests {
         for ino in 2..1_000_002 {
             assert!(lookups.sub(Ino(ino), 1));
         }
-        let slots: usize = lookups.shards.iter().map(|shard| shard.0.lock().capacity()).sum();
+        let slots: usize = lookups
+            .shards
+            .iter()
+            .map(|shard| shard.0.lock().capacity())
+            .sum();
         assert!(slots < 10_000, "{slots} slots left");
     }
 }

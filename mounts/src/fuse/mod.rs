@@ -15,6 +15,10 @@
 //! as a sync, the API or a second mount, is made known to it before the change returns to its
 //! caller, also for files that are open or mapped (see `invalidate`).
 //!
+//! A process should not use a mount that it serves itself; it has the library, and its children may
+//! use the mount. When it is killed while it waits for an answer of its own, nobody is left to
+//! give it, and it cannot end before the next mount at the same place, or `umount -f`.
+//!
 //! What the kernel or the FUSE library does not offer, and a program therefore does not get:
 //! `O_TMPFILE` (the library has no such request; programs fall back to a name), POSIX access
 //! control lists (refused with EOPNOTSUPP), `FICLONE` (refused; `copy_file_range` shares extents
@@ -24,6 +28,7 @@
 //! `nodev`), since what they hold may come from another machine.
 
 mod awake;
+mod backing;
 mod convert;
 mod error;
 mod fusermount;
@@ -62,6 +67,9 @@ pub struct MountOptions {
     /// each several times faster in a virtual machine. Takes only time that nobody wants, and
     /// none between bursts of requests. Default: on.
     pub keep_awake: bool,
+    /// Let the kernel read and write new files itself while they are open, at the speed of the
+    /// disk, where it knows how and lets us: Linux 6.9 or newer, as root. Default: on.
+    pub passthrough: bool,
     /// Threads that serve requests; default 2. Each may take up to 1 MiB for reads.
     pub threads: Option<usize>,
     /// What the table of mounts shows as the source. Default: `cairn`.
@@ -74,6 +82,7 @@ impl Default for MountOptions {
             allow_other: rustix::process::geteuid().is_root(),
             read_only: false,
             keep_awake: true,
+            passthrough: true,
             threads: None,
             fs_name: "cairn".into(),
         }

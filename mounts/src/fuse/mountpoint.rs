@@ -16,6 +16,9 @@ use super::{fusermount, holders};
 
 /// A server that has not answered for so long is taken for hung.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// A user that is about to go, such as a process that ends, is waited for: so often, so long.
+const BUSY_TRIES: u32 = 20;
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// Links in a path, as the kernel counts them.
 const MAX_LINKS: usize = 40;
 
@@ -70,7 +73,16 @@ pub(crate) fn detach(path: &Path, lazy: bool) -> Result<(), MountError> {
     } else {
         UnmountFlags::empty()
     };
-    match rustix::mount::unmount(path, flags | UnmountFlags::NOFOLLOW) {
+    let unmount = || rustix::mount::unmount(path, flags | UnmountFlags::NOFOLLOW);
+    let mut unmounted = unmount();
+    for _ in 0..BUSY_TRIES {
+        if unmounted != Err(Errno::BUSY) {
+            break;
+        }
+        std::thread::sleep(BUSY_PAUSE);
+        unmounted = unmount();
+    }
+    match unmounted {
         Ok(()) => Ok(()),
         Err(Errno::BUSY) => Err(MountError::Busy {
             path: path.into(),
@@ -98,11 +110,13 @@ fn resolve(at: &Path) -> Result<PathBuf, MountError> {
                 .canonicalize()
                 .map_err(|source| MountError::io("find the mount point", at, source));
         };
-        let parent = parent.canonicalize().map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => MountError::Missing(path.clone()),
-            io::ErrorKind::NotADirectory => MountError::NotDirectory(path.clone()),
-            _ => MountError::io("find the mount point", at, source),
-        })?;
+        let parent = parent
+            .canonicalize()
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::NotFound => MountError::Missing(path.clone()),
+                io::ErrorKind::NotADirectory => MountError::NotDirectory(path.clone()),
+                _ => MountError::io("find the mount point", at, source),
+            })?;
         path = parent.join(name);
         if table(&path)?.is_some() {
             return Ok(path);

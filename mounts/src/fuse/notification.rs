@@ -75,12 +75,7 @@ fn name_len(name: &[u8]) -> Result<[u8; 4], Errno> {
         .map_err(|_| Errno::NAMETOOLONG)
 }
 
-fn send(
-    device: BorrowedFd<'_>,
-    code: i32,
-    body: &[u8],
-    name: Option<&[u8]>,
-) -> Result<(), Errno> {
+fn send(device: BorrowedFd<'_>, code: i32, body: &[u8], name: Option<&[u8]>) -> Result<(), Errno> {
     let total = HEADER_BYTES + body.len() + name.map_or(0, |name| name.len() + 1);
     let total = u32::try_from(total).map_err(|_| Errno::NAMETOOLONG)?;
     let mut header = [0; HEADER_BYTES];
@@ -110,11 +105,20 @@ mod tests {
     fn ranges_are_as_the_kernel_wants_them() {
         assert_eq!(Part::Attributes.range(), (-1, 0));
         assert_eq!(Part::ALL.range(), (0, 0));
-        let none = Part::Content { offset: 5, len: Some(0) };
+        let none = Part::Content {
+            offset: 5,
+            len: Some(0),
+        };
         assert_eq!(none.range(), (-1, 0), "0 bytes must not mean all");
-        let some = Part::Content { offset: 5, len: Some(7) };
+        let some = Part::Content {
+            offset: 5,
+            len: Some(7),
+        };
         assert_eq!(some.range(), (5, 7));
-        let huge = Part::Content { offset: 5, len: Some(u64::MAX) };
+        let huge = Part::Content {
+            offset: 5,
+            len: Some(u64::MAX),
+        };
         assert_eq!(huge.range(), (5, 0));
     }
 }

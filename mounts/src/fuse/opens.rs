@@ -3,6 +3,8 @@
 //! The engine keeps a file for as long as it is retained. The kernel says when it closes a file,
 //! except when the connection ends under it; then what is left here is released.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use cairn_engine::Ino;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
@@ -14,27 +16,91 @@ pub(crate) struct Held {
     pub(crate) readers: u64,
     /// Handles opened for writing.
     pub(crate) writers: u64,
+    /// Of these, handles whose reads and writes do not come here. The kernel allows no others
+    /// beside them.
+    pub(crate) direct: u64,
 }
 
-/// The open files of one mount: 25 bytes each, only while open.
+/// What a handle finds when it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Beside {
+    /// No other handle of the file.
+    None,
+    /// Handles whose reads and writes come here.
+    Ordinary,
+    /// Handles whose reads and writes do not.
+    Direct,
+}
+
+/// The open files of one mount: 33 bytes each, only while open.
 #[derive(Debug, Default)]
-pub(crate) struct Opens(Mutex<FxHashMap<Ino, Held>>);
+pub(crate) struct Opens {
+    files: Mutex<FxHashMap<Ino, Held>>,
+    /// Direct handles in all: mostly none, and then nothing is looked up.
+    direct: AtomicU64,
+}
 
 impl Opens {
-    /// A handle was opened.
-    pub(crate) fn add(&self, ino: Ino, write: bool) {
-        let mut opens = self.0.lock();
-        let held = opens.entry(ino).or_default();
-        *(if write { &mut held.writers } else { &mut held.readers }) += 1;
+    /// A handle is opened. It is a direct one if `direct` gives something, which is asked with
+    /// the table locked: two handles do not decide differently.
+    pub(crate) fn add<T>(
+        &self,
+        ino: Ino,
+        write: bool,
+        direct: impl FnOnce(Beside) -> Option<T>,
+    ) -> Option<T> {
+        let mut files = self.files.lock();
+        let held = files.entry(ino).or_default();
+        let direct = direct(match *held {
+            Held { direct: 1.., .. } => Beside::Direct,
+            Held {
+                readers: 0,
+                writers: 0,
+                ..
+            } => Beside::None,
+            Held { .. } => Beside::Ordinary,
+        });
+        *(if write {
+            &mut held.writers
+        } else {
+            &mut held.readers
+        }) += 1;
+        if direct.is_some() {
+            held.direct += 1;
+            self.direct.fetch_add(1, Ordering::Relaxed);
+        }
+        direct
     }
 
-    /// A handle was closed. False when it was not open.
+    /// A direct handle becomes an ordinary one.
+    pub(crate) fn make_ordinary(&self, ino: Ino) {
+        if let Some(held @ Held { direct: 1.., .. }) = self.files.lock().get_mut(&ino) {
+            held.direct -= 1;
+            self.direct.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a file has direct handles.
+    pub(crate) fn is_direct(&self, ino: Ino) -> bool {
+        self.direct.load(Ordering::Relaxed) > 0
+            && self
+                .files
+                .lock()
+                .get(&ino)
+                .is_some_and(|held| held.direct > 0)
+    }
+
+    /// A handle was closed, which is an ordinary one by now. False when it was not open.
     pub(crate) fn sub(&self, ino: Ino, write: bool) -> bool {
-        let mut opens = self.0.lock();
+        let mut opens = self.files.lock();
         let Some(held) = opens.get_mut(&ino) else {
             return false;
         };
-        let count = if write { &mut held.writers } else { &mut held.readers };
+        let count = if write {
+            &mut held.writers
+        } else {
+            &mut held.readers
+        };
         let was_open = *count > 0;
         *count = count.saturating_sub(1);
         if *held == Held::default() {
@@ -45,12 +111,13 @@ impl Opens {
 
     /// Whether a handle of the file is open, so that it may be mapped.
     pub(crate) fn contains(&self, ino: Ino) -> bool {
-        self.0.lock().contains_key(&ino)
+        self.files.lock().contains_key(&ino)
     }
 
     /// Takes all that is open.
     pub(crate) fn drain(&self) -> impl Iterator<Item = (Ino, Held)> + use<> {
-        std::mem::take(&mut *self.0.lock()).into_iter()
+        self.direct.store(0, Ordering::Relaxed);
+        std::mem::take(&mut *self.files.lock()).into_iter()
     }
 }
 
@@ -61,15 +128,34 @@ mod tests {
     #[test]
     fn handles_are_counted_by_kind() {
         let opens = Opens::default();
-        opens.add(Ino(5), true);
-        opens.add(Ino(5), false);
+        let ordinary = |write| opens.add(Ino(5), write, |_| None::<()>);
+        ordinary(true);
+        ordinary(false);
         assert!(opens.sub(Ino(5), true));
         assert!(!opens.sub(Ino(5), true));
         assert!(opens.contains(Ino(5)));
         assert_eq!(
             opens.drain().collect::<Vec<_>>(),
-            [(Ino(5), Held { readers: 1, writers: 0 })]
+            [(
+                Ino(5),
+                Held {
+                    readers: 1,
+                    ..Held::default()
+                }
+            )]
         );
         assert!(!opens.contains(Ino(5)));
+    }
+
+    #[test]
+    fn direct_handles_stay_among_themselves() {
+        let opens = Opens::default();
+        assert_eq!(opens.add(Ino(5), true, Some), Some(Beside::None));
+        assert_eq!(opens.add(Ino(5), false, Some), Some(Beside::Direct));
+        assert!(opens.is_direct(Ino(5)) && !opens.is_direct(Ino(6)));
+        opens.make_ordinary(Ino(5));
+        opens.make_ordinary(Ino(5));
+        assert!(!opens.is_direct(Ino(5)));
+        assert_eq!(opens.add(Ino(5), false, Some), Some(Beside::Ordinary));
     }
 }

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
 use super::awake::{Awake, Pulse};
+use super::backing::Backings;
 use super::invalidate::{self, Invalidator};
 use super::mountpoint::{KIND, detach};
 use super::ops::Ops;
@@ -57,11 +58,13 @@ impl Server {
             ops: Arc::new(Ops::new(view, Arc::clone(&kernel))),
             pulse: Arc::clone(&pulse),
             workers: Workers::default(),
+            backings: Backings::default(),
+            passthrough: options.passthrough,
         };
         let device = mount(at, options).inspect_err(|_| session.ops.close())?;
         let ended = Arc::new(Ended::default());
-        let thread = serve(session, device, kernel, Arc::clone(&ended), at, options)
-            .map_err(|source| {
+        let thread =
+            serve(session, device, kernel, Arc::clone(&ended), at, options).map_err(|source| {
                 let _ = detach(at, true);
                 MountError::io("serve the mount at", at, source)
             })?;
@@ -135,7 +138,13 @@ fn mount(at: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
         reason: std::io::Error::from(errno).to_string(),
     };
     let ours = CString::new(ours).map_err(|_| refused(Errno::INVAL))?;
-    match rustix::mount::mount(options.fs_name.as_str(), at, KIND, flags, Some(ours.as_c_str())) {
+    match rustix::mount::mount(
+        options.fs_name.as_str(),
+        at,
+        KIND,
+        flags,
+        Some(ours.as_c_str()),
+    ) {
         Ok(()) => Ok(device),
         Err(Errno::NODEV) => Err(MountError::NoDevice),
         Err(Errno::PERM | Errno::ACCESS) => {

@@ -18,6 +18,7 @@ use fuser::{
 };
 
 use super::awake::Pulse;
+use super::backing::Backings;
 use super::convert::{file_attr, file_type, from_kernel, no_file, set_time};
 use super::ops::{Caller, Found, Handle, ListEntry, Listing, Ops, Sized, perm};
 use super::serving::Serving;
@@ -38,6 +39,9 @@ const GENERATION: Generation = Generation(0);
 /// wait forever for an answer of the same process.
 const OPENED: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_NOFLUSH);
 
+/// The same for a file that the kernel reads and writes itself, past its cache for this mount.
+const OPENED_DIRECT: FopenFlags = FopenFlags::FOPEN_NOFLUSH;
+
 /// Largest write request. Larger ones gain nothing: the page cache of the kernel passes them on
 /// in pieces of its own.
 const MAX_WRITE: u32 = 1 << 20;
@@ -54,8 +58,11 @@ const MAX_BACKGROUND: u16 = 64;
 ///   control lists. `POSIX_ACL`: see `ops::xattrs`.
 /// - `AUTO_INVAL_DATA`: every change is made known, so the kernel need not guess from a changed
 ///   time, at the price of asking for the attributes before each read.
+/// - `EXPLICIT_INVAL_DATA`: without it, a kernel that learns of a new size drops the content, too.
+///   It may learn of the size from the answer to another request, before the invalidation that is
+///   on its way, and would show the last page as it was, with zeros where the file has grown.
 /// - `WRITEBACK_CACHE`: see [`super`].
-const WANTED: [InitFlags; 10] = [
+const WANTED: [InitFlags; 9] = [
     // Larger reads ahead; requests of more than 128 KiB.
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_ASYNC_DIO,
@@ -64,7 +71,6 @@ const WANTED: [InitFlags; 10] = [
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
     InitFlags::FUSE_CACHE_SYMLINKS,
-    InitFlags::FUSE_EXPLICIT_INVAL_DATA,
     // Opening with O_TRUNC is one request.
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     // Set-id bits go without a request of their own, and the kernel asks for a file's
@@ -80,6 +86,9 @@ pub(crate) struct Session {
     pub(crate) ops: Arc<Ops>,
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) workers: Workers,
+    pub(crate) backings: Backings,
+    /// Whether to let the kernel read and write new files itself, where it can.
+    pub(crate) passthrough: bool,
 }
 
 impl Session {
@@ -189,6 +198,13 @@ impl Filesystem for Session {
             // An older kernel lacks some of them, and each is an improvement only.
             let _ = config.add_capabilities(flag);
         }
+        // One filesystem under this one: not another stacked one.
+        if self.passthrough
+            && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+            && config.set_max_stack_depth(1).is_ok()
+        {
+            self.backings.allow();
+        }
         // A value out of range leaves the default.
         let _ = config.set_max_write(MAX_WRITE);
         let _ = config.set_max_background(MAX_BACKGROUND);
@@ -216,7 +232,7 @@ impl Filesystem for Session {
 
     fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         self.serve(|ops| match ops.getattr(ino(number)) {
-            Ok(attr) => reply.attr(&LASTING, &file_attr(&attr)),
+            Ok(found) => reply.attr(&ttl(&found), &file_attr(&found.attr)),
             Err(errno) => reply.error(code(errno)),
         });
     }
@@ -250,7 +266,7 @@ impl Filesystem for Session {
             kill_suid_gid: false,
         };
         self.serve(|ops| match ops.setattr(caller(request), ino(number), set) {
-            Ok(attr) => reply.attr(&LASTING, &file_attr(&attr)),
+            Ok(found) => reply.attr(&ttl(&found), &file_attr(&found.attr)),
             Err(errno) => reply.error(code(errno)),
         });
     }
@@ -332,24 +348,37 @@ impl Filesystem for Session {
         self.serve(|ops| reply_done(reply, ops.rename(from, to, flags)));
     }
 
-    fn link(
-        &self,
-        _: &Request,
-        number: INodeNo,
-        parent: INodeNo,
-        name: &OsStr,
-        reply: ReplyEntry,
-    ) {
+    fn link(&self, _: &Request, number: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.serve(|ops| {
             reply_found(reply, ops.link(ino(number), ino(parent), name.as_bytes()));
         });
     }
 
     fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.serve(|ops| match ops.open(caller(request), ino(number), flags.0) {
-            Ok(handle) => reply.opened(FileHandle(handle.into()), OPENED),
-            Err(errno) => reply.error(code(errno)),
-        });
+        // Files with content show whether they are large enough.
+        let direct = match flags.0 & libc::O_TRUNC {
+            0 => self.backings.usable(),
+            _ => self.backings.try_one(),
+        };
+        self.serve(
+            |ops| match ops.open(caller(request), ino(number), flags.0, direct) {
+                Ok((mut handle, file)) => {
+                    let backing = file
+                        .and_then(|file| self.backings.of(&file, |file| reply.open_backing(file)));
+                    match backing {
+                        Some(backing) => {
+                            let handle = FileHandle(handle.into());
+                            reply.opened_passthrough(handle, OPENED_DIRECT, &backing);
+                        }
+                        None => {
+                            ops.make_ordinary(ino(number), &mut handle);
+                            reply.opened(FileHandle(handle.into()), OPENED);
+                        }
+                    }
+                }
+                Err(errno) => reply.error(code(errno)),
+            },
+        );
     }
 
     fn create(
@@ -362,15 +391,26 @@ impl Filesystem for Session {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        // Who insists on a new file often fills it by copying, which moves no bytes as long as
+        // the kernel does not hold the file underneath.
+        let direct = flags & libc::O_EXCL == 0 && self.backings.try_one();
         self.serve(|ops| {
-            match ops.create(caller(request), ino(parent), name.as_bytes(), mode, flags) {
-                Ok((found, handle)) => reply.created(
-                    &ttl(&found),
-                    &file_attr(&found.attr),
-                    GENERATION,
-                    FileHandle(handle.into()),
-                    OPENED,
-                ),
+            let name = name.as_bytes();
+            match ops.create(caller(request), ino(parent), name, mode, flags, direct) {
+                Ok((found, mut handle, file)) => {
+                    let backing = file
+                        .and_then(|file| self.backings.of(&file, |file| reply.open_backing(file)));
+                    let (ttl, attr) = (ttl(&found), file_attr(&found.attr));
+                    if let Some(backing) = backing {
+                        let handle = FileHandle(handle.into());
+                        let flags = OPENED_DIRECT;
+                        reply.created_passthrough(&ttl, &attr, GENERATION, handle, flags, &backing);
+                    } else {
+                        ops.make_ordinary(found.attr.ino, &mut handle);
+                        let handle = FileHandle(handle.into());
+                        reply.created(&ttl, &attr, GENERATION, handle, OPENED);
+                    }
+                }
                 Err(errno) => reply.error(code(errno)),
             }
         });
@@ -438,7 +478,9 @@ impl Filesystem for Session {
         reply: ReplyEmpty,
     ) {
         self.serve(|ops| {
-            ops.release(ino(number), Handle::from(handle.0));
+            if let Some(gone) = ops.release(ino(number), Handle::from(handle.0)) {
+                self.backings.forget(gone);
+            }
             reply.ok();
         });
     }
@@ -520,14 +562,7 @@ impl Filesystem for Session {
         });
     }
 
-    fn getxattr(
-        &self,
-        _: &Request,
-        number: INodeNo,
-        name: &OsStr,
-        room: u32,
-        reply: ReplyXattr,
-    ) {
+    fn getxattr(&self, _: &Request, number: INodeNo, name: &OsStr, room: u32, reply: ReplyXattr) {
         self.serve(|ops| {
             reply_xattr(reply, ops.getxattr(ino(number), name.as_bytes(), room));
         });

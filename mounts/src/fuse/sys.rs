@@ -7,15 +7,34 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::ioctl::{Setter, ioctl, opcode};
 
 /// `FUSE_DEV_IOC_CLONE`, `_IOR(229, 0, uint32_t)` in `linux/fuse.h`.
 const DEV_CLONE: rustix::ioctl::Opcode = opcode::read::<u32>(229, 0);
 
+/// `FUSE_MINOR` in `linux/miscdevice.h`, with the major number of miscellaneous devices.
+const DEVICE: (u32, u32) = (10, 229);
+
 /// Opens `/dev/fuse`.
+///
+/// # Errors
+///
+/// ENXIO when it is something else: containers bind another device over those they hide.
 pub(crate) fn open_device() -> rustix::io::Result<OwnedFd> {
-    rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let device = rustix::fs::open("/dev/fuse", flags, Mode::empty())?;
+    let found = rustix::fs::fstat(&device)?;
+    let number = (
+        rustix::fs::major(found.st_rdev),
+        rustix::fs::minor(found.st_rdev),
+    );
+    if FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice && number == DEVICE {
+        Ok(device)
+    } else {
+        Err(Errno::NXIO)
+    }
 }
 
 /// Opens a second device on the connection of `session`.
@@ -84,7 +103,12 @@ pub(crate) fn inode(mount: BorrowedFd<'_>, ino: u64) -> io::Result<OwnedFd> {
     // SAFETY: the kernel reads a header and the 12 bytes that it announces, which is all of
     // `handle`; it writes no memory.
     let opened = unsafe {
-        libc::syscall(libc::SYS_open_by_handle_at, number, handle, libc::O_PATH | libc::O_CLOEXEC)
+        libc::syscall(
+            libc::SYS_open_by_handle_at,
+            number,
+            handle,
+            libc::O_PATH | libc::O_CLOEXEC,
+        )
     };
     match i32::try_from(opened) {
         // SAFETY: the kernel has just returned this descriptor, and nobody else knows of it.

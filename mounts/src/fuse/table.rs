@@ -95,7 +95,10 @@ mod tests {
             })
         );
         let shared = b"24 1 253:0 / / rw,relatime shared:1 - ext4 /dev/vda1 rw";
-        assert_eq!(parse(shared).map(|mounted| mounted.kind), Some("ext4".into()));
+        assert_eq!(
+            parse(shared).map(|mounted| mounted.kind),
+            Some("ext4".into())
+        );
         assert_eq!(parse(b""), None);
     }
 

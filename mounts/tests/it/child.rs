@@ -10,72 +10,96 @@ use cairn_engine::Replica;
 use cairn_mounts::fuse::{Mount, MountOptions};
 use rustix::fs::FlockOperation;
 
-use crate::map::Map;
+use crate::raw::Map;
+use crate::remote;
 
 const JOB: &str = "CAIRN_TEST_JOB";
 const AT: &str = "CAIRN_TEST_AT";
 
-/// A running job. Lines go to and fro.
+/// This test binary, told to do a job.
+pub(crate) fn command(job: &str, at: &Path) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .args(["child::work", "--exact", "--nocapture", "--test-threads=1"])
+        .env(JOB, job)
+        .env(AT, at);
+    command
+}
+
+/// A running job. Lines go to and fro. It is killed when this is dropped.
 pub(crate) struct Job {
     pub(crate) process: Child,
-    to: ChildStdin,
+    to: Option<ChildStdin>,
     from: BufReader<ChildStdout>,
 }
 
 impl Job {
     pub(crate) fn start(job: &str, at: &Path) -> Self {
-        Self::start_as(job, at, None)
+        Self::spawn(command(job, at))
     }
 
-    pub(crate) fn start_as(job: &str, at: &Path, uid: Option<u32>) -> Self {
-        let mut command = Command::new("/proc/self/exe");
-        command
-            .args(["child::work", "--exact", "--nocapture", "--test-threads=1"])
-            .env(JOB, job)
-            .env(AT, at)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        if let Some(uid) = uid {
-            command.uid(uid).gid(uid);
-        }
+    pub(crate) fn start_as(job: &str, at: &Path, uid: u32) -> Self {
+        let mut command = command(job, at);
+        command.uid(uid).gid(uid);
+        Self::spawn(command)
+    }
+
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
         Self {
-            to: process.stdin.take().unwrap(),
+            to: process.stdin.take(),
             from: BufReader::new(process.stdout.take().unwrap()),
             process,
         }
     }
 
     pub(crate) fn tell(&mut self, line: &str) {
-        writeln!(self.to, "{line}").unwrap();
+        writeln!(self.to.as_ref().unwrap(), "{line}").unwrap();
     }
 
     /// The next line of the job; what the test harness prints is left out.
     pub(crate) fn hear(&mut self) -> String {
+        self.hear_until_end().expect("the job ended")
+    }
+
+    /// As [`Self::hear`]; `None` at the end of the job.
+    pub(crate) fn hear_until_end(&mut self) -> Option<String> {
         loop {
             let mut line = String::new();
-            assert_ne!(self.from.read_line(&mut line).unwrap(), 0, "the job ended");
+            if self.from.read_line(&mut line).unwrap() == 0 {
+                return None;
+            }
             if let Some(at) = line.find('>') {
-                return line[at + 1..].trim_end().to_string();
+                return Some(line[at + 1..].trim_end().to_string());
             }
         }
     }
 
     pub(crate) fn end(mut self) {
-        drop(self.to);
+        drop(self.to.take());
         let mut rest = String::new();
         self.from.read_to_string(&mut rest).unwrap();
-        assert!(self.process.wait().unwrap().success(), "{rest}");
+        let status = self.process.wait().unwrap();
+        assert!(status.success(), "{status}: {rest}");
     }
 }
 
-fn say(line: &str) {
+impl Drop for Job {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+pub(crate) fn say(line: &str) {
     println!(">{line}");
 }
 
-fn wait() {
+pub(crate) fn wait() -> String {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).unwrap();
+    line
 }
 
 fn open(at: &Path) -> File {
@@ -111,10 +135,20 @@ fn work() {
             say("written");
             wait();
         }
+        "map-look" => {
+            let map = Map::shared(&open(at), 1 << 20);
+            loop {
+                match wait().trim() {
+                    "" => break,
+                    at => say(&map.get(at.parse().unwrap()).to_string()),
+                }
+            }
+        }
         "append" => {
             let mut file = OpenOptions::new().append(true).open(at).unwrap();
             for line in 0..500 {
-                file.write_all(format!("child {line:04}\n").as_bytes()).unwrap();
+                file.write_all(format!("child {line:04}\n").as_bytes())
+                    .unwrap();
             }
         }
         "write" => OpenOptions::new()
@@ -124,8 +158,25 @@ fn work() {
             .write_all(b"x")
             .unwrap(),
         "truncate" => open(at).set_len(1).unwrap(),
-        "open-truncate" => drop(OpenOptions::new().write(true).truncate(true).open(at).unwrap()),
+        "open-truncate" => drop(
+            OpenOptions::new()
+                .write(true)
+                .truncate(true)
+                .open(at)
+                .unwrap(),
+        ),
+        "write-name" => {
+            std::fs::write(at, at.file_name().unwrap().as_encoded_bytes()).unwrap();
+        }
+        "read-name" => {
+            let content = std::fs::read(at).unwrap();
+            assert_eq!(content, at.file_name().unwrap().as_encoded_bytes());
+        }
+        "random" => crate::random::work(at),
+        "mount-refused" => crate::mountpoints::mount_refused(at),
+        remote::JOB => remote::serve(),
         "serve" => serve(at),
+        "serve-and-use" => crate::killed::serve_and_use(at),
         other => panic!("no such job: {other}"),
     }
 }

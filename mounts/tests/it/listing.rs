@@ -4,26 +4,11 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use cairn_engine::{Ino, NewNode};
-use cairn_protocol::NodeKind;
+use cairn_engine::Ino;
 
-use crate::common::Mounted;
+use crate::common::{Mounted, Stop};
 
 const MANY: usize = 50_000;
-
-fn fill(m: &Mounted) {
-    let dir = m.replica.mkdir("/dir").unwrap();
-    let new = NewNode {
-        kind: NodeKind::File,
-        perm: 0o644,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-    };
-    for number in 0..MANY {
-        m.replica.make(dir.ino, format!("stay-{number}").as_bytes(), &new).unwrap();
-    }
-}
 
 fn list(m: &Mounted) -> HashMap<String, u32> {
     let mut seen = HashMap::new();
@@ -39,7 +24,8 @@ fn list(m: &Mounted) -> HashMap<String, u32> {
 #[test]
 fn fifty_thousand_entries_are_listed_while_others_come_and_go() {
     let Some(m) = Mounted::new() else { return };
-    fill(&m);
+    m.replica.mkdir("/dir").unwrap();
+    m.replica.fill("/dir/stay-", MANY);
     let stop = std::sync::atomic::AtomicBool::new(false);
     let relaxed = std::sync::atomic::Ordering::Relaxed;
     std::thread::scope(|scope| {
@@ -56,13 +42,13 @@ fn fifty_thousand_entries_are_listed_while_others_come_and_go() {
                 m.replica.remove(&name).unwrap();
             }
         });
+        let _stop = Stop(&stop);
         for _ in 0..5 {
             let seen = list(&m);
             let stayed = seen.iter().filter(|(name, _)| name.starts_with("stay-"));
             assert_eq!(stayed.clone().count(), MANY);
             assert!(stayed.into_iter().all(|(_, times)| *times == 1));
         }
-        stop.store(true, relaxed);
     });
     assert_eq!(list(&m).len(), MANY);
 }
@@ -74,7 +60,10 @@ fn a_listing_says_who_is_who() {
     fs::write(m.path("dir/file"), b"12345").unwrap();
     for entry in fs::read_dir(m.path("dir")).unwrap() {
         let entry = entry.unwrap();
-        let (listed, looked_up) = (entry.metadata().unwrap(), fs::metadata(entry.path()).unwrap());
+        let (listed, looked_up) = (
+            entry.metadata().unwrap(),
+            fs::metadata(entry.path()).unwrap(),
+        );
         assert_eq!(std::os::unix::fs::DirEntryExt::ino(&entry), looked_up.ino());
         assert_eq!(listed.len(), looked_up.len());
         assert_eq!(entry.file_type().unwrap(), looked_up.file_type());
@@ -99,18 +88,16 @@ fn a_listing_says_who_is_who() {
 #[test]
 fn the_kernel_gives_back_what_it_was_told() {
     let Some(m) = Mounted::new() else { return };
-    for number in 0..1000 {
-        m.replica.write_file(format!("/f{number}"), b"x").unwrap();
-    }
+    m.replica.fill("/f", 1000);
     for entry in fs::read_dir(m.root()).unwrap() {
         entry.unwrap().metadata().unwrap();
     }
-    let before = m.replica.stat_fs().unwrap().nodes;
+    let before = m.replica.nodes();
     for number in 0..1000 {
-        m.replica.remove(format!("/f{number}")).unwrap();
+        m.replica.remove(&format!("/f{number}")).unwrap();
     }
     let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while m.replica.stat_fs().unwrap().nodes > before - 1000 {
+    while m.replica.nodes() > before - 1000 {
         assert!(std::time::Instant::now() < until, "removed nodes stay");
         std::thread::sleep(std::time::Duration::from_millis(5));
     }

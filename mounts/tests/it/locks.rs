@@ -16,9 +16,16 @@ fn exclude(job: &str, lock: Lock) {
     fs::write(&path, b"").unwrap();
     let mut other = Job::start(job, &path);
     assert_eq!(other.hear(), "locked");
-    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .unwrap();
     let refused = lock(&file, FlockOperation::NonBlockingLockExclusive).unwrap_err();
-    assert!(refused == Errno::AGAIN || refused == Errno::ACCESS, "{refused}");
+    assert!(
+        refused == Errno::AGAIN || refused == Errno::ACCESS,
+        "{refused}"
+    );
     let waiting = std::thread::spawn(move || {
         lock(&file, FlockOperation::LockExclusive).unwrap();
     });

@@ -1,5 +1,7 @@
 //! Replicas mounted for real, used as programs use them.
 //!
+//! No process uses a mount that it serves itself: see `remote`.
+//!
 //! The modules are marked as tests for the sake of Clippy, which then lets their helpers unwrap.
 
 #[cfg(test)]
@@ -21,12 +23,16 @@ mod listing;
 #[cfg(test)]
 mod locks;
 #[cfg(test)]
-mod map;
-#[cfg(test)]
 mod mapping;
 #[cfg(test)]
 mod mountpoints;
 #[cfg(test)]
 mod open_files;
+#[cfg(test)]
+mod random;
+#[cfg(test)]
+mod raw;
+#[cfg(test)]
+mod remote;
 #[cfg(test)]
 mod space;

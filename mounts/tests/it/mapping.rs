@@ -4,14 +4,18 @@ use std::fs::{self, OpenOptions};
 
 use crate::child::Job;
 use crate::common::Mounted;
-use crate::map::Map;
+use crate::raw::Map;
 
 #[test]
 fn two_processes_share_a_mapped_file() {
     let Some(m) = Mounted::new() else { return };
     let path = m.path("shared");
     fs::write(&path, vec![b'.'; 4096]).unwrap();
-    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .unwrap();
     let map = Map::shared(&file, 4096);
     let mut other = Job::start("map", &path);
     assert_eq!(other.hear(), "mapped");
@@ -32,7 +36,11 @@ fn a_mapped_file_without_a_name_keeps_its_content() {
     let Some(m) = Mounted::new() else { return };
     let path = m.path("file");
     fs::write(&path, vec![b'x'; 100_000]).unwrap();
-    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .unwrap();
     let map = Map::shared(&file, 100_000);
     drop(file);
     fs::remove_file(&path).unwrap();

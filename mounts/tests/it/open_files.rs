@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-use crate::common::{Mounted, letter};
+use crate::common::{Mounted, Stop, letter};
 
 #[test]
 fn an_unlinked_file_lives_until_it_is_closed() {
@@ -16,7 +16,7 @@ fn an_unlinked_file_lives_until_it_is_closed() {
         .open(&path)
         .unwrap();
     file.write_all_at(b"kept", 0).unwrap();
-    let nodes = || m.replica.stat_fs().unwrap().nodes;
+    let nodes = || m.replica.nodes();
     let with_file = nodes();
     fs::remove_file(&path).unwrap();
     assert_eq!(file.metadata().unwrap().nlink(), 0);
@@ -64,6 +64,7 @@ fn a_name_that_is_replaced_is_never_missing() {
             });
         }
         scope.spawn(|| {
+            let _stop = Stop(&stop);
             for round in 0..1000_usize {
                 let content = vec![letter(round); 1 + round % 9000];
                 if round % 2 == 0 {
@@ -73,7 +74,6 @@ fn a_name_that_is_replaced_is_never_missing() {
                     m.replica.replace_file("/name", &content).unwrap();
                 }
             }
-            stop.store(true, relaxed);
         });
     });
 }
@@ -100,5 +100,11 @@ fn many_files_can_be_open() {
         file.write_all_at(number.to_string().as_bytes(), 0).unwrap();
         fs::remove_file(m.path(&number.to_string())).unwrap();
     }
-    assert_eq!(files.iter().map(|file| file.metadata().unwrap().len()).max(), Some(3));
+    assert_eq!(
+        files
+            .iter()
+            .map(|file| file.metadata().unwrap().len())
+            .max(),
+        Some(3)
+    );
 }

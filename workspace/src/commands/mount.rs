@@ -54,6 +54,9 @@ struct How {
     /// virtual machine by several times, but no work for nothing
     #[arg(long)]
     no_keep_awake: bool,
+    /// Do all reading and writing in this process, also where the kernel could do it itself
+    #[arg(long)]
+    no_passthrough: bool,
     /// The longest time a change may be lost by a crash, unless it is synced
     #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     commit_interval_ms: u64,
@@ -75,6 +78,9 @@ impl How {
         if self.no_keep_awake {
             words.push("--no-keep-awake".into());
         }
+        if self.no_passthrough {
+            words.push("--no-passthrough".into());
+        }
         words.into_iter().map(OsString::from).collect()
     }
 
@@ -84,6 +90,7 @@ impl How {
             allow_other: self.allow_other.unwrap_or(default.allow_other),
             read_only: self.read_only,
             keep_awake: !self.no_keep_awake,
+            passthrough: !self.no_passthrough,
             threads: self.threads.map(usize::from),
             // By this, other processes find the replica of a mount.
             fs_name: replica.to_string_lossy().into_owned(),

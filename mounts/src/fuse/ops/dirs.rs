@@ -59,7 +59,7 @@ impl Ops {
             }
             let found = Found {
                 attr,
-                lasting: self.kernel.changes() == changes,
+                lasting: self.kernel.changes() == changes && !self.kernel.opens.is_direct(attr.ino),
             };
             let taken = listing.take(ListEntry::Node(found), entry.name, entry.cookie);
             if taken {

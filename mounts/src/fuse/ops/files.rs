@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 
-use cairn_engine::{Allocate, Ino, Invalidation, SeekTo, SetAttr};
+use cairn_engine::{Allocate, Direct, Ino, Invalidation, SeekTo, SetAttr};
 use rustix::io::Errno;
 
 use super::{Caller, Ops, Result, errno, stale};
+use crate::fuse::opens::Beside;
 
 /// The most that one request for copying moves: the answer has 32 bits for the count.
 const COPY_MAX: u64 = 0xffff_f000;
@@ -25,53 +26,119 @@ thread_local! {
 pub(crate) struct Handle {
     /// Whether it was opened for writing.
     pub(crate) write: bool,
+    /// Whether the kernel reads and writes the file underneath.
+    pub(crate) direct: bool,
 }
 
 impl From<Handle> for u64 {
     fn from(handle: Handle) -> Self {
-        Self::from(handle.write)
+        Self::from(handle.write) | Self::from(handle.direct) << 1
     }
 }
 
 impl From<u64> for Handle {
     fn from(number: u64) -> Self {
-        Self { write: number != 0 }
+        Self {
+            write: number & 1 != 0,
+            direct: number & 2 != 0,
+        }
     }
 }
 
+/// When the first handle of a file may be for the kernel to read and write itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// Never.
+    No,
+    /// When the file is empty, and the handle writes.
+    Empty,
+    /// When the file is large.
+    Large,
+}
+
 impl Ops {
-    /// Opens a file.
-    pub(crate) fn open(&self, caller: Caller, ino: Ino, flags: i32) -> Result<Handle> {
-        let handle = self.retain(ino, flags)?;
-        if flags & libc::O_TRUNC != 0 {
+    /// Opens a file. With a [`Direct`], the handle is for the kernel to read and write itself.
+    pub(crate) fn open(
+        &self,
+        caller: Caller,
+        ino: Ino,
+        flags: i32,
+        direct: bool,
+    ) -> Result<(Handle, Option<Direct>)> {
+        let write = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        self.replica.retain(ino, write).map_err(stale)?;
+        self.prepare_direct(ino, write, direct);
+        let truncate = flags & libc::O_TRUNC != 0;
+        if truncate {
             let empty = SetAttr {
                 size: Some(0),
                 kill_suid_gid: caller.loses_set_id(),
                 ..SetAttr::default()
             };
             if let Err(error) = self.replica.set_attr(ino, &empty) {
-                self.release(ino, handle);
+                self.replica.release(ino, write);
                 return Err(stale(error));
             }
         }
-        Ok(handle)
-    }
-
-    /// Counts a handle, so that the file stays when its last name goes.
-    pub(super) fn retain(&self, ino: Ino, flags: i32) -> Result<Handle> {
-        let handle = Handle {
-            write: flags & libc::O_ACCMODE != libc::O_RDONLY,
+        let start = match (direct, truncate) {
+            (false, _) => Start::No,
+            (true, true) => Start::Empty,
+            (true, false) => Start::Large,
         };
-        self.replica.retain(ino, handle.write).map_err(stale)?;
-        self.kernel.opens.add(ino, handle.write);
-        Ok(handle)
+        Ok(self.count(ino, write, start))
     }
 
-    /// Closes a file.
-    pub(crate) fn release(&self, ino: Ino, handle: Handle) {
+    /// Does what takes long before the table of open files is locked. A failure shows again there.
+    fn prepare_direct(&self, ino: Ino, write: bool, direct: bool) {
+        let needed = match write {
+            true => self.kernel.opens.is_direct(ino),
+            false => direct && !self.kernel.opens.contains(ino),
+        };
+        if needed {
+            let _ = self.replica.prepare_direct(ino, write);
+        }
+    }
+
+    /// Counts the handle of a file that is retained. The first one may be direct, as `start` says;
+    /// those that are opened beside it must be.
+    pub(super) fn count(&self, ino: Ino, write: bool, start: Start) -> (Handle, Option<Direct>) {
+        let file = self.kernel.opens.add(ino, write, |beside| {
+            let file = match beside {
+                Beside::None => match start {
+                    Start::Empty if write => self.replica.start_direct(ino),
+                    Start::Large => self.replica.resume_direct(ino, write),
+                    _ => Ok(None),
+                },
+                Beside::Direct => self.replica.join_direct(ino, write),
+                _ => Ok(None),
+            };
+            // Used through the replica, it meets the same error and tells the caller.
+            file.unwrap_or(None)
+        });
+        let handle = Handle {
+            write,
+            direct: file.is_some(),
+        };
+        (handle, file)
+    }
+
+    /// Makes an ordinary handle of a direct one, before the kernel has it or when it closes it.
+    /// Returns the number of the file underneath if that is not used again.
+    pub(crate) fn make_ordinary(&self, ino: Ino, handle: &mut Handle) -> Option<u64> {
+        if !std::mem::take(&mut handle.direct) {
+            return None;
+        }
+        self.kernel.opens.make_ordinary(ino);
+        self.replica.end_direct(ino)
+    }
+
+    /// Closes a file. Returns what [`Self::make_ordinary`] does.
+    pub(crate) fn release(&self, ino: Ino, mut handle: Handle) -> Option<u64> {
+        let gone = self.make_ordinary(ino, &mut handle);
         if self.kernel.opens.sub(ino, handle.write) {
             self.replica.release(ino, handle.write);
         }
+        gone
     }
 
     /// Reads, and hands what was read to `answer`. It is short only at the end of the file.
@@ -111,8 +178,8 @@ impl Ops {
         Ok(())
     }
 
-    /// The kernel's offset is the end of the file as it last knew it, and its cache already holds
-    /// the data there. When that was no longer the end, the cache is wrong from there on. It is
+    /// The kernel's offset is the end of the file as it last knew it, and its cache may already
+    /// hold the data there. When that was no longer the end, the cache is wrong from there on. It is
     /// dropped once the kernel has the answer to the write: until then the pages are locked, and
     /// the invalidation waits for them.
     fn append(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<()> {

@@ -84,7 +84,7 @@ impl Ops {
         Ok(Found {
             attr,
             // A change before the inode was counted was not queued for it.
-            lasting: self.kernel.changes() == changes,
+            lasting: self.kernel.changes() == changes && !self.kernel.opens.is_direct(attr.ino),
         })
     }
 
@@ -96,19 +96,30 @@ impl Ops {
     }
 
     /// The attributes of an inode.
-    pub(crate) fn getattr(&self, ino: Ino) -> Result<Attr> {
-        self.replica.attr(ino).map_err(stale)
+    pub(crate) fn getattr(&self, ino: Ino) -> Result<Found> {
+        let attr = self.replica.attr(ino).map_err(stale)?;
+        Ok(self.found(attr))
+    }
+
+    /// The kernel is not told when somebody writes into a mapping of a file that it reads and
+    /// writes itself, so it asks for the attributes each time.
+    fn found(&self, attr: Attr) -> Found {
+        Found {
+            attr,
+            lasting: !self.kernel.opens.is_direct(attr.ino),
+        }
     }
 
     /// Changes attributes.
-    pub(crate) fn setattr(&self, caller: Caller, ino: Ino, mut set: SetAttr) -> Result<Attr> {
+    pub(crate) fn setattr(&self, caller: Caller, ino: Ino, mut set: SetAttr) -> Result<Found> {
         // With neither mode, size nor times it is a chown, if only to the same owner.
         let chown = set.uid.is_some() || set.gid.is_some() || set == SetAttr::default();
         let truncated = set.size.is_some() && caller.loses_set_id();
-        if truncated || chown && self.getattr(ino)?.kind != NodeKind::Dir {
+        if truncated || chown && self.getattr(ino)?.attr.kind != NodeKind::Dir {
             set.kill_suid_gid = true;
         }
-        self.replica.set_attr(ino, &set).map_err(stale)
+        let attr = self.replica.set_attr(ino, &set).map_err(stale)?;
+        Ok(self.found(attr))
     }
 
     /// Space and counts.
@@ -125,6 +136,9 @@ impl Ops {
     pub(crate) fn close(&self) {
         self.kernel.close();
         for (ino, held) in self.kernel.opens.drain() {
+            for _ in 0..held.direct {
+                self.replica.end_direct(ino);
+            }
             (0..held.readers).for_each(|_| self.replica.release(ino, false));
             (0..held.writers).for_each(|_| self.replica.release(ino, true));
         }

@@ -1,10 +1,11 @@
 //! Names: lookup, making, removing, renaming, linking.
 
-use cairn_engine::{FsError, Ino, NewNode, RenameMode};
+use cairn_engine::{Direct, FsError, Ino, NewNode, RenameMode};
 use cairn_protocol::NodeKind;
 use rustix::fs::{FileType, RenameFlags};
 use rustix::io::Errno;
 
+use super::files::Start;
 use super::{Caller, Found, Handle, Ops, Result, errno, stale};
 
 impl Ops {
@@ -60,7 +61,8 @@ impl Ops {
         name: &[u8],
         mode: u32,
         flags: i32,
-    ) -> Result<(Found, Handle)> {
+        direct: bool,
+    ) -> Result<(Found, Handle, Option<Direct>)> {
         let kind = FileType::RegularFile.as_raw_mode();
         let found = self
             .make(caller, parent, name, kind | u32::from(perm(mode)), 0)
@@ -68,13 +70,15 @@ impl Ops {
                 Errno::EXIST if flags & libc::O_EXCL == 0 => Errno::STALE,
                 other => other,
             })?;
-        match self.retain(found.attr.ino, flags) {
-            Ok(handle) => Ok((found, handle)),
-            Err(errno) => {
-                self.forget(found.attr.ino, 1);
-                Err(errno)
-            }
+        let write = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        if let Err(error) = self.replica.retain(found.attr.ino, write) {
+            self.forget(found.attr.ino, 1);
+            return Err(stale(error));
         }
+        let start = if direct { Start::Empty } else { Start::No };
+        let (handle, file) = self.count(found.attr.ino, write, start);
+        let lasting = found.lasting && !handle.direct;
+        Ok((Found { lasting, ..found }, handle, file))
     }
 
     /// Makes a symbolic link.

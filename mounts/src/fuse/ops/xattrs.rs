@@ -104,10 +104,7 @@ mod tests {
 
     #[test]
     fn access_control_lists_are_refused() {
-        assert_eq!(
-            supported(b"system.posix_acl_access"),
-            Err(Errno::OPNOTSUPP)
-        );
+        assert_eq!(supported(b"system.posix_acl_access"), Err(Errno::OPNOTSUPP));
         assert_eq!(supported(b"user.mime_type"), Ok(()));
     }
 }
