@@ -413,6 +413,19 @@ pub(crate) fn insert_row(
     Ok(added > 0)
 }
 
+/// Takes a reference from a chunk. Returns the bytes that this made dead.
+pub(crate) fn drop_ref(db: &rusqlite::Connection, hash: &ChunkHash) -> Result<u64> {
+    let left: Option<(i64, u32)> = db
+        .prepare_cached("UPDATE chunk SET refs = refs - 1 WHERE hash = ? RETURNING refs, len")?
+        .query_row([hash.as_bytes().as_slice()], |r| Ok((r.get(0)?, r.get(1)?)))
+        .optional()?;
+    match left {
+        Some((0, len)) => Ok(u64::from(len)),
+        Some(_) => Ok(0),
+        None => Err(FsError::Corrupt(format!("chunk {hash} has no row"))),
+    }
+}
+
 /// Adds `by` to the number of references of a chunk.
 pub(crate) fn count_refs(db: &rusqlite::Connection, hash: &ChunkHash, by: i64) -> Result<()> {
     let changed = db

@@ -264,6 +264,7 @@ impl Inner {
         self.chunks.end_leases(&batch.leased);
         let mut guard = self.tree.lock();
         let tree = &mut *guard;
+        tree.buried(&batch.gone);
         for row in &batch.nodes {
             if let Some(node) = tree.nodes.get_mut(&row.ino.0) {
                 node.state.in_flight = false;
@@ -489,7 +490,7 @@ fn tails(chunks: &[(ChunkHash, Pending)]) -> Vec<Item> {
 
 /// What a transaction wrote besides the rows of the batch.
 struct Written {
-    /// About how many bytes of chunks lost a reference.
+    /// Bytes of chunks that lost their last reference.
     dead: u64,
     /// See [`RowWriter::twice`].
     twice: Vec<ChunkHash>,
@@ -814,8 +815,7 @@ impl RowWriter<'_> {
         let dead = &mut self.dead;
         let db = self.db;
         each_chunk(inner, db, &data, &mut |hash| {
-            chunks::count_refs(db, &hash, -1)?;
-            *dead += 64 << 10;
+            *dead += chunks::drop_ref(db, &hash)?;
             Ok(())
         })
     }

@@ -70,7 +70,19 @@ impl Replica {
     ///
     /// [`FsError::NoSpace`], [`FsError::TooLarge`]; what the disk says.
     pub fn write(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<()> {
-        self.write_at(ino, Some(offset), data).map(drop)
+        self.write_at(ino, At::Offset(offset), data).map(drop)
+    }
+
+    /// Writes as much of `data` as lies before the end of the file.
+    ///
+    /// For a cache above that writes pages back: they were inside the file when
+    /// they were changed, and one that was cut off since must not come back.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write`].
+    pub fn write_inside(&self, ino: Ino, offset: u64, data: &[u8]) -> Result<()> {
+        self.write_at(ino, At::Inside(offset), data).map(drop)
     }
 
     /// Writes `data` at the end, whatever else writes at the same time.
@@ -80,17 +92,17 @@ impl Replica {
     ///
     /// As [`Self::write`].
     pub fn append(&self, ino: Ino, data: &[u8]) -> Result<u64> {
-        self.write_at(ino, None, data)
+        self.write_at(ino, At::End, data)
     }
 
-    fn write_at(&self, ino: Ino, at: Option<u64>, data: &[u8]) -> Result<u64> {
+    fn write_at(&self, ino: Ino, at: At, data: &[u8]) -> Result<u64> {
         self.inner.admit(true)?;
         let now = now();
         let notes = self.notes();
         let written = loop {
             let target = self.with(|t| {
                 let file = t.file(ino)?;
-                let offset = at.unwrap_or(file.size);
+                let (offset, data) = at.place(file.size, data);
                 let end = offset
                     .checked_add(data.len() as u64)
                     .filter(|end| *end <= FILE_SIZE_MAX)
@@ -130,9 +142,17 @@ impl Replica {
                         // Sealed or shared since: its content is elsewhere now.
                         continue;
                     }
+                    let data = match at {
+                        // It may have been cut off before the lock was taken.
+                        At::Inside(_) => at.place(self.with(|t| Ok(t.file(ino)?.size))?, data).1,
+                        _ => data,
+                    };
+                    if data.is_empty() {
+                        break offset;
+                    }
                     let offset = match at {
-                        Some(_) => staging.file.write(data, offset).map(|()| offset)?,
-                        None => self.append_staged(ino, &staging.file, data, offset)?,
+                        At::End => self.append_staged(ino, &staging.file, data, offset)?,
+                        _ => staging.file.write(data, offset).map(|()| offset)?,
                     };
                     let range = offset..offset + data.len() as u64;
                     let recorded = self.with(|t| {
@@ -142,7 +162,7 @@ impl Replica {
                         };
                         // Sealed or moved meanwhile: write again, to where it is now.
                         if s.file.id != staging.file.id
-                            || (at.is_none() && file.direct.is_none() && file.size != offset)
+                            || (at == At::End && file.direct.is_none() && file.size != offset)
                         {
                             return Ok(false);
                         }
@@ -188,6 +208,7 @@ impl Replica {
         // A staging file may appear between the look and the change; then its
         // lock must be taken first.
         while !self.truncate_once(ino, size)? {}
+        self.settle();
         Ok(())
     }
 
@@ -213,7 +234,7 @@ impl Replica {
             s.file.set_len(size)?;
         }
         let now = now();
-        self.change(false, |t, notes| {
+        self.change_unsettled(false, |t, notes| {
             let file = t.file(ino)?;
             let old = file.size;
             if file.direct.is_some() != direct {
@@ -229,7 +250,7 @@ impl Replica {
                 if !s.is(staging.as_ref()) {
                     return Ok(false);
                 }
-                if file.direct.is_none() {
+                if file.direct.is_none() && !s.is_loose() {
                     s.ranges.remove(size..u64::MAX);
                 }
                 s.base_len = s.base_len.min(size);
@@ -281,6 +302,7 @@ impl Replica {
             }
         } else if offset < size {
             while !self.zero_once(ino, &(offset..end.min(size)))? {}
+            self.settle();
         }
         if grow && end > size {
             self.truncate(ino, end)?;
@@ -304,7 +326,7 @@ impl Replica {
             s.file.punch(range.start, range.end - range.start)?;
         }
         let now = now();
-        self.change(false, |t, notes| {
+        self.change_unsettled(false, |t, notes| {
             let file = t.file(ino)?;
             let range = range.start..range.end.min(file.size);
             if range.is_empty() {
@@ -437,7 +459,9 @@ impl Replica {
             {
                 **frozen = true;
             }
+            drop(frozen);
             if let Some(shared) = shared {
+                self.settle();
                 return Ok(shared);
             }
         }
@@ -452,7 +476,7 @@ impl Replica {
         staging: Option<&Staging>,
     ) -> Result<Option<bool>> {
         let now = now();
-        self.change(true, |t, notes| {
+        self.change_unsettled(true, |t, notes| {
             let node = t.node(from)?;
             let still = node.writers == 0;
             let file = t.file(from)?;
@@ -514,6 +538,29 @@ impl Replica {
             )?;
         }
         Ok(())
+    }
+}
+
+/// Where a write goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum At {
+    Offset(u64),
+    /// As far as the file goes.
+    Inside(u64),
+    End,
+}
+
+impl At {
+    /// The offset in a file of a size, and what is written there.
+    fn place(self, size: u64, data: &[u8]) -> (u64, &[u8]) {
+        match self {
+            Self::Offset(offset) => (offset, data),
+            Self::Inside(offset) => {
+                let room = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX);
+                (offset, &data[..room.min(data.len())])
+            }
+            Self::End => (size, data),
+        }
     }
 }
 

@@ -98,8 +98,8 @@ impl Db {
         // changes nothing.
         let no_checkpoint = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
         writer.set_db_config(no_checkpoint, true).map_err(fail)?;
-        prepare_connection(&writer, cache_bytes).map_err(fail)?;
         refuse_lost(&writer, dir)?;
+        prepare_connection(&writer, cache_bytes).map_err(fail)?;
         migrate(&mut writer, dir)?;
         writer
             .query_row("SELECT count(*) FROM meta", [], |r| r.get::<_, i64>(0))
@@ -201,7 +201,12 @@ fn prepare_connection(db: &Connection, cache_bytes: usize) -> rusqlite::Result<(
 }
 
 fn classify(dir: &Path, error: rusqlite::Error) -> OpenError {
-    match FsError::from(error) {
+    open_error(dir, error.into())
+}
+
+/// The same failure, as one of opening a replica.
+pub(crate) fn open_error(dir: &Path, error: FsError) -> OpenError {
+    match error {
         FsError::Corrupt(detail) => OpenError::Damaged {
             path: dir.into(),
             detail,

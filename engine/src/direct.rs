@@ -14,6 +14,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use cairn_protocol::{Extent, FILE_SIZE_MAX, Timestamp};
 
@@ -94,7 +95,8 @@ pub(crate) fn everything() -> RangeSet {
     RangeSet::of(0..FILE_SIZE_MAX)
 }
 
-/// After a crash: size and time of a file that was in direct use.
+/// After a crash: size and time of a file that was in direct use. Who had it
+/// open then may have it still, and write to what was under it.
 pub(crate) fn revive(node: &mut Node, staging: &mut Staging) {
     let Body::File(file) = &mut node.body else {
         return;
@@ -106,7 +108,7 @@ pub(crate) fn revive(node: &mut Node, staging: &mut Staging) {
         file.size = stamp.len;
         node.times.mtime = node.times.mtime.max(stamp.modified);
     }
-    staging.ranges = RangeSet::of(0..file.size);
+    staging.loose.store(true, Ordering::Relaxed);
 }
 
 fn staging(file: &FileBody) -> Option<&Staging> {
@@ -266,9 +268,19 @@ impl Replica {
     /// the number of the file underneath when the last handle ended and that
     /// file will not be given out again.
     pub fn end_direct(&self, ino: Ino) -> Option<u64> {
+        self.end(ino, true)
+    }
+
+    /// The same for a handle that nobody will hear of any more, although it may
+    /// still be written through: the file keeps what was written so far.
+    pub fn abandon_direct(&self, ino: Ino) {
+        self.end(ino, false);
+    }
+
+    fn end(&self, ino: Ino, closed: bool) -> Option<u64> {
         let ended = {
             let mut tree = self.inner.tree.lock();
-            end(&mut tree, ino)
+            end(&mut tree, ino, closed)
         };
         let staging = match ended? {
             Ended::Pack(id) => {
@@ -279,7 +291,7 @@ impl Replica {
         };
         let id = staging.file.id;
         let size = staging.ranges.bytes();
-        if size > MEMORY_MAX {
+        if size > MEMORY_MAX || staging.is_loose() {
             self.inner.seals.push(ino);
             return Some(id);
         }
@@ -369,13 +381,16 @@ enum Ended {
 }
 
 /// One handle less. Returns what was used when it was the last.
-fn end(t: &mut Tree, ino: Ino) -> Option<Ended> {
+fn end(t: &mut Tree, ino: Ino, closed: bool) -> Option<Ended> {
     t.refresh(ino);
     let Body::File(file) = &mut t.nodes.get_mut(&ino.0)?.body else {
         return None;
     };
     let direct = file.direct.as_mut()?;
     direct.handles = direct.handles.saturating_sub(1);
+    if !closed && let Overlay::Staging(staging) = &file.over {
+        staging.loose.store(true, Ordering::Relaxed);
+    }
     if direct.handles > 0 {
         return None;
     }
@@ -392,7 +407,10 @@ fn end(t: &mut Tree, ino: Ino) -> Option<Ended> {
     let Overlay::Staging(staging) = &mut file.over else {
         return None;
     };
-    staging.ranges = RangeSet::of(0..size);
+    if !staging.is_loose() {
+        // The row of a loose one goes on to say so, for the next start.
+        staging.ranges = RangeSet::of(0..size);
+    }
     let staging = staging.clone();
     t.touch_private(ino);
     Some(Ended::Staging(staging))

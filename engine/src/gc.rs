@@ -9,7 +9,7 @@ use crate::Result;
 use crate::chunks::Place;
 use crate::db::{Db, int, uint};
 use crate::replica::{Inner, Replica};
-use cairn_protocol::{CDC_MIN, ChunkHash};
+use cairn_protocol::ChunkHash;
 
 /// Log entries and tombstones younger than this are kept for readers of the log.
 const LOG_KEEP: u64 = 10_000;
@@ -96,14 +96,11 @@ impl Replica {
     }
 }
 
-/// About how many bytes wait for collection, when the replica is opened.
+/// How many bytes wait for collection, when the replica is opened.
 pub(crate) fn dead_bytes(db: &Db) -> Result<u64> {
-    let chunks: i64 =
-        db.reader()
-            .query_row("SELECT count(*) FROM chunk WHERE refs = 0", [], |r| {
-                r.get(0)
-            })?;
-    Ok(uint(chunks) * CDC_MIN as u64)
+    let sum = "SELECT sum(len) FROM chunk WHERE refs = 0";
+    let bytes: Option<i64> = db.reader().query_row(sum, [], |r| r.get(0))?;
+    Ok(uint(bytes.unwrap_or(0)))
 }
 
 impl Inner {

@@ -10,7 +10,15 @@ use rustix::fs::FlockOperation;
 use crate::OpenError;
 
 #[derive(Debug)]
-pub(crate) struct OwnerLock(#[expect(dead_code, reason = "the open file is the lock")] File);
+pub(crate) struct OwnerLock(File);
+
+/// Unlocks by word: a process that another thread is just starting has the
+/// file, too, until it runs its program.
+impl Drop for OwnerLock {
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
 
 impl OwnerLock {
     pub(crate) fn take(dir: &Path) -> Result<Self, OpenError> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use cairn_protocol::{
@@ -212,6 +213,9 @@ pub(crate) struct Staging {
     /// one. True from when the file may not change any more: several files
     /// share it, or it was sealed and is a pack now.
     pub(crate) frozen: Arc<parking_lot::RwLock<bool>>,
+    /// Somebody may still write to it who will not say when that ends: it does
+    /// not become a pack, nor is it used for another file.
+    pub(crate) loose: Arc<AtomicBool>,
 }
 
 impl Staging {
@@ -221,7 +225,12 @@ impl Staging {
             ranges,
             base_len,
             frozen: Arc::default(),
+            loose: Arc::default(),
         }
+    }
+
+    pub(crate) fn is_loose(&self) -> bool {
+        self.loose.load(Ordering::Relaxed)
     }
 
     /// Whether the two are the same staging file.

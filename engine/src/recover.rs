@@ -187,10 +187,14 @@ fn tidy(db: &rusqlite::Connection, files: &Files, staged: &BTreeSet<u64>) -> Res
             files.remove_staging(id);
         }
     }
+    // The rows of packs and those of chunks must agree: a damaged row costs nothing.
+    let mut end = db.prepare("SELECT max(off + len) FROM chunk WHERE pack = ?")?;
     for id in on_disk {
-        match packs.get(&id) {
-            Some(size) => files.cut_pack(id, *size),
-            None => files.remove_pack(id),
+        let named: Option<i64> = end.query_row([int(id)], |r| r.get(0))?;
+        match (packs.get(&id), named.map(uint)) {
+            (Some(size), named) => files.cut_pack(id, named.unwrap_or(0).max(*size)),
+            (None, None) => files.remove_pack(id),
+            (None, Some(_)) => {}
         }
     }
     Ok(())
@@ -206,7 +210,7 @@ fn remove_orphans(db: &rusqlite::Connection, tree: &mut Tree) -> Result<()> {
         tree.dirty_nodes.remove(&ino.0);
         tree.count = tree.count.saturating_sub(1);
         let ver = tree.next_ver();
-        tree.gone.push(Gone {
+        tree.bury(Gone {
             ino,
             ver,
             was_file: row.get::<_, u8>(1)? == u8::from(NodeKind::File),

@@ -200,10 +200,7 @@ impl Replica {
         lock: Option<OwnerLock>,
     ) -> Result<Self, OpenError> {
         let options = options.clamped();
-        let fail = |source| OpenError::Fs {
-            path: path.clone(),
-            source,
-        };
+        let fail = |source| db::open_error(&path, source);
         let identity = crate::recover::identity(&db, &options).map_err(fail)?;
         let mut tree = Tree::new(
             identity.hash_key,
@@ -295,13 +292,24 @@ impl Replica {
     pub(crate) fn change<T>(
         &self,
         grows: bool,
+        f: impl FnMut(&mut Tree, &Notes<'_>) -> Step<T>,
+    ) -> Result<T> {
+        let out = self.change_unsettled(grows, f)?;
+        self.settle();
+        Ok(out)
+    }
+
+    /// The same for a caller with a lock that a write through a cache above
+    /// takes, too: the cache may have to write a page back before it can drop
+    /// it. The caller settles when it has given the lock up.
+    pub(crate) fn change_unsettled<T>(
+        &self,
+        grows: bool,
         mut f: impl FnMut(&mut Tree, &Notes<'_>) -> Step<T>,
     ) -> Result<T> {
         self.inner.admit(grows)?;
         let notes = self.notes();
-        let out = self.inner.with(|tree| f(tree, &notes))?;
-        self.settle();
-        Ok(out)
+        self.inner.with(|tree| f(tree, &notes))
     }
 
     /// Waits until caches above have seen the change just made.
@@ -398,6 +406,9 @@ impl Inner {
                 let node = db::load_node(&self.db.reader(), ino)?
                     .ok_or_else(|| FsError::NotFound(ino.to_string()))?;
                 let mut tree = self.tree.lock();
+                if tree.dying.contains(&ino.0) {
+                    return Err(FsError::NotFound(ino.to_string()));
+                }
                 if tree.evictions == evictions {
                     insert_node(&mut tree, ino, node);
                 }
@@ -501,6 +512,9 @@ impl Inner {
 }
 
 fn insert_node(tree: &mut Tree, ino: Ino, mut node: Node) {
+    if tree.dying.contains(&ino.0) {
+        return;
+    }
     node.used = tree.tick;
     tree.nodes.entry(ino.0).or_insert(node);
 }

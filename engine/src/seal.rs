@@ -150,9 +150,11 @@ impl Source<'_> {
         rest.fill(0);
         match &self.base {
             Base::Empty => part.fill(0),
-            Base::Inline(bytes) => {
+            // Beyond the end of it there is no place to copy nothing from.
+            Base::Inline(bytes) if len > 0 => {
                 part.copy_from_slice(&bytes[offset as usize..offset as usize + len])
             }
+            Base::Inline(_) => {}
             Base::Sealed(sealed) if len > 0 => self.inner.read_sealed(sealed, offset, part)?,
             Base::Sealed(_) => {}
         }
@@ -291,7 +293,7 @@ impl Inner {
         let staged = &source.staging;
         let mut fresh: Vec<Fresh> = Vec::new();
         let leases = std::cell::RefCell::new(Leases::new(&self.chunks));
-        let may_adopt = may_adopt && staged.ranges.bytes() >= ADOPT_MIN;
+        let may_adopt = may_adopt && !staged.is_loose() && staged.ranges.bytes() >= ADOPT_MIN;
         let (mut unique, mut seen) = (0_u64, 0_u64);
         let mut sink = |offset: u64, extent: &Extent, bytes: &[u8]| -> Result<()> {
             let Extent::Chunk { hash, len } = extent else {

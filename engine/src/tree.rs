@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cairn_protocol::{ChunkHash, Name, NodeKind, Timestamp, Ver};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::attr::Ino;
 use crate::direct::DirectUse;
@@ -71,6 +71,8 @@ pub(crate) struct Tree {
     pub(crate) dirty_nodes: BTreeSet<u64>,
     pub(crate) dirty_names: BTreeMap<(u64, DirKey), ()>,
     pub(crate) gone: Vec<Gone>,
+    /// Nodes that are gone and whose rows are not: they are not loaded again.
+    pub(crate) dying: FxHashSet<u64>,
     /// Staging files that no file uses any more; removed after a commit.
     pub(crate) dropped_staging: Vec<u64>,
     /// Staging files that are content of several files, and those files.
@@ -98,6 +100,7 @@ impl Tree {
             dirty_nodes: BTreeSet::new(),
             dirty_names: BTreeMap::new(),
             gone: Vec::new(),
+            dying: FxHashSet::default(),
             dropped_staging: Vec::new(),
             shared: FxHashMap::default(),
             direct: BTreeSet::new(),
@@ -288,7 +291,23 @@ impl Tree {
             .is_some_and(|n| n.kind == NodeKind::File);
         if state.stored || state.in_flight {
             let ver = self.next_ver();
-            self.gone.push(Gone { ino, ver, was_file });
+            self.bury(Gone { ino, ver, was_file });
+        }
+    }
+
+    /// Notes that a node's rows must go.
+    pub(crate) fn bury(&mut self, gone: Gone) {
+        self.dying.insert(gone.ino.0);
+        self.gone.push(gone);
+    }
+
+    /// The rows of these nodes went. A load that saw them before is stale.
+    pub(crate) fn buried(&mut self, gone: &[Gone]) {
+        if !gone.is_empty() {
+            self.evictions += 1;
+        }
+        for gone in gone {
+            self.dying.remove(&gone.ino.0);
         }
     }
 

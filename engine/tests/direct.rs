@@ -478,3 +478,59 @@ fn the_last_that_shares_a_staging_file_has_it_for_itself() {
     assert_eq!(replica.read_range("/f", 0, 4).unwrap(), b"mine");
     check(&replica);
 }
+
+/// The kernel lets who has a file open go on writing to what is under it, after
+/// the process that served the mount has died.
+#[test]
+fn who_writes_on_after_a_crash_does_not_damage_what_is_stored() {
+    let (dir, replica) = replica();
+    let (_, large, id) = start(&replica, "/large");
+    large.write_all_at(&numbers(), 0).unwrap();
+    let (_, small, _) = start(&replica, "/small");
+    small.write_all_at(b"small", 0).unwrap();
+    replica.flush().unwrap();
+    let crashed = dir.path().join("crashed.cairn");
+    let status = std::process::Command::new("cp")
+        .args([
+            "-r".as_ref(),
+            replica.dir().unwrap().as_os_str(),
+            crashed.as_os_str(),
+        ])
+        .status();
+    assert!(status.unwrap().success());
+    let large = File::options()
+        .write(true)
+        .open(crashed.join(format!("dirty/{id}")))
+        .unwrap();
+    let after = Replica::open(&crashed, Options::default()).unwrap();
+    after.copy_file("/large", "/copy").unwrap();
+    after.cursor().unwrap();
+    large.write_all_at(&[0xff; 100_000], 50_000).unwrap();
+    assert_eq!(after.usage().unwrap().unsealed_bytes, 0);
+    assert!(after.read_file("/large").unwrap() == numbers());
+    assert!(after.read_file("/copy").unwrap() == numbers());
+    check(&after);
+}
+
+#[test]
+fn who_writes_on_after_a_mount_was_torn_down_does_not_damage_what_is_stored() {
+    let (_dir, replica) = replica();
+    let (a, large, _) = start(&replica, "/large");
+    large.write_all_at(&numbers(), 0).unwrap();
+    let (b, small, _) = start(&replica, "/small");
+    small.write_all_at(b"small", 0).unwrap();
+    for ino in [a, b] {
+        replica.abandon_direct(ino);
+        replica.release(ino, true);
+    }
+    let (c, other, _) = start(&replica, "/other");
+    other.write_all_at(b"other", 0).unwrap();
+    replica.cursor().unwrap();
+    large.write_all_at(&[0xff; 100_000], 50_000).unwrap();
+    small.write_all_at(b"LATE!", 0).unwrap();
+    end(&replica, c);
+    assert!(replica.read_file("/large").unwrap() == numbers());
+    assert_eq!(replica.read_file("/small").unwrap(), b"small");
+    assert_eq!(replica.read_file("/other").unwrap(), b"other");
+    check(&replica);
+}

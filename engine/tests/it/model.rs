@@ -214,9 +214,6 @@ impl Run {
             98 => self.crowd(),
             _ => self.settle(),
         }
-        if self.tree.bytes() > BYTES_MAX {
-            self.shrink();
-        }
     }
 
     fn make(&mut self, kind: NodeKind) {
@@ -667,8 +664,11 @@ impl Run {
         std::thread::sleep(std::time::Duration::from_millis(60));
     }
 
-    /// Keeps the model small.
-    fn shrink(&mut self) {
+    /// Keeps the model small. Returns whether it had to.
+    fn shrink(&mut self) -> bool {
+        if self.tree.bytes() <= BYTES_MAX {
+            return false;
+        }
         let largest = self.tree.nodes.iter().max_by_key(|(_, n)| n.content.len());
         let ino = *largest.unwrap().0;
         self.say(|| format!("shrink {ino}"));
@@ -682,6 +682,7 @@ impl Run {
             )
             .unwrap();
         self.tree.truncate(ino, 10).unwrap();
+        true
     }
 
     // Comparisons.
@@ -731,6 +732,9 @@ impl Run {
         for _ in 0..self.rng.below(12) {
             self.step();
             trail.push(self.tree.clone());
+            if self.shrink() {
+                trail.push(self.tree.clone());
+            }
         }
         self.crashes += 1;
         let copy = self
@@ -806,6 +810,7 @@ fn run(seed: u64, options: Options, steps: u64) {
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         while run.step < steps {
             run.step();
+            run.shrink();
             match run.rng.below(400) {
                 0..8 => run.compare(),
                 8..12 => run.reopen(),

@@ -57,6 +57,10 @@ use server::Server;
 
 /// How a replica is mounted.
 #[derive(Clone, Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "switches that do not depend on each other"
+)]
 pub struct MountOptions {
     /// Users other than the one who mounts may use the mount, as far as permissions let them.
     /// Default: when root mounts. Others need `user_allow_other` in `/etc/fuse.conf`.

@@ -20,7 +20,7 @@ use fuser::{
 use super::awake::Pulse;
 use super::backing::Backings;
 use super::convert::{file_attr, file_type, from_kernel, no_file, set_time};
-use super::ops::{Caller, Found, Handle, ListEntry, Listing, Ops, Sized, perm};
+use super::ops::{Caller, Found, Handle, ListEntry, Listing, Ops, Sized, Whither, perm};
 use super::serving::Serving;
 use super::workers::Workers;
 
@@ -365,15 +365,12 @@ impl Filesystem for Session {
                 Ok((mut handle, file)) => {
                     let backing = file
                         .and_then(|file| self.backings.of(&file, |file| reply.open_backing(file)));
-                    match backing {
-                        Some(backing) => {
-                            let handle = FileHandle(handle.into());
-                            reply.opened_passthrough(handle, OPENED_DIRECT, &backing);
-                        }
-                        None => {
-                            ops.make_ordinary(ino(number), &mut handle);
-                            reply.opened(FileHandle(handle.into()), OPENED);
-                        }
+                    if let Some(backing) = backing {
+                        let handle = FileHandle(handle.into());
+                        reply.opened_passthrough(handle, OPENED_DIRECT, &backing);
+                    } else {
+                        ops.make_ordinary(ino(number), &mut handle);
+                        reply.opened(FileHandle(handle.into()), OPENED);
                     }
                 }
                 Err(errno) => reply.error(code(errno)),
@@ -447,13 +444,18 @@ impl Filesystem for Session {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        // A page that the kernel writes back has its place; the flags are then those of any
-        // handle of the file.
-        let from_cache = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-        let append = flags.0 & libc::O_APPEND != 0 && !from_cache;
+        // A page that the kernel writes back comes from mapped memory inside the file; the flags
+        // are then those of any handle of it.
+        let whither = if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+            Whither::Inside(offset)
+        } else if flags.0 & libc::O_APPEND != 0 {
+            Whither::End(offset)
+        } else {
+            Whither::Offset(offset)
+        };
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         self.serve(|ops| {
-            let written = ops.write(ino(number), offset, data, append, kill);
+            let written = ops.write(ino(number), whither, data, kill);
             match (written, u32::try_from(data.len())) {
                 (Ok(()), Ok(len)) => reply.written(len),
                 (Ok(()), Err(_)) => reply.error(Errno::EINVAL),

@@ -174,7 +174,7 @@ fn work() {
         }
         "random" => crate::random::work(at),
         "mount-refused" => crate::mountpoints::mount_refused(at),
-        remote::JOB => remote::serve(),
+        remote::JOB => remote::serve(at),
         "serve" => serve(at),
         "serve-and-use" => crate::killed::serve_and_use(at),
         other => panic!("no such job: {other}"),

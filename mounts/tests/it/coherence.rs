@@ -249,6 +249,59 @@ fn a_new_file_that_stays_open_is_one_with_the_replica() {
     assert!(fs::read(&path).unwrap().ends_with(b"more"));
 }
 
+/// The kernel may read large sealed files past the mount. Whoever changes one, its readers see it.
+#[test]
+fn large_sealed_files_follow() {
+    let Some(m) = Mounted::on_disk() else { return };
+    let path = m.path("file");
+    for round in 0..12 {
+        let mut expected = pattern(6_000_000 + round, round);
+        m.replica.write_file("/file", &expected).unwrap();
+        m.replica.seal("/file").unwrap();
+        let reader = File::open(&path).unwrap();
+        assert!(content(&reader) == expected, "round {round}");
+        let change = pattern(5000, round + 7);
+        match round % 4 {
+            0 => {
+                m.replica.write_range("/file", 3_000_000, &change).unwrap();
+                expected[3_000_000..3_005_000].copy_from_slice(&change);
+            }
+            1 => {
+                m.replica.truncate("/file", 1_234_567).unwrap();
+                expected.truncate(1_234_567);
+            }
+            2 => {
+                let writer = OpenOptions::new().append(true).open(&path).unwrap();
+                std::io::Write::write_all(&mut &writer, &change).unwrap();
+                expected.extend(change);
+            }
+            _ => {
+                m.replica.append_file("/file", &change).unwrap();
+                expected.extend(change);
+            }
+        }
+        assert_eq!(
+            reader.metadata().unwrap().len(),
+            expected.len() as u64,
+            "round {round}"
+        );
+        assert!(content(&reader) == expected, "open before, round {round}");
+        assert!(
+            fs::read(&path).unwrap() == expected,
+            "opened after, round {round}"
+        );
+        assert!(
+            m.replica.read_file("/file").unwrap() == expected,
+            "the replica, round {round}"
+        );
+        m.replica.remove("/file").unwrap();
+        assert!(
+            content(&reader) == expected,
+            "without a name, round {round}"
+        );
+    }
+}
+
 #[test]
 fn times_and_extended_attributes_follow() {
     let Some(m) = Mounted::new() else { return };
@@ -338,6 +391,46 @@ fn a_tree_that_is_removed_or_made_is_gone_or_there() {
                 sub.metadata().unwrap().nlink()
             ),
             (0, 0)
+        );
+    }
+}
+
+/// Pages that were changed in mapped memory and are written back while the file is cut off, on the
+/// mount or behind it, do not make it longer again.
+#[test]
+fn what_is_cut_off_does_not_come_back_from_mapped_memory() {
+    let Some(m) = Mounted::on_disk() else { return };
+    let path = m.path("file");
+    for round in 0..60 {
+        let before = if round % 2 == 0 { 400_000 } else { 2_000_000 };
+        m.replica.write_file("/file", &vec![b'x'; before]).unwrap();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
+        let map = Map::shared(&file, before);
+        (0..before).step_by(4096).for_each(|at| map.set(at, b'y'));
+        std::thread::scope(|scope| {
+            scope.spawn(|| file.sync_all().unwrap());
+            match round % 3 {
+                0 => drop(
+                    OpenOptions::new()
+                        .write(true)
+                        .truncate(true)
+                        .open(&path)
+                        .unwrap(),
+                ),
+                1 => m.replica.truncate("/file", 0).unwrap(),
+                _ => m.replica.truncate("/file", 100).unwrap(),
+            }
+        });
+        let size = if round % 3 == 2 { 100 } else { 0 };
+        assert_eq!(fs::metadata(&path).unwrap().len(), size, "round {round}");
+        assert_eq!(
+            m.replica.read_file("/file").unwrap().len() as u64,
+            size,
+            "round {round}"
         );
     }
 }

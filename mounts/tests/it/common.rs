@@ -1,4 +1,4 @@
-//! A replica in memory, mounted at a directory of its own by a process of its own.
+//! A replica, mounted at a directory of its own by a process of its own.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ impl Place {
             .args([
                 "sh",
                 "-c",
-                "cat; umount -cf \"$0\"; umount -cl \"$0\"; rmdir \"$0\" \"${0%/m}\"",
+                "cat; umount -cf \"$0\"; umount -cl \"$0\"; rm -rf --one-file-system \"${0%/m}\"",
             ])
             .arg(&at)
             .stdin(Stdio::piped())
@@ -85,19 +85,27 @@ pub(crate) struct Mounted {
 impl Mounted {
     /// `None` where mounting is impossible.
     pub(crate) fn new() -> Option<Self> {
-        Self::with(false)
+        Self::with(|_| Remote::start(), false)
+    }
+
+    /// With a replica on disk.
+    pub(crate) fn on_disk() -> Option<Self> {
+        Self::with(
+            |place| Remote::start_at(&place.at().with_file_name("r.cairn")),
+            false,
+        )
     }
 
     pub(crate) fn read_only() -> Option<Self> {
-        Self::with(true)
+        Self::with(|_| Remote::start(), true)
     }
 
-    fn with(read_only: bool) -> Option<Self> {
+    fn with(start: impl FnOnce(&Place) -> Remote, read_only: bool) -> Option<Self> {
         if !can_mount() {
             return None;
         }
         let place = Place::new();
-        let replica = Remote::start();
+        let replica = start(&place);
         replica.mount(place.at(), read_only).unwrap();
         Some(Self {
             replica,

@@ -45,7 +45,7 @@ fn run(mapped: bool) {
         Err(_) => ["1", "2", "3"].map(String::from).to_vec(),
     };
     for seed in seeds {
-        let Some(m) = Mounted::new() else { return };
+        let Some(m) = Mounted::on_disk() else { return };
         let mut job = command("random", m.root());
         job.env(SEED, &seed)
             .env(MAPPED, if mapped { "1" } else { "0" });
@@ -79,6 +79,7 @@ fn behind(replica: &Remote, asked: &str) {
         "append" => replica
             .append_file(&path, &vec![words[3].parse().unwrap(); number(2)])
             .unwrap(),
+        "seal" => replica.seal(&path).unwrap(),
         other => panic!("no such operation: {other}"),
     }
 }
@@ -132,6 +133,8 @@ struct Subject {
     path: PathBuf,
     file: File,
     appending: File,
+    /// Opened for reading only, before the others.
+    reader: Option<File>,
     map: Option<Map>,
     model: Vec<u8>,
 }
@@ -144,6 +147,7 @@ impl Subject {
             path,
             file,
             appending,
+            reader: None,
             map: None,
             model: Vec::new(),
         }
@@ -162,10 +166,20 @@ impl Subject {
 
     /// A file that nobody else has open is opened anew; if it is empty then, the kernel may read
     /// and write it past the mount.
-    fn reopen(&mut self, truncate: bool) {
+    fn reopen(&mut self, truncate: bool, reader: bool) {
         self.map = None;
+        self.reader = None;
         for file in [&mut self.file, &mut self.appending] {
             *file = File::open("/dev/null").unwrap();
+        }
+        if reader {
+            // A large file that is sealed may be read past the mount, until somebody changes it.
+            ask(&format!("seal {}", self.name()));
+            let file = File::open(&self.path).unwrap();
+            let mut all = vec![0; self.model.len() + 1];
+            let len = file.read_at(&mut all, 0).unwrap();
+            same(&all[..len], &self.model, 0);
+            self.reader = Some(file);
         }
         (self.file, self.appending) = Self::open(&self.path, truncate);
         if truncate {
@@ -207,10 +221,15 @@ impl Subject {
     }
 
     fn check_range(&self, at: usize, len: usize) {
-        let mut found = vec![0xaa; len];
-        let got = self.file.read_at(&mut found, at as u64).unwrap();
-        let expected = &self.model[at.min(self.model.len())..(at + len).min(self.model.len())];
-        same(&found[..got], expected, at);
+        for file in [Some(&self.file), self.reader.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            let mut found = vec![0xaa; len];
+            let got = file.read_at(&mut found, at as u64).unwrap();
+            let expected = &self.model[at.min(self.model.len())..(at + len).min(self.model.len())];
+            same(&found[..got], expected, at);
+        }
     }
 
     fn check_whole(&self) {
@@ -368,7 +387,7 @@ fn step(
         13 => copy_inside(random, subject, at, len),
         14 => subject.check_holes(at + random.below(2) * 100),
         15 => subject.file.sync_all().unwrap(),
-        16 => subject.reopen(random.below(4) == 0),
+        16 => subject.reopen(random.below(6) == 0, random.below(2) == 0),
         17 => fadvise(&subject.file, 0, None, Advice::DontNeed).unwrap(),
         18 => behind_the_back(random, subject, at, len),
         19 => rename_or_truncate(random, subject),
@@ -467,20 +486,19 @@ fn behind_the_back(random: &mut Random, subject: &mut Subject, at: usize, len: u
     let (name, byte) = (subject.name(), random.byte());
     match random.below(3) {
         0 => {
-            say(&format!("write {name} {at} {len} {byte}"));
+            ask(&format!("write {name} {at} {len} {byte}"));
             subject.put(at, &vec![byte; len]);
         }
         1 => {
-            say(&format!("truncate {name} {at}"));
+            ask(&format!("truncate {name} {at}"));
             subject.model.truncate(at);
         }
         _ => {
             let len = len.min(SIZE_MAX - subject.model.len());
-            say(&format!("append {name} {len} {byte}"));
+            ask(&format!("append {name} {len} {byte}"));
             subject.model.resize(subject.model.len() + len, byte);
         }
     }
-    assert_eq!(wait().trim(), "done");
     // At once, and without a look at the size.
     if let Some(last) = mapped_last(subject) {
         assert_eq!(
@@ -490,6 +508,12 @@ fn behind_the_back(random: &mut Random, subject: &mut Subject, at: usize, len: u
         );
     }
     subject.check_range(0, subject.model.len() + 10);
+}
+
+/// Has the other process do something behind the back of the mount.
+fn ask(what: &str) {
+    say(what);
+    assert_eq!(wait().trim(), "done");
 }
 
 fn mapped_last(subject: &Subject) -> Option<u8> {

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Child;
 use std::sync::{Mutex, PoisonError};
 
-use cairn_engine::{Ino, NewNode, Replica, SetTime, XattrMode};
+use cairn_engine::{Ino, NewNode, Options, Replica, SetTime, XattrMode};
 use cairn_mounts::fuse::{Mount, MountOptions};
 use cairn_protocol::{NodeKind, Timestamp};
 
@@ -21,18 +21,27 @@ use crate::child::command;
 /// The job of the process that serves.
 pub(crate) const JOB: &str = "replica";
 
+/// Stands for the directory of a replica that has none.
+const IN_MEMORY: &str = "/";
+
 type Answer = Result<Vec<u8>, String>;
 
-/// A replica in memory, in another process.
+/// A replica in another process.
 pub(crate) struct Remote {
     socket: Mutex<UnixStream>,
     process: Child,
 }
 
 impl Remote {
+    /// A replica in memory.
     pub(crate) fn start() -> Self {
+        Self::start_at(Path::new(IN_MEMORY))
+    }
+
+    /// A replica in a directory that it makes.
+    pub(crate) fn start_at(dir: &Path) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let process = command(JOB, Path::new("/"))
+        let process = command(JOB, dir)
             .stdin(OwnedFd::from(theirs))
             .stdout(std::process::Stdio::null())
             .spawn()
@@ -112,6 +121,11 @@ impl Remote {
 
     pub(crate) fn truncate(&self, path: &str, size: u64) -> Result<(), String> {
         self.tell("truncate", &[path.as_bytes(), size.to_string().as_bytes()])
+    }
+
+    /// Turns what was written into chunks, which otherwise happens by and by.
+    pub(crate) fn seal(&self, path: &str) -> Result<(), String> {
+        self.tell("seal", &[path.as_bytes()])
     }
 
     pub(crate) fn remove(&self, path: &str) -> Result<(), String> {
@@ -219,10 +233,14 @@ fn parse<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &[u8]) -> T {
 }
 
 /// Serves until the socket, which is the standard input, closes.
-pub(crate) fn serve() {
+pub(crate) fn serve(dir: &Path) {
     let socket = io::stdin().as_fd().try_clone_to_owned().unwrap();
     let mut socket = UnixStream::from(socket);
-    let replica = Replica::in_memory().unwrap();
+    let replica = if dir == Path::new(IN_MEMORY) {
+        Replica::in_memory().unwrap()
+    } else {
+        Replica::open(dir, Options::default()).unwrap()
+    };
     let mut mounts = Vec::new();
     while let Ok(ask) = receive(&mut socket) {
         let answer = administer(&replica, &mut mounts, &ask)
@@ -277,6 +295,8 @@ fn change(replica: &Replica, ask: &[Vec<u8>]) -> cairn_engine::Result<Vec<u8>> {
         (b"append", [path, data]) => drop(replica.append_file(path, data)?),
         (b"replace", [path, data]) => drop(replica.replace_file(path, data)?),
         (b"truncate", [path, size]) => replica.truncate_path(path, parse(size))?,
+        // To tell a version, it has to be sealed.
+        (b"seal", [path]) => drop(replica.version(path)?),
         (b"remove", [path]) => replica.remove(path)?,
         (b"remove-all", [path]) => replica.remove_all(path)?,
         (b"mkdir", [path]) => drop(replica.mkdir(path)?),

@@ -21,6 +21,17 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Where a write goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whither {
+    /// To an offset; the file grows if it has to.
+    Offset(u64),
+    /// To an offset, as far as the file goes.
+    Inside(u64),
+    /// To the end of the file, which the kernel believes to be here.
+    End(u64),
+}
+
 /// An open file. It holds all its state itself; nothing is allocated for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Handle {
@@ -45,6 +56,13 @@ impl From<u64> for Handle {
     }
 }
 
+/// Whether writes through a handle may have to be durable without a request that says so: with
+/// `O_SYNC`, or by `msync`. When the kernel writes the file underneath itself, it syncs only that,
+/// so what names it must be durable before.
+fn syncs_itself(flags: i32) -> bool {
+    flags & (libc::O_SYNC | libc::O_DSYNC) != 0 || flags & libc::O_ACCMODE == libc::O_RDWR
+}
+
 /// When the first handle of a file may be for the kernel to read and write itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Start {
@@ -54,6 +72,17 @@ pub(crate) enum Start {
     Empty,
     /// When the file is large.
     Large,
+}
+
+impl Start {
+    /// For a file that was just made.
+    pub(super) fn of_new(flags: i32, direct: bool) -> Self {
+        if direct && !syncs_itself(flags) {
+            Self::Empty
+        } else {
+            Self::No
+        }
+    }
 }
 
 impl Ops {
@@ -80,19 +109,28 @@ impl Ops {
                 return Err(stale(error));
             }
         }
-        let start = match (direct, truncate) {
+        let start = match (direct && !syncs_itself(flags), truncate) {
             (false, _) => Start::No,
             (true, true) => Start::Empty,
             (true, false) => Start::Large,
         };
-        Ok(self.count(ino, write, start))
+        let (handle, file) = self.count(ino, write, start);
+        if handle.direct && syncs_itself(flags) {
+            // From here on a sync of the file underneath is all it takes.
+            if let Err(error) = self.replica.fsync(ino) {
+                self.release(ino, handle);
+                return Err(stale(error));
+            }
+        }
+        Ok((handle, file))
     }
 
     /// Does what takes long before the table of open files is locked. A failure shows again there.
     fn prepare_direct(&self, ino: Ino, write: bool, direct: bool) {
-        let needed = match write {
-            true => self.kernel.opens.is_direct(ino),
-            false => direct && !self.kernel.opens.contains(ino),
+        let needed = if write {
+            self.kernel.opens.is_direct(ino)
+        } else {
+            direct && !self.kernel.opens.contains(ino)
         };
         if needed {
             let _ = self.replica.prepare_direct(ino, write);
@@ -110,7 +148,7 @@ impl Ops {
                     _ => Ok(None),
                 },
                 Beside::Direct => self.replica.join_direct(ino, write),
-                _ => Ok(None),
+                Beside::Ordinary => Ok(None),
             };
             // Used through the replica, it meets the same error and tells the caller.
             file.unwrap_or(None)
@@ -158,19 +196,23 @@ impl Ops {
         })
     }
 
-    /// Writes. With `append`, to the end of the file, wherever the kernel believes that to be.
+    /// Writes.
     pub(crate) fn write(
         &self,
         ino: Ino,
-        offset: u64,
+        whither: Whither,
         data: &[u8],
-        append: bool,
         kill_suid_gid: bool,
     ) -> Result<()> {
-        if append {
-            self.append(ino, offset, data)?;
-        } else {
-            self.replica.write(ino, offset, data).map_err(stale)?;
+        match whither {
+            Whither::Offset(offset) => self.replica.write(ino, offset, data).map_err(stale)?,
+            // The page may have been under way when the file was cut off.
+            Whither::Inside(offset) => {
+                self.replica
+                    .write_inside(ino, offset, data)
+                    .map_err(stale)?;
+            }
+            Whither::End(offset) => self.append(ino, offset, data)?,
         }
         if kill_suid_gid {
             self.replica.kill_privileges(ino).map_err(stale)?;
@@ -250,5 +292,23 @@ impl Ops {
             self.replica.kill_privileges(to.0).map_err(errno)?;
         }
         u32::try_from(copied).map_err(|_| Errno::OVERFLOW)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handle_that_may_sync_without_a_request_does_not_begin_direct_use() {
+        for flags in [
+            libc::O_RDWR,
+            libc::O_WRONLY | libc::O_SYNC,
+            libc::O_WRONLY | libc::O_DSYNC,
+        ] {
+            assert_eq!(Start::of_new(flags, true), Start::No);
+        }
+        assert_eq!(Start::of_new(libc::O_WRONLY, true), Start::Empty);
+        assert_eq!(Start::of_new(libc::O_WRONLY, false), Start::No);
     }
 }

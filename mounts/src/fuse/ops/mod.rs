@@ -26,7 +26,7 @@ use cairn_protocol::NodeKind;
 use rustix::io::Errno;
 
 pub(crate) use dirs::{ListEntry, Listing};
-pub(crate) use files::Handle;
+pub(crate) use files::{Handle, Whither};
 pub(crate) use names::perm;
 pub(crate) use xattrs::Sized;
 
@@ -137,7 +137,7 @@ impl Ops {
         self.kernel.close();
         for (ino, held) in self.kernel.opens.drain() {
             for _ in 0..held.direct {
-                self.replica.end_direct(ino);
+                self.replica.abandon_direct(ino);
             }
             (0..held.readers).for_each(|_| self.replica.release(ino, false));
             (0..held.writers).for_each(|_| self.replica.release(ino, true));

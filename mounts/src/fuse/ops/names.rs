@@ -75,7 +75,7 @@ impl Ops {
             self.forget(found.attr.ino, 1);
             return Err(stale(error));
         }
-        let start = if direct { Start::Empty } else { Start::No };
+        let start = Start::of_new(flags, direct);
         let (handle, file) = self.count(found.attr.ino, write, start);
         let lasting = found.lasting && !handle.direct;
         Ok((Found { lasting, ..found }, handle, file))
