@@ -65,6 +65,14 @@ enum Under {
 }
 
 impl DirectUse {
+    /// Bytes that take space, unless the content is a pack.
+    pub(crate) fn allocated(&self) -> Option<u64> {
+        match &self.under {
+            Under::Staging(seen) => Some(seen.allocated),
+            Under::Pack(_) => None,
+        }
+    }
+
     /// Whether what is used is a pack, which does not change.
     pub(crate) fn is_packed(&self) -> bool {
         matches!(self.under, Under::Pack(_))
@@ -75,6 +83,8 @@ impl DirectUse {
 struct Stamp {
     len: u64,
     modified: Timestamp,
+    /// Bytes that take space.
+    allocated: u64,
 }
 
 impl Stamp {
@@ -83,6 +93,7 @@ impl Stamp {
         let stat = rustix::fs::fstat(&file.file).ok()?;
         Some(Self {
             len: u64::try_from(stat.st_size).ok()?,
+            allocated: u64::try_from(stat.st_blocks).ok()?.saturating_mul(512),
             modified: Timestamp::new(stat.st_mtime, u32::try_from(stat.st_mtime_nsec).ok()?)
                 .ok()?,
         })
@@ -139,8 +150,9 @@ impl Tree {
         else {
             return;
         };
-        if *seen != now {
-            *seen = now;
+        let changed = (seen.len, seen.modified) != (now.len, now.modified);
+        *seen = now;
+        if changed {
             file.size = now.len;
             self.touch_content(ino, now.modified);
         }

@@ -267,6 +267,9 @@ impl Base {
 
 impl FileBody {
     pub(crate) fn allocated(&self) -> u64 {
+        if let Some(allocated) = self.direct.as_ref().and_then(DirectUse::allocated) {
+            return allocated;
+        }
         let base = match &self.base {
             Base::Empty => 0,
             Base::Inline(b) => b.len() as u64,

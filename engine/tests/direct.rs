@@ -63,6 +63,12 @@ fn everybody_sees_what_anybody_writes() {
     assert_eq!(replica.read_file("/f").unwrap(), b"\0\0again");
     replica.allocate(ino, 2, 1, Allocate::PunchHole).unwrap();
     assert_eq!(replica.read_file("/f").unwrap(), b"\0\0\0gain");
+    replica.truncate_path("/f", 1 << 40).unwrap();
+    assert!(
+        replica.stat("/f").unwrap().blocks < 100,
+        "holes take no space"
+    );
+    replica.truncate_path("/f", 7).unwrap();
     end(&replica, ino);
     assert_eq!(replica.read_file("/f").unwrap(), b"\0\0\0gain");
     check(&replica);
