@@ -5,6 +5,7 @@ use cairn_protocol::{
     Chain, Change, Cursor, Data, Entry, Name, NodeKind, ReplicaTag, Scope, Ver, XattrName,
 };
 use rusqlite::{Connection, OptionalExtension, params};
+use rustc_hash::FxHashSet;
 
 use crate::attr::Ino;
 use crate::commit::{meta_of, node_id};
@@ -43,7 +44,8 @@ pub enum CursorError {
 /// Changes between two cursors.
 #[derive(Debug)]
 pub struct Changes {
-    /// Parents come before children; each register at most once.
+    /// By version, each register at most once. A name may come before its node,
+    /// if the node changed later: apply the nodes first.
     pub changes: Vec<Change>,
     /// Where to go on. A consistent cut when `more` is `false`.
     pub next: Cursor,
@@ -107,8 +109,9 @@ impl Replica {
 
     /// At most about `limit` changes since `since`, up to the cut `until` or
     /// the present, after `resume` (0 for the start). Pages of one cut form a
-    /// consistent whole as long as nothing commits between them; what does
-    /// commit is in the next cut.
+    /// consistent whole as long as nothing commits between them. What is
+    /// changed meanwhile is told as it is by then, or not yet, and in the next
+    /// cut in any case.
     ///
     /// # Errors
     ///
@@ -214,6 +217,7 @@ fn collect(
     limit: usize,
 ) -> Result<(Vec<Change>, Option<Ver>)> {
     let mut changes = Vec::new();
+    let mut early = FxHashSet::default();
     let mut log = db.prepare_cached(
         "SELECT ver, kind, ino, hash, name FROM log WHERE ver > ? AND ver <= ? ORDER BY ver",
     )?;
@@ -222,7 +226,18 @@ fn collect(
         let ver = uint(row.get(0)?);
         let ino = Ino(uint(row.get(2)?));
         match row.get::<_, u8>(1)? {
-            0 => node_changes(db, tag, from, ver, ino, &mut changes)?,
+            0 => {
+                let current: Option<i64> = db
+                    .prepare_cached("SELECT ver FROM node WHERE ino = ?")?
+                    .query_row([int(ino.0)], |r| r.get(0))
+                    .optional()?;
+                let current = current.map(uint);
+                // A row of the next cut tells only what is newer than this one:
+                // what this cut has to tell is told here.
+                if current == Some(ver) || (current > Some(until) && early.insert(ino.0)) {
+                    node_changes(db, tag, from, ino, &mut changes)?;
+                }
+            }
             1 => {
                 let name: Vec<u8> = row.get(4)?;
                 name_change(db, tag, ver, ino, row.get(3)?, &name, &mut changes)?;
@@ -241,22 +256,14 @@ fn collect(
     Ok((changes, None))
 }
 
+/// The registers of a node that are newer than `from`.
 fn node_changes(
     db: &Connection,
     tag: ReplicaTag,
     from: Ver,
-    ver: Ver,
     ino: Ino,
     out: &mut Vec<Change>,
 ) -> Result<()> {
-    let current: Option<i64> = db
-        .prepare_cached("SELECT ver FROM node WHERE ino = ?")?
-        .query_row([int(ino.0)], |r| r.get(0))
-        .optional()?;
-    // A later row of the log tells the newer state.
-    if current.map(uint) != Some(ver) {
-        return Ok(());
-    }
     let Some(node) = db::load_node(db, ino)? else {
         return Ok(());
     };

@@ -578,6 +578,12 @@ impl Inner {
             let recorded = body.recorded;
             if recorded {
                 tree.dropped_staging.push(id);
+                // Committed under its version without this content, as a file
+                // that is sealed only now.
+                let ver = tree.next_ver();
+                if let Some(node) = tree.nodes.get_mut(&ino.0) {
+                    node.data_ver = ver;
+                }
             }
             tree.touch_private(ino);
             recorded

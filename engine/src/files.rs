@@ -103,6 +103,20 @@ impl DataFile {
             .map_err(|e| FsError::io(format!("resizing data file {}", self.id), e))
     }
 
+    /// Makes sure that the file has at least `len` bytes, beside any writes to
+    /// it. Returns `false` where the filesystem has no way to.
+    pub(crate) fn ensure_len(&self, len: u64) -> Result<bool> {
+        let fail = |e| FsError::io(format!("extending data file {}", self.id), e);
+        if self.file.metadata().map_err(fail)?.len() >= len {
+            return Ok(true);
+        }
+        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), len - 1, 1) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::OPNOTSUPP) => Ok(false),
+            Err(e) => Err(fail(e.into())),
+        }
+    }
+
     /// Gives the range back to the disk; it reads as zeros afterwards.
     pub(crate) fn punch(&self, offset: u64, len: u64) -> Result<()> {
         let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;

@@ -337,6 +337,11 @@ impl Inner {
         let cut_short =
             matches!(extents.last(), Some(Extent::Hole { .. })) && self.is_used_directly(staged);
         let adopt = unique >= ADOPT_MIN && unique >= seen - seen / 4 && !cut_short;
+        let adopt = adopt && {
+            // Zeros at the end need not be in a staging file; in a pack they must.
+            let end = fresh.iter().map(|c| c.offset + u64::from(c.len)).max();
+            staged.file.ensure_len(end.unwrap_or(0))?
+        };
         if adopt {
             staged.file.sync()?;
         } else {

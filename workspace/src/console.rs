@@ -1,11 +1,10 @@
 //! What a command talks to while it runs: a terminal, or the connection to the
 //! process that asked for it. So a command prints the same wherever it runs.
 
-use std::io;
-
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Result;
+use crate::text;
 
 /// The other side of a running command.
 pub(crate) trait Console {
@@ -25,7 +24,7 @@ pub(crate) trait Console {
 /// How far some work is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Progress {
-    /// Files done.
+    /// Files done, and whatever else has a name.
     pub(crate) files: u64,
     /// Bytes done.
     pub(crate) bytes: u64,
@@ -33,11 +32,9 @@ pub(crate) struct Progress {
     pub(crate) total_bytes: Option<u64>,
 }
 
-/// The standard input or output of a console, for code that knows only [`io`].
-pub(crate) struct Stream<'a>(pub(crate) &'a mut dyn Console);
-
-impl io::Read for Stream<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.input(buf).map_err(|failure| io::Error::other(failure.report()))
+impl Progress {
+    /// What was done, for people.
+    pub(crate) fn summary(&self) -> String {
+        format!("{}, {}", text::count(self.files, "entry", "entries"), text::bytes(self.bytes))
     }
 }

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use cairn::fuse::MountError;
 use cairn::{CursorError, FsError, OpenError};
 
+use crate::transfer::TransferError;
+
 /// How a command that did not fail ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -23,6 +25,11 @@ impl Outcome {
             Self::Done => 0,
             Self::Partial => 1,
         }
+    }
+
+    /// Of two parts of a command: done if both are.
+    pub(crate) fn and(self, other: Self) -> Self {
+        if self == Self::Done { other } else { self }
     }
 
     /// [`Self::Partial`] if something was left out.
@@ -76,6 +83,9 @@ pub(crate) enum Failure {
     /// The log cannot be read from a cursor.
     #[error(transparent)]
     Cursor(#[from] CursorError),
+    /// A transfer was refused, or broke off.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
     /// Something is in the way; the text says what to do.
     #[error("{0}")]
     Refused(String),

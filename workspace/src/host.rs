@@ -61,25 +61,36 @@ impl Request {
 }
 
 /// A replica's owner.
-enum Owner {
+pub(crate) enum Owner {
+    /// This process.
     This(Replica),
+    /// Another one, which can be asked.
     Other(Client),
 }
 
-/// Runs a request on a replica, wherever that has to be.
-pub(crate) fn perform(replica: &Path, create: bool, request: Request) -> Result {
+impl Owner {
+    /// Runs a request where the replica is.
+    pub(crate) fn perform(self, request: Request, console: &mut dyn Console) -> Result {
+        match self {
+            Self::This(replica) => request.run(&Host { replica, serving: false }, console),
+            Self::Other(client) => client.perform(request, console),
+        }
+    }
+}
+
+/// Runs a request on a replica that exists, wherever that has to be.
+pub(crate) fn perform(replica: &Path, request: Request) -> Result {
+    let owner = owner(replica, Options { create: false, ..Options::default() })?;
     let mut terminal = Terminal::new();
-    let ended = match owner(replica, Options { create, ..Options::default() })? {
-        Owner::This(replica) => request.run(&Host { replica, serving: false }, &mut terminal),
-        Owner::Other(client) => client.perform(request, &mut terminal),
-    };
+    let ended = owner.perform(request, &mut terminal);
     let flushed = terminal.finish();
     let outcome = ended?;
     flushed?;
     Ok(outcome)
 }
 
-fn owner(dir: &Path, options: Options) -> Result<Owner> {
+/// Owns a replica, or finds who does.
+pub(crate) fn owner(dir: &Path, options: Options) -> Result<Owner> {
     let begun = Instant::now();
     loop {
         match Replica::open(dir, options.clone()) {

@@ -37,10 +37,13 @@
 #![forbid(unsafe_code)]
 
 pub use cairn_engine::{
-    Allocate, Attr, Changes, CheckReport, CursorError, DirEntry, Entry, FsError, GcReport, Ino,
-    Invalidation, NewNode, NodeKind, Observer, OpenError, Options, Problem, RenameMode, Replica,
-    Result, SeekTo, SetAttr, SetTime, StatFs, Timestamp, Usage, XattrMode,
+    Allocate, Attr, Changes, CheckReport, CursorError, DirEntry, Entry, File, FileOptions, Found,
+    FsError, GcReport, GrepOptions, Ino, Invalidation, Line, NewNode, NodeKind, Observer,
+    OpenError, Options, Pin, Problem, RenameMode, Replica, Result, SeekTo, SetAttr, SetTime,
+    StatFs, Timestamp, Usage, Walk, Watch, XattrMode,
 };
+#[cfg(feature = "async")]
+pub use cairn_engine::{AsyncReplica, ChangePages, ReadDir};
 
 /// Mounting a replica as a filesystem of the kernel.
 pub mod fuse {

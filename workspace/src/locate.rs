@@ -107,13 +107,19 @@ pub(crate) fn inside(path: &Path) -> Vec<u8> {
     inside
 }
 
+/// Whether a path in a replica is another, or below it.
+pub(crate) fn is_below(path: &[u8], above: &[u8]) -> bool {
+    let as_path = |path| Path::new(std::ffi::OsStr::from_bytes(path));
+    as_path(path).starts_with(as_path(above))
+}
+
 /// A path in a replica, as a path for people.
 pub(crate) fn shown(path: &[u8]) -> String {
     PathBuf::from(std::ffi::OsString::from_vec(path.to_vec())).display().to_string()
 }
 
 /// A path that goes through the directory of a replica.
-fn in_directory(path: &Path) -> Option<Place> {
+pub(crate) fn in_directory(path: &Path) -> Option<Place> {
     // The topmost: what a replica stores may look like one.
     let above: Vec<&Path> = path.ancestors().collect();
     above.into_iter().rev().find(|dir| looks_like_replica(dir)).map(|dir| Place {

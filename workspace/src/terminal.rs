@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::console::{Console, Progress};
 use crate::failure::{Failure, Result};
+use crate::text;
 
 /// Output gathered before it is written.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -36,6 +37,11 @@ impl Terminal {
         }
         self.out.flush().map_err(output)
     }
+
+    /// Whether a person sees the progress.
+    pub(crate) fn is_attended() -> bool {
+        io::stderr().is_terminal()
+    }
 }
 
 impl Console for Terminal {
@@ -53,7 +59,7 @@ impl Console for Terminal {
     }
 
     fn progress(&mut self, at: &Progress) -> Result<()> {
-        if !io::stderr().is_terminal() {
+        if !Self::is_attended() {
             return Ok(());
         }
         let bar = self.bar.get_or_insert_with(|| new_bar(at.total_bytes));
@@ -62,7 +68,7 @@ impl Console for Terminal {
         }
         bar.set_position(at.bytes);
         if at.files > 0 {
-            bar.set_message(format!("{} files", at.files));
+            bar.set_message(text::count(at.files, "entry", "entries"));
         }
         Ok(())
     }

@@ -61,11 +61,13 @@ impl Grown {
         (fresh, closed, opened) = fresh.reopen();
         let (listed, ()) = timed(|| Self::list(&fresh.replica, flat));
         let after_list = memory();
+        let (read, changes) = timed(|| Self::changes(&fresh.replica, None));
         eprintln!(
             "{nodes} nodes: built in {built:.1?}, memory {} MiB, peak {}; \
              walked in {walked:.1?}, memory {} MiB, peak {}; \
              closed in {closed:.1?}, opened in {opened:.1?}; \
-             cold list of {} in {listed:.1?}, memory {} MiB, peak {}",
+             cold list of {} in {listed:.1?}, memory {} MiB, peak {}; \
+             {changes} changes read in {read:.1?}",
             after_build.0,
             after_build.1,
             after_walk.0,
@@ -132,10 +134,9 @@ impl Grown {
 
     /// Reads the log from `since` on, a page at a time. Returns the number of
     /// changes.
-    fn changes(&self, since: Option<&Cursor>) -> usize {
+    fn changes(replica: &Replica, since: Option<&Cursor>) -> usize {
         let (mut cut, mut resume, mut seen) = (None, 0, 0);
         loop {
-            let replica = &self.fresh.replica;
             let page = done(replica.changes_page(since, cut.as_ref(), resume, PAGE));
             seen += page.changes.len();
             if !page.more {
@@ -212,6 +213,11 @@ fn listings<'t>(group: &mut Group<'_>, nodes: u64, tree: &impl Fn() -> &'t Grown
     );
 }
 
+/// Changes in a page: far fewer than there are behind the middle of the log.
+fn tree_page(nodes: u64) -> u64 {
+    (PAGE as u64).min(nodes / 2)
+}
+
 fn changes<'t>(group: &mut Group<'_>, nodes: u64, tree: &impl Fn() -> &'t Grown) {
     group.sample_size(10).sampling_mode(SamplingMode::Flat);
     group.throughput(Throughput::Elements(100));
@@ -219,12 +225,20 @@ fn changes<'t>(group: &mut Group<'_>, nodes: u64, tree: &impl Fn() -> &'t Grown)
         BenchmarkId::new("changes_since, the last 100", nodes),
         |b| {
             let tree = tree();
-            b.iter(|| assert_eq!(tree.changes(Some(&tree.recent)), 100));
+            b.iter(|| assert_eq!(Grown::changes(&tree.fresh.replica, Some(&tree.recent)), 100));
         },
     );
-    group.throughput(Throughput::Elements(nodes));
-    group.bench_function(BenchmarkId::new("changes_since, all", nodes), |b| {
+    group.throughput(Throughput::Elements(tree_page(nodes)));
+    let id = BenchmarkId::new("changes_since, a page of the log", nodes);
+    group.bench_function(id, |b| {
         let tree = tree();
-        b.iter(|| tree.changes(None));
+        let replica = &tree.fresh.replica;
+        let (cut, middle) = (tree.recent, tree.recent.seq / 2);
+        let page = usize::try_from(tree_page(nodes)).unwrap_or(PAGE);
+        b.iter(|| {
+            let page = done(replica.changes_page(None, Some(&cut), middle, page));
+            assert!(page.more);
+            page
+        });
     });
 }

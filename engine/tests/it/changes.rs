@@ -65,7 +65,9 @@ impl Follower {
             Entry::Xattr { node, name, value } => {
                 if let Some(known) = self.nodes.get_mut(node) {
                     match value {
-                        Some(value) => known.xattrs.insert(name.as_bytes().to_vec(), value.to_vec()),
+                        Some(value) => known
+                            .xattrs
+                            .insert(name.as_bytes().to_vec(), value.to_vec()),
                         None => known.xattrs.remove(name.as_bytes()),
                     };
                 }
@@ -89,7 +91,12 @@ impl Follower {
         let tree = Tree::of(replica);
         let id = |ino: u64| {
             let mut ids = self.nodes.keys();
-            if ino == ROOT { Some(NodeId::ROOT) } else { ids.find(|id| id.counter == ino && **id != NodeId::ROOT).copied() }
+            if ino == ROOT {
+                Some(NodeId::ROOT)
+            } else {
+                ids.find(|id| id.counter == ino && **id != NodeId::ROOT)
+                    .copied()
+            }
         };
         for (ino, node) in &tree.nodes {
             let Some(known) = id(*ino).and_then(|id| self.nodes.get(&id)) else {
@@ -99,11 +106,16 @@ impl Follower {
                 return Some(format!("node {ino}: {known:?}"));
             }
             match &known.meta {
-                Some(m) if (m.mode, m.uid, m.gid) == (u32::from(node.perm), node.uid, node.gid) && Some(m.mtime) == node.mtime => {}
+                Some(m)
+                    if (m.mode, m.uid, m.gid) == (u32::from(node.perm), node.uid, node.gid)
+                        && Some(m.mtime) == node.mtime => {}
                 other => return Some(format!("node {ino}: meta {other:?}, should be {node:?}")),
             }
             if node.kind == NodeKind::File && !holds(known.data.as_ref(), &node.content) {
-                return Some(format!("node {ino}: other content than {} bytes", node.content.len()));
+                return Some(format!(
+                    "node {ino}: other content than {} bytes",
+                    node.content.len()
+                ));
             }
             if let Some(Data::Symlink { target }) = &known.data
                 && *target != node.target
@@ -162,10 +174,17 @@ impl Source {
             let tree: Vec<(Vec<u8>, Ino, NodeKind)> = everything(&replica);
             let rng = &mut self.rng;
             let (path, ino, _) = rng.pick(&tree).clone();
-            let dirs: Vec<_> = tree.iter().filter(|(_, _, k)| *k == NodeKind::Dir).collect();
+            let dirs: Vec<_> = tree
+                .iter()
+                .filter(|(_, _, k)| *k == NodeKind::Dir)
+                .collect();
             let dir = rng.pick(&dirs).1;
             let name = format!("n{}", rng.below(30)).into_bytes();
-            let old = path.rsplit(|b| *b == b'/').next().unwrap_or_default().to_vec();
+            let old = path
+                .rsplit(|b| *b == b'/')
+                .next()
+                .unwrap_or_default()
+                .to_vec();
             match rng.below(20) {
                 0..5 => drop(replica.make(dir, &name, &new(NodeKind::File))),
                 5..7 => drop(replica.make(dir, &name, &new(NodeKind::Dir))),
@@ -190,7 +209,9 @@ impl Source {
                 17 => {
                     let set = SetAttr {
                         perm: Some(rng.below(0o1000) as u16),
-                        mtime: Some(SetTime::At(Timestamp::new(rng.below(1 << 30) as i64, 5).unwrap())),
+                        mtime: Some(SetTime::At(
+                            Timestamp::new(rng.below(1 << 30) as i64, 5).unwrap(),
+                        )),
                         ..SetAttr::default()
                     };
                     drop(replica.set_attr(ino, &set));
@@ -214,8 +235,13 @@ impl Source {
         let mut resume = 0;
         let mut until = None;
         loop {
-            let page = replica.changes_page(since.as_ref(), until.as_ref(), resume, limit).unwrap();
-            assert!(page.changes.len() < limit + 40, "a page is about as long as asked for");
+            let page = replica
+                .changes_page(since.as_ref(), until.as_ref(), resume, limit)
+                .unwrap();
+            assert!(
+                page.changes.len() < limit + 40,
+                "a page is about as long as asked for"
+            );
             follower.apply(&page.changes);
             if !page.more {
                 return page.next;
@@ -250,7 +276,11 @@ fn everything(replica: &Replica) -> Vec<(Vec<u8>, Ino, NodeKind)> {
 
 fn parent_of(replica: &Replica, path: &[u8]) -> Ino {
     let cut = path.iter().rposition(|b| *b == b'/').unwrap_or(0);
-    let parent = if cut == 0 { b"/".as_slice() } else { &path[..cut] };
+    let parent = if cut == 0 {
+        b"/".as_slice()
+    } else {
+        &path[..cut]
+    };
     replica.stat(parent).map_or(Ino::ROOT, |a| a.ino)
 }
 
@@ -287,7 +317,11 @@ fn run(seed: u64, options: Options) {
         each_register_once(&all.changes);
         let mut fresh = Follower::default();
         fresh.apply(&all.changes);
-        assert_eq!(fresh.differs(&source.replica()), None, "round {round}, from the start");
+        assert_eq!(
+            fresh.differs(&source.replica()),
+            None,
+            "round {round}, from the start"
+        );
         match source.rng.below(4) {
             0 => source.reopen(),
             1 => drop(source.replica().gc().unwrap()),
@@ -297,7 +331,11 @@ fn run(seed: u64, options: Options) {
         let cursor = since.unwrap();
         let news = source.replica().changes_since(Some(&cursor)).unwrap();
         follower.apply(&news.changes);
-        assert_eq!(follower.differs(&source.replica()), None, "round {round}, afterwards");
+        assert_eq!(
+            follower.differs(&source.replica()),
+            None,
+            "round {round}, afterwards"
+        );
         since = Some(news.next);
     }
     assert_clean(&source.replica());
@@ -343,7 +381,9 @@ fn the_removal_of_an_attribute_is_told_whatever_is_committed_next() {
     let (_dir, path) = place();
     let replica = open(&path);
     let ino = replica.write_file("/f", b"content").unwrap().ino;
-    replica.set_xattr(ino, b"user.a", b"1", XattrMode::Set).unwrap();
+    replica
+        .set_xattr(ino, b"user.a", b"1", XattrMode::Set)
+        .unwrap();
     let cursor = replica.cursor().unwrap();
     replica.remove_xattr(ino, b"user.a").unwrap();
     replica.flush().unwrap();
@@ -354,7 +394,9 @@ fn the_removal_of_an_attribute_is_told_whatever_is_committed_next() {
     replica.set_attr(ino, &atime).unwrap();
     replica.flush().unwrap();
     let changes = replica.changes_since(Some(&cursor)).unwrap().changes;
-    let told = changes.iter().any(|c| matches!(&c.entry, Entry::Xattr { value: None, .. }));
+    let told = changes
+        .iter()
+        .any(|c| matches!(&c.entry, Entry::Xattr { value: None, .. }));
     assert!(told, "{changes:?}");
 }
 
@@ -397,7 +439,10 @@ fn a_cursor_too_old_for_the_log_is_refused_and_the_log_stays_short() {
     let report = replica.gc().unwrap();
     assert!(report.log_entries > 0, "{report:?}");
     let found = replica.changes_since(Some(&old));
-    assert!(matches!(found, Err(CursorError::Forked { .. })), "{found:?}");
+    assert!(
+        matches!(found, Err(CursorError::Forked { .. })),
+        "{found:?}"
+    );
     replica.changes_since(Some(&recent)).unwrap();
     let mut follower = Follower::default();
     follower.apply(&replica.changes_since(None).unwrap().changes);

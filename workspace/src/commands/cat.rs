@@ -29,7 +29,7 @@ pub(crate) struct Request {
 pub(crate) fn run(args: &Args) -> Result {
     for place in &args.places {
         let place = locate(args.replica.replica.as_deref(), Some(place))?;
-        host::perform(&place.replica, false, host::Request::Cat(Request { path: place.path }))?;
+        host::perform(&place.replica, host::Request::Cat(Request { path: place.path }))?;
     }
     Ok(Outcome::Done)
 }

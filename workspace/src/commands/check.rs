@@ -30,7 +30,7 @@ pub(crate) struct Request {
 
 pub(crate) fn run(args: &Args) -> Result {
     let place = args.place.locate()?;
-    host::perform(&place.replica, false, host::Request::Check(Request { json: args.json }))
+    host::perform(&place.replica, host::Request::Check(Request { json: args.json }))
 }
 
 #[derive(Serialize)]

@@ -35,7 +35,7 @@ pub(crate) struct Request {
 pub(crate) fn run(args: &Args) -> Result {
     let place = args.place.locate()?;
     let request = Request { path: place.path, json: args.json };
-    host::perform(&place.replica, false, host::Request::Du(request))
+    host::perform(&place.replica, host::Request::Du(request))
 }
 
 /// What a tree holds.

@@ -24,7 +24,7 @@ pub(crate) struct Request {
 
 pub(crate) fn run(args: &Args) -> Result {
     let place = args.place.locate()?;
-    host::perform(&place.replica, false, host::Request::Gc(Request { json: args.json }))
+    host::perform(&place.replica, host::Request::Gc(Request { json: args.json }))
 }
 
 /// What was given back.

@@ -41,7 +41,7 @@ pub(crate) struct Request {
 pub(crate) fn run(args: Args) -> Result {
     let place = args.place.locate()?;
     let request = Request { since: args.since, limit: args.limit, json: args.json };
-    host::perform(&place.replica, false, host::Request::Log(request))
+    host::perform(&place.replica, host::Request::Log(request))
 }
 
 /// Where to go on: at a cursor, or in the midst of the changes between two.

@@ -50,7 +50,7 @@ pub(crate) fn run(args: Args) -> Result {
     let place = args.place.locate()?;
     let escape = std::io::stdout().is_terminal();
     let request = Request { path: place.path, flags: args.flags, escape };
-    host::perform(&place.replica, false, host::Request::Ls(request))
+    host::perform(&place.replica, host::Request::Ls(request))
 }
 
 /// An entry for a script.

@@ -28,7 +28,7 @@ pub(crate) struct Request {
 pub(crate) fn run(args: &Args) -> Result {
     let place = args.place.locate()?;
     let request = Request { replica: place.replica.clone(), json: args.json };
-    host::perform(&place.replica, false, host::Request::Status(request))
+    host::perform(&place.replica, host::Request::Status(request))
 }
 
 /// The state of a replica.
