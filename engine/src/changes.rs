@@ -81,7 +81,7 @@ impl Replica {
         let (seq, chain): (i64, Vec<u8>) = db
             .prepare_cached("SELECT seq, chain FROM commits ORDER BY seq DESC LIMIT 1")?
             .query_row([], |r| Ok((r.get(0)?, r.get(1)?)))?;
-        Ok(self.cursor_at(uint(seq), &chain)?)
+        self.cursor_at(uint(seq), &chain)
     }
 
     fn cursor_at(&self, seq: Ver, chain: &[u8]) -> Result<Cursor> {

@@ -41,6 +41,10 @@ pub struct CheckReport {
 }
 
 impl CheckReport {
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "callers have a text, an error or an inode, and are done with it"
+    )]
     fn add(&mut self, what: impl ToString, why: impl ToString) {
         self.problems.push(Problem {
             what: what.to_string(),
@@ -73,7 +77,7 @@ impl Replica {
         let parts = [
             self.check_chunks(&db, &mut report, &mut damaged, progress),
             self.check_nodes(&db, &mut report, &damaged),
-            self.check_names(&db, &mut report),
+            Self::check_names(&db, &mut report),
             self.check_unsealed(&db, &mut report),
         ];
         for error in parts.into_iter().filter_map(Result::err) {
@@ -91,7 +95,7 @@ impl Replica {
             let path = self.inner.chunks.files.staging_path(file);
             if path.is_some_and(|path| !path.exists()) {
                 report.add(
-                    self.name_of(db, ino),
+                    Self::name_of(db, ino),
                     format!("what was written last is lost with dirty/{file}; it has what was sealed before"),
                 );
             }
@@ -177,7 +181,7 @@ impl Replica {
             let node = match db::node_of(row) {
                 Ok((_, node, _)) => node,
                 Err(error) => {
-                    report.add(self.name_of(db, ino), error);
+                    report.add(Self::name_of(db, ino), error);
                     continue;
                 }
             };
@@ -185,10 +189,10 @@ impl Replica {
                 .prepare_cached("SELECT count(*) FROM name WHERE child = ?")?
                 .query_row([db::int(ino.0)], |r| r.get(0))?;
             if node.kind == NodeKind::Dir {
-                self.check_dir(db, report, ino, &node, names)?;
+                Self::check_dir(db, report, ino, &node, names)?;
             } else if i64::from(node.nlink) != names {
                 report.add(
-                    self.name_of(db, ino),
+                    Self::name_of(db, ino),
                     format!("says {} links and has {names} names", node.nlink),
                 );
             }
@@ -198,7 +202,7 @@ impl Replica {
                     .query_row([db::int(ino.0)], |r| r.get(0))?;
                 if staged == 0 && file.size != file.base.size() {
                     report.add(
-                        self.name_of(db, ino),
+                        Self::name_of(db, ino),
                         format!("says {} bytes and holds {}", file.size, file.base.size()),
                     );
                 }
@@ -206,7 +210,7 @@ impl Replica {
                     db,
                     report,
                     damaged,
-                    &self.name_of(db, ino),
+                    &Self::name_of(db, ino),
                     &file.base.to_data(),
                     &mut refs,
                 );
@@ -244,7 +248,6 @@ impl Replica {
     }
 
     fn check_dir(
-        &self,
         db: &rusqlite::Connection,
         report: &mut CheckReport,
         ino: Ino,
@@ -262,19 +265,19 @@ impl Replica {
             .query_row([db::int(ino.0)], |r| Ok((r.get(0)?, r.get(1)?)))?;
         if uint(entries) != dir.entries {
             report.add(
-                self.name_of(db, ino),
+                Self::name_of(db, ino),
                 format!("says {} entries and has {entries}", dir.entries),
             );
         }
         if node.nlink > 0 && i64::from(node.nlink) != 2 + dirs {
             report.add(
-                self.name_of(db, ino),
+                Self::name_of(db, ino),
                 format!("says {} links and has {}", node.nlink, 2 + dirs),
             );
         }
         if ino != Ino::ROOT && node.nlink > 0 && names != 1 {
             report.add(
-                self.name_of(db, ino),
+                Self::name_of(db, ino),
                 format!("is a directory with {names} names"),
             );
         }
@@ -308,7 +311,7 @@ impl Replica {
         }
     }
 
-    fn check_names(&self, db: &rusqlite::Connection, report: &mut CheckReport) -> Result<()> {
+    fn check_names(db: &rusqlite::Connection, report: &mut CheckReport) -> Result<()> {
         let mut find = db.prepare(
             "SELECT e.parent, e.name FROM name e LEFT JOIN node n ON n.ino = e.child LEFT JOIN node p ON p.ino = e.parent
              WHERE e.child IS NOT NULL AND (n.ino IS NULL OR p.ino IS NULL)",
@@ -340,7 +343,7 @@ impl Replica {
         Ok(())
     }
 
-    fn name_of(&self, db: &rusqlite::Connection, ino: Ino) -> String {
+    fn name_of(db: &rusqlite::Connection, ino: Ino) -> String {
         let path = crate::changes::path_in(db, ino).ok().flatten();
         path.map_or_else(
             || ino.to_string(),

@@ -264,7 +264,7 @@ impl Chunks {
         let place = Place {
             pack: open.file.id,
             offset: open.len,
-            len: bytes.len() as u32,
+            len: u32::try_from(bytes.len()).map_err(|_| FsError::TooLarge("a chunk"))?,
         };
         open.len += len;
         let file = open.file.clone();

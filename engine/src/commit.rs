@@ -187,7 +187,7 @@ impl Inner {
             }
         }
         let mut names = Vec::new();
-        for ((parent, key), ()) in std::mem::take(&mut tree.dirty_names) {
+        for (parent, key) in std::mem::take(&mut tree.dirty_names) {
             if let Some(Node {
                 body: Body::Dir(dir),
                 ..
@@ -251,7 +251,7 @@ impl Inner {
                 // `pinned` counts an entry once, dirty or in flight or both.
                 dirent.state.in_flight = false;
                 dirent.state.dirty = true;
-                tree.dirty_names.insert((row.parent.0, row.key), ());
+                tree.dirty_names.insert((row.parent.0, row.key));
             }
         }
         tree.gone.splice(0..0, batch.gone);
@@ -296,10 +296,9 @@ impl Inner {
                 body: Body::File(file),
                 ..
             }) = tree.nodes.get_mut(&done.ino.0)
+                && file.generation == done.generation
             {
-                if file.generation == done.generation {
-                    file.base = done.base;
-                }
+                file.base = done.base;
             }
         }
     }
@@ -504,7 +503,7 @@ impl cairn_protocol::ReadAt for Buffer<'_> {
     type Error = FsError;
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        let start = offset as usize;
+        let start = crate::ranges::index(offset);
         buf.copy_from_slice(&self.0[start..start + buf.len()]);
         Ok(())
     }
@@ -575,7 +574,7 @@ fn row_of(ino: Ino, node: &mut Node) -> NodeRow {
         Body::Symlink(target) => {
             row.content = Content::Set(Data::Symlink {
                 target: target.clone(),
-            })
+            });
         }
         Body::Special => {}
     }

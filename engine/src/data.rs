@@ -15,7 +15,7 @@ use crate::db::Db;
 use crate::files::DataFile;
 use crate::node::{Base, Body, FileBody, Layout, Node, Overlay, Sealed, Staging};
 use crate::observe::Invalidation;
-use crate::ranges::RangeSet;
+use crate::ranges::{RangeSet, index};
 use crate::replica::{Inner, Replica, now};
 use crate::tree::{Need, Step, Stop, Tree};
 use crate::{FsError, Result};
@@ -53,7 +53,7 @@ impl Replica {
             }
             let end = file.size.min(offset.saturating_add(buf.len() as u64));
             plan_read(file, offset, end, &mut plan);
-            Ok((end - offset) as usize)
+            Ok(index(end - offset))
         })?;
         let mut rest = &mut buf[..total];
         for (len, piece) in plan {
@@ -118,10 +118,10 @@ impl Replica {
                 let bytes = memory_for(t, ino, grown)?;
                 let buffer = Arc::make_mut(bytes);
                 let before = buffer.len();
-                if buffer.len() < end as usize {
-                    buffer.resize(end as usize, 0);
+                if buffer.len() < index(end) {
+                    buffer.resize(index(end), 0);
                 }
-                buffer[offset as usize..end as usize].copy_from_slice(data);
+                buffer[index(offset)..index(end)].copy_from_slice(data);
                 let added = buffer.len() - before;
                 let file = t.file(ino)?;
                 file.size = grown;
@@ -261,8 +261,8 @@ impl Replica {
                 }
                 let bytes = Arc::make_mut(memory_for(t, ino, size)?);
                 let before = bytes.len();
-                bytes.resize(size as usize, 0);
-                t.memory = t.memory + size as usize - before;
+                bytes.resize(index(size), 0);
+                t.memory = t.memory + index(size) - before;
                 t.file(ino)?.size = size;
             }
             t.touch_content(ino, now);
@@ -340,7 +340,7 @@ impl Replica {
                 s.ranges.insert(range.clone());
             } else {
                 let bytes = Arc::make_mut(memory_for(t, ino, size)?);
-                bytes[range.start as usize..range.end as usize].fill(0);
+                bytes[index(range.start)..index(range.end)].fill(0);
             }
             t.touch_content(ino, now);
             notes.tell(|| Invalidation::Content {
@@ -373,8 +373,7 @@ impl Replica {
         for (len, piece) in plan {
             let end = at + len as u64;
             let found = match (&piece, to) {
-                (Piece::Zeros, SeekTo::Hole) => Some(at),
-                (Piece::Zeros, SeekTo::Data) => None,
+                (Piece::Zeros, _) => (to == SeekTo::Hole).then_some(at),
                 (Piece::Sealed(sealed, from), _) => {
                     seek_sealed(self.inner.layout(sealed)?, *from, *from + len as u64, to)
                         .map(|o| at + (o - from))
@@ -431,10 +430,10 @@ impl Replica {
         {
             return Ok(len);
         }
-        let mut buf = vec![0; (1 << 20).min(len) as usize];
+        let mut buf = vec![0; index(len.min(1 << 20))];
         let mut done = 0;
         while done < len {
-            let want = (buf.len() as u64).min(len - done) as usize;
+            let want = index((buf.len() as u64).min(len - done));
             let got = self.read(from, from_offset + done, &mut buf[..want])?;
             if got == 0 {
                 break;
@@ -615,14 +614,14 @@ fn memory_for(t: &mut Tree, ino: Ino, grown: u64) -> Step<&mut Arc<Vec<u8>>> {
 fn plan_read(file: &FileBody, start: u64, end: u64, plan: &mut Vec<(usize, Piece)>) {
     match &file.over {
         Overlay::Memory(bytes) => plan.push((
-            (end - start) as usize,
-            Piece::Shared(bytes.clone(), start as usize),
+            index(end - start),
+            Piece::Shared(bytes.clone(), index(start)),
         )),
         Overlay::None => plan_base(&file.base, start, end, file.base.size(), plan),
         Overlay::Staging(s) => s.ranges.split(start..end, |range, staged| {
             if staged {
                 plan.push((
-                    (range.end - range.start) as usize,
+                    index(range.end - range.start),
                     Piece::Staged(s.file.clone(), range.start),
                 ));
             } else {
@@ -635,15 +634,15 @@ fn plan_read(file: &FileBody, start: u64, end: u64, plan: &mut Vec<(usize, Piece
 fn plan_base(base: &Base, start: u64, end: u64, visible: u64, plan: &mut Vec<(usize, Piece)>) {
     let cut = end.min(visible.min(base.size())).max(start);
     if cut > start {
-        let len = (cut - start) as usize;
+        let len = index(cut - start);
         match base {
             Base::Empty => {}
-            Base::Inline(bytes) => plan.push((len, Piece::Bytes(bytes.clone(), start as usize))),
+            Base::Inline(bytes) => plan.push((len, Piece::Bytes(bytes.clone(), index(start)))),
             Base::Sealed(sealed) => plan.push((len, Piece::Sealed(sealed.clone(), start))),
         }
     }
     if end > cut {
-        plan.push(((end - cut) as usize, Piece::Zeros));
+        plan.push((index(end - cut), Piece::Zeros));
     }
 }
 
@@ -704,7 +703,7 @@ impl Inner {
                 ));
             };
             let skip = at - layout.starts[index];
-            let len = (extent.len() - skip).min(buf.len() as u64) as usize;
+            let len = crate::ranges::index((extent.len() - skip).min(buf.len() as u64));
             let (part, rest) = buf.split_at_mut(len);
             match extent {
                 Extent::Hole { .. } => part.fill(0),
@@ -754,7 +753,7 @@ impl Inner {
                 _ => return Ok(()),
             }
         };
-        let mut bytes = vec![0; sealed.size as usize];
+        let mut bytes = vec![0; index(sealed.size)];
         self.read_sealed(&sealed, 0, &mut bytes)?;
         drop(gate);
         let mut tree = self.tree.lock();

@@ -13,9 +13,16 @@
 //! | `commit`, `db`, `recover`, `waste` | the state in the database |
 //! | `chunks`, `files`, `seal` | the bytes |
 //! | `changes`, `history`, `gc`, `check` | the log, old versions, care |
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "u64 fits usize, which is asserted here; lengths of chunks and pages fit u32 by their limits"
+)]
 
 #[cfg(feature = "async")]
 mod asynchronous;
+
+const _: () = assert!(usize::BITS == 64, "offsets are used as indices");
+
 mod attr;
 mod changes;
 mod check;

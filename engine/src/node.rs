@@ -36,6 +36,10 @@ pub(crate) struct Node {
     pub(crate) rdev: u32,
     pub(crate) nlink: u32,
     pub(crate) times: Times,
+    #[allow(
+        clippy::box_collection,
+        reason = "most nodes have none: 8 bytes, not 24"
+    )]
     pub(crate) xattrs: Option<Box<BTreeMap<XattrName, Xattr>>>,
     pub(crate) body: Body,
     /// Version of its first register: when it was made.
@@ -108,6 +112,10 @@ pub(crate) struct Dirent {
 }
 
 /// A regular file: sealed content below, an overlay of unsealed writes above.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is set and cleared on its own"
+)]
 #[derive(Debug, Default)]
 pub(crate) struct FileBody {
     pub(crate) size: u64,

@@ -2,6 +2,19 @@
 
 use std::ops::Range;
 
+// A length of what is in memory fits in a pointer's width, and so does any
+// length that is only counted with.
+const _: () = assert!(usize::BITS == 64, "cairn needs pointers of 64 bits");
+
+/// A length or an offset, as one in memory.
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "usize has 64 bits, as is asserted above"
+)]
+pub(crate) const fn index(n: u64) -> usize {
+    n as usize
+}
+
 /// Sorted, disjoint, non-adjacent byte ranges.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct RangeSet(Vec<Range<u64>>);
@@ -104,10 +117,10 @@ mod tests {
             let mut bits = [false; 96];
             for (insert, start, len) in ops {
                 if insert { set.insert(start..start + len) } else { set.remove(start..start + len) }
-                for bit in &mut bits[start as usize..(start + len) as usize] { *bit = insert }
+                for bit in &mut bits[index(start)..index(start + len)] { *bit = insert }
             }
             let mut seen = [false; 96];
-            set.split(0..96, |r, inside| for i in r { seen[i as usize] = inside });
+            set.split(0..96, |r, inside| for i in r { seen[index(i)] = inside });
             prop_assert_eq!(seen, bits);
             for pair in set.as_slice().windows(2) { prop_assert!(pair[0].end < pair[1].start) }
         }

@@ -165,7 +165,7 @@ impl Replica {
         let lock = OwnerLock::take(path)?;
         let db = Db::open(path, options.database_cache_bytes)?;
         let files = Files::open(Some(path)).map_err(io("opening the data files"))?;
-        let replica = Self::start(path.into(), db, files, options, Some(lock))?;
+        let replica = Self::start(path, db, files, options, Some(lock))?;
         if new {
             let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
             for dir in [path, parent.unwrap_or(Path::new("."))] {
@@ -189,18 +189,18 @@ impl Replica {
             context: "opening the data files".into(),
             source,
         })?;
-        Self::start(here, Db::in_memory()?, files, Options::default(), None)
+        Self::start(&here, Db::in_memory()?, files, Options::default(), None)
     }
 
     fn start(
-        path: PathBuf,
+        path: &Path,
         db: Db,
         files: Files,
         options: Options,
         lock: Option<OwnerLock>,
     ) -> Result<Self, OpenError> {
         let options = options.clamped();
-        let fail = |source| db::open_error(&path, source);
+        let fail = |source| db::open_error(path, source);
         let identity = crate::recover::identity(&db, &options).map_err(fail)?;
         let mut tree = Tree::new(
             identity.hash_key,
@@ -242,7 +242,7 @@ impl Replica {
                 .name(name.into())
                 .spawn(move || run(&inner))
                 .map_err(|source| OpenError::Io {
-                    path: path.clone(),
+                    path: path.into(),
                     context: format!("starting the thread {name}"),
                     source,
                 })?;

@@ -16,6 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::attr::Ino;
 use crate::chunks::{Leases, Place};
 use crate::node::{Base, Body, FileBody, Layout, Node, Overlay, Sealed, Staging};
+use crate::ranges::index;
 use crate::replica::Inner;
 use crate::tree::Tree;
 use crate::{FsError, Result};
@@ -108,7 +109,7 @@ impl ReadAt for Source<'_> {
         let end = offset + buf.len() as u64;
         self.staging.ranges.split(offset..end, |range, staged| {
             if result.is_ok() {
-                let part = &mut buf[(range.start - start) as usize..(range.end - start) as usize];
+                let part = &mut buf[index(range.start - start)..index(range.end - start)];
                 result = if staged {
                     self.staging.file.read_sparse(part, range.start)
                 } else {
@@ -145,18 +146,17 @@ impl ReadAt for Source<'_> {
 impl Source<'_> {
     fn read_base(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let visible = self.staging.base_len.min(self.base.size());
-        let len = (visible.saturating_sub(offset) as usize).min(buf.len());
+        let len = index(visible.saturating_sub(offset)).min(buf.len());
         let (part, rest) = buf.split_at_mut(len);
         rest.fill(0);
         match &self.base {
             Base::Empty => part.fill(0),
             // Beyond the end of it there is no place to copy nothing from.
             Base::Inline(bytes) if len > 0 => {
-                part.copy_from_slice(&bytes[offset as usize..offset as usize + len])
+                part.copy_from_slice(&bytes[index(offset)..index(offset) + len]);
             }
-            Base::Inline(_) => {}
             Base::Sealed(sealed) if len > 0 => self.inner.read_sealed(sealed, offset, part)?,
-            Base::Sealed(_) => {}
+            Base::Inline(_) | Base::Sealed(_) => {}
         }
         Ok(())
     }
@@ -227,23 +227,18 @@ impl Inner {
             };
             (other, staging.clone())
         };
-        match other {
-            Some(other) => self.seal_file(Ino(other), other == ino.0).map(drop),
-            None => {
-                let mut frozen = staging.frozen.write();
-                let mut tree = self.tree.lock();
-                let id = staging.file.id;
-                if tree
-                    .shared
-                    .get(&id)
-                    .is_some_and(|sharing| sharing.len() == 1)
-                {
-                    tree.shared.remove(&id);
-                    *frozen = false;
-                }
-                Ok(())
-            }
+        if let Some(other) = other {
+            return self.seal_file(Ino(other), other == ino.0).map(drop);
         }
+        let mut frozen = staging.frozen.write();
+        let mut tree = self.tree.lock();
+        let id = staging.file.id;
+        let sharing = tree.shared.get(&id);
+        if sharing.is_some_and(|sharing| sharing.len() == 1) {
+            tree.shared.remove(&id);
+            *frozen = false;
+        }
+        Ok(())
     }
 
     fn seal_file(&self, ino: Ino, may_adopt: bool) -> Result<bool> {
@@ -378,7 +373,7 @@ impl Inner {
             ino,
             source,
             generation,
-            sealed,
+            &sealed,
             adopt.then_some(fresh),
             leases,
         ))
@@ -389,7 +384,7 @@ impl Inner {
         ino: Ino,
         source: &Source<'_>,
         generation: u64,
-        sealed: Arc<Sealed>,
+        sealed: &Arc<Sealed>,
         adopted: Option<Vec<Fresh>>,
         mut leases: Leases<'_>,
     ) -> bool {
@@ -447,7 +442,7 @@ impl Inner {
             }
         }
         for file in files {
-            set_sealed(&mut tree, Ino(file), &source.staging, &sealed);
+            set_sealed(&mut tree, Ino(file), &source.staging, sealed);
         }
         true
     }

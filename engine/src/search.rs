@@ -253,7 +253,7 @@ impl Replica {
             Err(FsError::NotFound(_)) => return Ok(true),
             other => other?,
         };
-        let mut reader = BufReader::with_capacity(LINE_MAX as usize, file);
+        let mut reader = BufReader::with_capacity(crate::ranges::index(LINE_MAX), file);
         let failed = |error: std::io::Error| {
             let or = |source| FsError::io("reading a file to search it", source);
             error.downcast::<FsError>().unwrap_or_else(or)

@@ -10,7 +10,7 @@
 //!   database as it was last committed;
 //! * a directory's `pinned` counts its dirty and in-flight entries.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use cairn_protocol::{ChunkHash, Name, NodeKind, Timestamp, Ver};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -69,7 +69,7 @@ pub(crate) struct Tree {
     /// The newest version given.
     pub(crate) seq: Ver,
     pub(crate) dirty_nodes: BTreeSet<u64>,
-    pub(crate) dirty_names: BTreeMap<(u64, DirKey), ()>,
+    pub(crate) dirty_names: BTreeSet<(u64, DirKey)>,
     pub(crate) gone: Vec<Gone>,
     /// Nodes that are gone and whose rows are not: they are not loaded again.
     pub(crate) dying: FxHashSet<u64>,
@@ -98,7 +98,7 @@ impl Tree {
             next_ino,
             seq,
             dirty_nodes: BTreeSet::new(),
-            dirty_names: BTreeMap::new(),
+            dirty_names: BTreeSet::new(),
             gone: Vec::new(),
             dying: FxHashSet::default(),
             dropped_staging: Vec::new(),
@@ -253,7 +253,7 @@ impl Tree {
         state.dirty = true;
         dir.children
             .insert(key.clone(), Dirent { target, ver, state });
-        self.dirty_names.insert((parent.0, key), ());
+        self.dirty_names.insert((parent.0, key));
     }
 
     /// Adds a node that exists nowhere else yet.

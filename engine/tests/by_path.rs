@@ -1,5 +1,14 @@
 //! Operations by path: streams, searches, watches and compare-and-swap.
 #![allow(missing_docs, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::large_stack_arrays,
+    clippy::format_collect,
+    clippy::too_many_lines,
+    reason = "tests, and their helpers"
+)]
 
 use std::collections::BTreeSet;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -8,7 +17,7 @@ use std::time::Duration;
 use cairn_engine::{FileOptions, FsError, GrepOptions, Options, Replica};
 
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn paths(walk: cairn_engine::Walk) -> Vec<String> {
     walk.map(|found| String::from_utf8(found.unwrap().path).unwrap())

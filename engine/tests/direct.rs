@@ -1,6 +1,15 @@
 //! Files whose staging file somebody else writes, as the kernel behind a mount
 //! does.
 #![allow(missing_docs, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::large_stack_arrays,
+    clippy::format_collect,
+    clippy::too_many_lines,
+    reason = "tests, and their helpers"
+)]
 
 use std::fs::File;
 use std::os::fd::AsFd;

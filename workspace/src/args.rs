@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{cat, check, completions, du, export, gc, import, log, ls, mount, status, umount};
+use crate::commands::{
+    cat, check, completions, du, export, gc, import, log, ls, mount, status, umount,
+};
 
 const EXIT_CODES: &str = "\
 Places:

@@ -35,6 +35,10 @@ pub(crate) struct Progress {
 impl Progress {
     /// What was done, for people.
     pub(crate) fn summary(&self) -> String {
-        format!("{}, {}", text::count(self.files, "entry", "entries"), text::bytes(self.bytes))
+        format!(
+            "{}, {}",
+            text::count(self.files, "entry", "entries"),
+            text::bytes(self.bytes)
+        )
     }
 }

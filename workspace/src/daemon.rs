@@ -36,10 +36,14 @@ pub(crate) fn start(arguments: &[OsString]) -> Result {
         say(&format!("{ready} by process {}", child.id()));
         return Ok(Outcome::Done);
     }
-    let status = child.wait().map_err(Failure::io("cannot wait for the process that was started"))?;
+    let status = child
+        .wait()
+        .map_err(Failure::io("cannot wait for the process that was started"))?;
     match status.code().and_then(|code| u8::try_from(code).ok()) {
         Some(code) if code > 0 => Err(Failure::Said(code)),
-        _ => Err(Failure::Refused(format!("the process that was started ended: {status}"))),
+        _ => Err(Failure::Refused(format!(
+            "the process that was started ended: {status}"
+        ))),
     }
 }
 
@@ -51,8 +55,14 @@ pub(crate) fn detach() -> Result<()> {
 
 /// In the child: tells the parent that all is well, and from now on speaks to the log only.
 pub(crate) fn ready(replica: &Path, message: &str) -> Result<()> {
-    let log = logging::file(replica).map_err(Failure::io(format!("cannot open the log in {}", replica.display())))?;
-    let nowhere = File::options().write(true).open("/dev/null").map_err(Failure::io("cannot open /dev/null"))?;
+    let log = logging::file(replica).map_err(Failure::io(format!(
+        "cannot open the log in {}",
+        replica.display()
+    )))?;
+    let nowhere = File::options()
+        .write(true)
+        .open("/dev/null")
+        .map_err(Failure::io("cannot open /dev/null"))?;
     rustix::stdio::dup2_stderr(&log).map_err(Failure::io("cannot redirect the standard error"))?;
     let mut out = std::io::stdout().lock();
     // A parent that is gone already does not matter.

@@ -148,7 +148,10 @@ impl Failure {
     /// For `map_err` on operations outside of the replica.
     pub(crate) fn io<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Self {
         let what = what.into();
-        move |source| Self::Io { what, source: source.into() }
+        move |source| Self::Io {
+            what,
+            source: source.into(),
+        }
     }
 }
 

@@ -72,7 +72,13 @@ impl Owner {
     /// Runs a request where the replica is.
     pub(crate) fn perform(self, request: Request, console: &mut dyn Console) -> Result {
         match self {
-            Self::This(replica) => request.run(&Host { replica, serving: false }, console),
+            Self::This(replica) => request.run(
+                &Host {
+                    replica,
+                    serving: false,
+                },
+                console,
+            ),
             Self::Other(client) => client.perform(request, console),
         }
     }
@@ -80,7 +86,13 @@ impl Owner {
 
 /// Runs a request on a replica that exists, wherever that has to be.
 pub(crate) fn perform(replica: &Path, request: Request) -> Result {
-    let owner = owner(replica, Options { create: false, ..Options::default() })?;
+    let owner = owner(
+        replica,
+        &Options {
+            create: false,
+            ..Options::default()
+        },
+    )?;
     let mut terminal = Terminal::new();
     let ended = owner.perform(request, &mut terminal);
     let flushed = terminal.finish();
@@ -90,7 +102,7 @@ pub(crate) fn perform(replica: &Path, request: Request) -> Result {
 }
 
 /// Owns a replica, or finds who does.
-pub(crate) fn owner(dir: &Path, options: Options) -> Result<Owner> {
+pub(crate) fn owner(dir: &Path, options: &Options) -> Result<Owner> {
     let begun = Instant::now();
     loop {
         match Replica::open(dir, options.clone()) {
@@ -110,12 +122,21 @@ pub(crate) fn owner(dir: &Path, options: Options) -> Result<Owner> {
 }
 
 /// Makes this process the owner of a replica.
-pub(crate) fn own(dir: &Path, options: Options) -> Result<Replica> {
+pub(crate) fn own(dir: &Path, options: &Options) -> Result<Replica> {
     match owner(dir, options)? {
         Owner::This(replica) => Ok(replica),
-        Owner::Other(_) => Err(match crate::mountinfo::mounts_of(&crate::locate::canonical(dir)).pop() {
-            Some(at) => Failure::Mounted { replica: dir.into(), at },
-            None => OpenError::InUse { path: dir.into(), owner: "another process".into() }.into(),
-        }),
+        Owner::Other(_) => Err(
+            match crate::mountinfo::mounts_of(&crate::locate::canonical(dir)).pop() {
+                Some(at) => Failure::Mounted {
+                    replica: dir.into(),
+                    at,
+                },
+                None => OpenError::InUse {
+                    path: dir.into(),
+                    owner: "another process".into(),
+                }
+                .into(),
+            },
+        ),
     }
 }

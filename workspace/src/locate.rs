@@ -50,8 +50,12 @@ pub(crate) struct Place {
 pub(crate) fn locate(replica: Option<&Path>, place: Option<&Path>) -> Result<Place> {
     if let Some(replica) = replica {
         let path = inside(place.unwrap_or(Path::new("/")));
-        return Ok(Place { replica: canonical(replica), path });
+        return Ok(Place {
+            replica: canonical(replica),
+            path,
+        });
     }
+    let is_named = place.is_some();
     let place = place.unwrap_or(Path::new("."));
     let absolute = absolute(place)?;
     if let Some(found) = in_directory(&absolute) {
@@ -67,10 +71,14 @@ pub(crate) fn locate(replica: Option<&Path>, place: Option<&Path>) -> Result<Pla
             return Ok(found);
         }
     }
-    Err(Failure::Usage(format!(
-        "{} is neither a replica nor below a mount of one; name the replica with --replica DIR",
-        place.display(),
-    )))
+    Err(Failure::Usage(if is_named {
+        format!(
+            "{} is neither a replica nor below a mount of one; name a replica (NAME.cairn), or use --replica DIR",
+            place.display(),
+        )
+    } else {
+        "name a replica (NAME.cairn), a path in one, or a path below a mount; the working directory is none of these".into()
+    }))
 }
 
 /// The absolute path of something outside.
@@ -85,6 +93,25 @@ pub(crate) fn canonical(path: &Path) -> PathBuf {
         (Ok(real), ..) => real,
         (Err(_), Some(parent), Some(name)) => canonical(parent).join(name),
         _ => path,
+    }
+}
+
+/// The directory of a replica and those above it, as far as they do not exist:
+/// what opening the replica would make.
+pub(crate) fn missing(replica: &Path) -> Vec<PathBuf> {
+    let missing = replica.ancestors().take_while(|dir| !dir.exists());
+    missing.map(Path::to_path_buf).collect()
+}
+
+/// Removes the directory of a replica that was made for nothing, and those above it.
+pub(crate) fn remove_made(made: &[PathBuf]) {
+    let Some((replica, above)) = made.split_first() else {
+        return;
+    };
+    // What cannot be removed is in use by somebody else, which is no failure.
+    let _ = std::fs::remove_dir_all(replica);
+    for dir in above {
+        let _ = std::fs::remove_dir(dir);
     }
 }
 
@@ -115,17 +142,23 @@ pub(crate) fn is_below(path: &[u8], above: &[u8]) -> bool {
 
 /// A path in a replica, as a path for people.
 pub(crate) fn shown(path: &[u8]) -> String {
-    PathBuf::from(std::ffi::OsString::from_vec(path.to_vec())).display().to_string()
+    PathBuf::from(std::ffi::OsString::from_vec(path.to_vec()))
+        .display()
+        .to_string()
 }
 
 /// A path that goes through the directory of a replica.
 pub(crate) fn in_directory(path: &Path) -> Option<Place> {
     // The topmost: what a replica stores may look like one.
     let above: Vec<&Path> = path.ancestors().collect();
-    above.into_iter().rev().find(|dir| looks_like_replica(dir)).map(|dir| Place {
-        replica: canonical(dir),
-        path: inside(path.strip_prefix(dir).unwrap_or(Path::new(""))),
-    })
+    above
+        .into_iter()
+        .rev()
+        .find(|dir| looks_like_replica(dir))
+        .map(|dir| Place {
+            replica: canonical(dir),
+            path: inside(path.strip_prefix(dir).unwrap_or(Path::new(""))),
+        })
 }
 
 fn looks_like_replica(dir: &Path) -> bool {
@@ -141,7 +174,10 @@ fn looks_like_replica(dir: &Path) -> bool {
 fn in_mount(path: &Path) -> Option<Place> {
     let mounted = mountinfo::showing(path)?;
     let path = inside(path.strip_prefix(&mounted.at).ok()?);
-    Some(Place { replica: mounted.replica, path })
+    Some(Place {
+        replica: mounted.replica,
+        path,
+    })
 }
 
 #[cfg(test)]
@@ -151,14 +187,26 @@ mod tests {
     #[test]
     fn a_path_goes_through_a_replica() {
         let place = locate(None, Some(Path::new("/nowhere/demo.cairn/src/a"))).unwrap();
-        assert_eq!(place, Place { replica: "/nowhere/demo.cairn".into(), path: b"/src/a".to_vec() });
+        assert_eq!(
+            place,
+            Place {
+                replica: "/nowhere/demo.cairn".into(),
+                path: b"/src/a".to_vec()
+            }
+        );
     }
 
     #[test]
     fn a_path_is_relative_to_the_root_of_a_named_replica() {
         for path in ["src/a", "/src/a", "./src//a/"] {
             let place = locate(Some(Path::new("/nowhere/x")), Some(Path::new(path))).unwrap();
-            assert_eq!(place, Place { replica: "/nowhere/x".into(), path: b"/src/a".to_vec() });
+            assert_eq!(
+                place,
+                Place {
+                    replica: "/nowhere/x".into(),
+                    path: b"/src/a".to_vec()
+                }
+            );
         }
     }
 

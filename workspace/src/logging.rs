@@ -16,18 +16,28 @@ const BYTES_MAX: u64 = 4 << 20;
 pub(crate) fn start(daemon: bool) {
     let default = if daemon { "info" } else { "warn" };
     let filter = EnvFilter::try_from_env("CAIRN_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let format = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    let format = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false);
     if daemon {
         let _ = format.try_init();
     } else {
-        let _ = format.without_time().with_target(false).compact().try_init();
+        let _ = format
+            .without_time()
+            .with_target(false)
+            .compact()
+            .try_init();
     }
 }
 
 /// Opens the log file of a replica.
 pub(crate) fn file(replica: &Path) -> std::io::Result<File> {
     let path = replica.join(NAME);
-    if path.metadata().is_ok_and(|metadata| metadata.len() > BYTES_MAX) {
+    if path
+        .metadata()
+        .is_ok_and(|metadata| metadata.len() > BYTES_MAX)
+    {
         std::fs::rename(&path, path.with_extension("log.old"))?;
     }
     File::options().create(true).append(true).open(path)

@@ -19,17 +19,26 @@ pub(crate) struct Mounted {
 /// All mounted replicas, the newest last. None where there is no table.
 pub(crate) fn all() -> Vec<Mounted> {
     let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-    table.split(|byte| *byte == b'\n').filter_map(parse).collect()
+    table
+        .split(|byte| *byte == b'\n')
+        .filter_map(parse)
+        .collect()
 }
 
 /// Where a replica is mounted.
 pub(crate) fn mounts_of(replica: &Path) -> Vec<PathBuf> {
-    all().into_iter().filter(|mounted| mounted.replica == replica).map(|mounted| mounted.at).collect()
+    all()
+        .into_iter()
+        .filter(|mounted| mounted.replica == replica)
+        .map(|mounted| mounted.at)
+        .collect()
 }
 
 /// The mounted replica that shows a path, which has to be absolute.
 pub(crate) fn showing(path: &Path) -> Option<Mounted> {
-    let above = all().into_iter().filter(|mounted| path.starts_with(&mounted.at));
+    let above = all()
+        .into_iter()
+        .filter(|mounted| path.starts_with(&mounted.at));
     // Of two mounts at one place, the newer hides the older.
     above.max_by_key(|mounted| mounted.at.components().count())
 }
@@ -43,7 +52,10 @@ fn parse(line: &[u8]) -> Option<Mounted> {
         return None;
     }
     let replica = path(fields.next()?);
-    replica.is_absolute().then(|| Mounted { replica, at: path(at) })
+    replica.is_absolute().then(|| Mounted {
+        replica,
+        at: path(at),
+    })
 }
 
 /// Turns `\040` and its like back into bytes.
@@ -52,8 +64,12 @@ fn path(field: &[u8]) -> PathBuf {
     let mut rest = field;
     while let [first, after @ ..] = rest {
         rest = after;
-        let digits = after.get(..3).filter(|digits| *first == b'\\' && digits.iter().all(u8::is_ascii_digit));
-        match digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()) {
+        let digits = after
+            .get(..3)
+            .filter(|digits| *first == b'\\' && digits.iter().all(u8::is_ascii_digit));
+        match digits
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok())
+        {
             Some(byte) => {
                 bytes.push(byte);
                 rest = &after[3..];
@@ -71,13 +87,21 @@ mod tests {
     #[test]
     fn a_mount_is_found_in_the_table() {
         let line = b"36 35 0:98 / /mnt/a\\040b rw,nosuid shared:1 - fuse.cairn /data/a\\040b.cairn rw,user_id=0";
-        let found = Mounted { replica: "/data/a b.cairn".into(), at: "/mnt/a b".into() };
+        let found = Mounted {
+            replica: "/data/a b.cairn".into(),
+            at: "/mnt/a b".into(),
+        };
         assert_eq!(parse(line), Some(found));
     }
 
     #[test]
     fn other_lines_are_passed_over() {
-        for line in [&b""[..], b"1 2", b"36 35 0:98 / /mnt rw - ext4 /dev/sda rw", b"36 35 0:98 / /mnt rw - fuse.cairn cairn rw"] {
+        for line in [
+            &b""[..],
+            b"1 2",
+            b"36 35 0:98 / /mnt rw - ext4 /dev/sda rw",
+            b"36 35 0:98 / /mnt rw - fuse.cairn cairn rw",
+        ] {
             assert_eq!(parse(line), None);
         }
     }

@@ -27,7 +27,10 @@ pub(crate) struct Terminal {
 
 impl Terminal {
     pub(crate) fn new() -> Self {
-        Self { out: BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock()), bar: None }
+        Self {
+            out: BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock()),
+            bar: None,
+        }
     }
 
     /// Ends the output: everything is written, the bar goes.
@@ -74,7 +77,10 @@ impl Console for Terminal {
     }
 
     fn input(&mut self, buf: &mut [u8]) -> Result<usize> {
-        io::stdin().lock().read(buf).map_err(Failure::io("cannot read the standard input"))
+        io::stdin()
+            .lock()
+            .read(buf)
+            .map_err(Failure::io("cannot read the standard input"))
     }
 }
 

@@ -43,7 +43,11 @@ pub(crate) fn kind(kind: NodeKind) -> &'static str {
 /// Kind and permissions, as in `-rwxr-xr-x`.
 pub(crate) fn mode(attr: &Attr) -> String {
     let mut text = String::from(letter(attr.kind));
-    for (shift, special, set, unset) in [(6, 0o4000, 's', 'S'), (3, 0o2000, 's', 'S'), (0, 0o1000, 't', 'T')] {
+    for (shift, special, set, unset) in [
+        (6, 0o4000, 's', 'S'),
+        (3, 0o2000, 's', 'S'),
+        (0, 0o1000, 't', 'T'),
+    ] {
         let bits = attr.perm >> shift;
         text.push(if bits & 4 > 0 { 'r' } else { '-' });
         text.push(if bits & 2 > 0 { 'w' } else { '-' });
@@ -62,7 +66,12 @@ pub(crate) fn time(time: Timestamp) -> String {
     let days = time.seconds().div_euclid(86_400);
     let second = time.seconds().rem_euclid(86_400);
     let (year, month, day) = date(days);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3_600, second / 60 % 60, second % 60)
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        second / 3_600,
+        second / 60 % 60,
+        second % 60
+    )
 }
 
 /// Year, month and day of a number of days since 1970-01-01: `civil_from_days`
@@ -77,6 +86,14 @@ fn date(days: i64) -> (i64, i64, i64) {
     let day = of_year - (153 * month + 2) / 5 + 1;
     let month = if month < 10 { month + 3 } else { month - 9 };
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+/// Bytes in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// A name on a terminal: what could steer the terminal is escaped.

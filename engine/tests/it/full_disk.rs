@@ -179,8 +179,9 @@ fn come_and_go(disk: &Disk, seed: u64) {
             3..5 => {
                 if !refused(replica.sync()) {
                     synced.extend(may.keys().cloned());
-                    may.values_mut()
-                        .for_each(|all| drop(all.drain(..all.len() - 1)));
+                    for all in may.values_mut() {
+                        all.drain(..all.len() - 1);
+                    }
                 }
             }
             5 => drop(refused(replica.gc())),
@@ -241,7 +242,7 @@ fn come_and_go(disk: &Disk, seed: u64) {
 
 #[test]
 fn space_that_comes_and_goes_costs_nothing_that_was_written() {
-    for seed in seeds(rounds(2)) {
+    for seed in seeds(rounds(1)) {
         println!("seed {seed}");
         for disk in [Disk::tmpfs(64), Disk::ext4(80)].into_iter().flatten() {
             come_and_go(&disk, seed);

@@ -5,7 +5,14 @@
 //! that one only; a failure prints its seed.
 #![allow(missing_docs, reason = "tests")]
 #![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "what fails here fails the test, and says which seed it was"
+)]
+#![allow(
     clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
     clippy::cast_sign_loss,
     reason = "sizes in tests are far below every limit"
 )]

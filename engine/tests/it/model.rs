@@ -789,7 +789,7 @@ impl ReadAt for Bytes<'_> {
 }
 
 /// Whether a data register stands for this content.
-pub fn holds(data: Option<&Data>, content: &[u8]) -> bool {
+pub(crate) fn holds(data: Option<&Data>, content: &[u8]) -> bool {
     match data {
         None => content.is_empty(),
         Some(Data::Inline { bytes }) => bytes == content,
@@ -837,21 +837,21 @@ fn run(seed: u64, options: Options, steps: u64) {
 
 #[test]
 fn random_operations_agree_with_the_reference() {
-    for seed in seeds(6) {
-        run(seed, Options::default(), 1_200);
+    for seed in seeds(1) {
+        run(seed, Options::default(), 1_000);
     }
 }
 
 #[test]
 fn random_operations_agree_when_memory_is_small() {
-    for seed in seeds(6) {
-        run(seed ^ 0x5eed, tiny(), 1_200);
+    for seed in seeds(1) {
+        run(seed ^ 0x5eed, tiny(), 1_000);
     }
 }
 
 #[test]
 fn random_operations_agree_when_commits_are_rare() {
-    for seed in seeds(6) {
-        run(seed ^ 0xca1, quiet(tiny()), 1_200);
+    for seed in seeds(1) {
+        run(seed ^ 0xca1, quiet(tiny()), 1_000);
     }
 }

@@ -10,35 +10,35 @@ use rustix::io::Errno;
 
 use crate::support::{difference, read_all};
 
-pub type Answer<T = ()> = Result<T, Errno>;
+pub(crate) type Answer<T = ()> = Result<T, Errno>;
 
 /// A node and, for a file, its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Node {
-    pub kind: NodeKind,
-    pub perm: u16,
-    pub uid: u32,
-    pub gid: u32,
-    pub rdev: u32,
-    pub nlink: u32,
-    pub content: Arc<Vec<u8>>,
-    pub target: Vec<u8>,
-    pub entries: BTreeMap<Vec<u8>, u64>,
-    pub parent: u64,
-    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+pub(crate) struct Node {
+    pub(crate) kind: NodeKind,
+    pub(crate) perm: u16,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) rdev: u32,
+    pub(crate) nlink: u32,
+    pub(crate) content: Arc<Vec<u8>>,
+    pub(crate) target: Vec<u8>,
+    pub(crate) entries: BTreeMap<Vec<u8>, u64>,
+    pub(crate) parent: u64,
+    pub(crate) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Known only while nothing changed it but a request to set it.
-    pub mtime: Option<Timestamp>,
+    pub(crate) mtime: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug)]
-pub struct Tree {
-    pub nodes: BTreeMap<u64, Arc<Node>>,
+pub(crate) struct Tree {
+    pub(crate) nodes: BTreeMap<u64, Arc<Node>>,
 }
 
-pub const ROOT: u64 = 1;
+pub(crate) const ROOT: u64 = 1;
 
 impl Tree {
-    pub fn new(root: &cairn_engine::Attr) -> Self {
+    pub(crate) fn new(root: &cairn_engine::Attr) -> Self {
         let node = Node {
             perm: root.perm,
             uid: root.uid,
@@ -51,11 +51,11 @@ impl Tree {
         }
     }
 
-    pub fn get(&self, ino: u64) -> Answer<&Node> {
+    pub(crate) fn get(&self, ino: u64) -> Answer<&Node> {
         self.nodes.get(&ino).map(|n| &**n).ok_or(Errno::NOENT)
     }
 
-    pub fn edit(&mut self, ino: u64) -> &mut Node {
+    pub(crate) fn edit(&mut self, ino: u64) -> &mut Node {
         Arc::make_mut(self.nodes.get_mut(&ino).unwrap())
     }
 
@@ -66,7 +66,7 @@ impl Tree {
         }
     }
 
-    pub fn file(&self, ino: u64) -> Answer<&Node> {
+    pub(crate) fn file(&self, ino: u64) -> Answer<&Node> {
         match self.get(ino)? {
             node if node.kind == NodeKind::File => Ok(node),
             node if node.kind == NodeKind::Dir => Err(Errno::ISDIR),
@@ -74,13 +74,13 @@ impl Tree {
         }
     }
 
-    pub fn lookup(&self, dir: u64, name: &[u8]) -> Answer<u64> {
+    pub(crate) fn lookup(&self, dir: u64, name: &[u8]) -> Answer<u64> {
         let found = self.dir(dir)?.entries.get(name);
         found.copied().ok_or(Errno::NOENT)
     }
 
     /// Whether a name may be made.
-    pub fn may_add(&self, dir: u64, name: &[u8]) -> Answer {
+    pub(crate) fn may_add(&self, dir: u64, name: &[u8]) -> Answer {
         let dir = self.dir(dir)?;
         if dir.entries.contains_key(name) {
             return Err(Errno::EXIST);
@@ -104,7 +104,7 @@ impl Tree {
     }
 
     /// Adds the node that the engine made, after [`Self::may_add`].
-    pub fn add(&mut self, dir: u64, name: &[u8], ino: u64, new: &NewNode, target: &[u8]) {
+    pub(crate) fn add(&mut self, dir: u64, name: &[u8], ino: u64, new: &NewNode, target: &[u8]) {
         let mut node = Node {
             perm: new.perm,
             uid: new.uid,
@@ -129,7 +129,7 @@ impl Tree {
         assert!(old.is_none(), "inode {ino} was given twice");
     }
 
-    pub fn link(&mut self, ino: u64, dir: u64, name: &[u8]) -> Answer {
+    pub(crate) fn link(&mut self, ino: u64, dir: u64, name: &[u8]) -> Answer {
         self.may_add(dir, name)?;
         let node = self.get(ino)?;
         if node.kind == NodeKind::Dir {
@@ -156,7 +156,7 @@ impl Tree {
         }
     }
 
-    pub fn unlink(&mut self, dir: u64, name: &[u8], held: &BTreeSet<u64>) -> Answer {
+    pub(crate) fn unlink(&mut self, dir: u64, name: &[u8], held: &BTreeSet<u64>) -> Answer {
         let ino = self.lookup(dir, name)?;
         if self.get(ino)?.kind == NodeKind::Dir {
             return Err(Errno::ISDIR);
@@ -174,7 +174,7 @@ impl Tree {
         }
     }
 
-    pub fn rmdir(&mut self, dir: u64, name: &[u8], held: &BTreeSet<u64>) -> Answer {
+    pub(crate) fn rmdir(&mut self, dir: u64, name: &[u8], held: &BTreeSet<u64>) -> Answer {
         let ino = self.lookup(dir, name)?;
         self.must_be_empty(ino)?;
         self.take(dir, name);
@@ -195,7 +195,7 @@ impl Tree {
         }
     }
 
-    pub fn rename(
+    pub(crate) fn rename(
         &mut self,
         from: (u64, &[u8]),
         to: (u64, &[u8]),
@@ -267,7 +267,7 @@ impl Tree {
         Arc::make_mut(&mut node.content)
     }
 
-    pub fn write(&mut self, ino: u64, offset: u64, data: &[u8]) -> Answer {
+    pub(crate) fn write(&mut self, ino: u64, offset: u64, data: &[u8]) -> Answer {
         self.file(ino)?;
         if data.is_empty() {
             return Ok(());
@@ -281,13 +281,13 @@ impl Tree {
         Ok(())
     }
 
-    pub fn truncate(&mut self, ino: u64, size: u64) -> Answer {
+    pub(crate) fn truncate(&mut self, ino: u64, size: u64) -> Answer {
         self.file(ino)?;
         self.content(ino).resize(size as usize, 0);
         Ok(())
     }
 
-    pub fn allocate(&mut self, ino: u64, offset: u64, len: u64, how: Allocate) -> Answer {
+    pub(crate) fn allocate(&mut self, ino: u64, offset: u64, len: u64, how: Allocate) -> Answer {
         if len == 0 {
             return Err(Errno::INVAL);
         }
@@ -307,7 +307,7 @@ impl Tree {
         Ok(())
     }
 
-    pub fn copy(&mut self, from: (u64, u64), to: (u64, u64), len: u64) -> Answer<u64> {
+    pub(crate) fn copy(&mut self, from: (u64, u64), to: (u64, u64), len: u64) -> Answer<u64> {
         let source = self.file(from.0)?.content.clone();
         let len = len.min((source.len() as u64).saturating_sub(from.1));
         if len == 0 {
@@ -324,7 +324,13 @@ impl Tree {
         Ok(len)
     }
 
-    pub fn set_xattr(&mut self, ino: u64, name: &[u8], value: &[u8], mode: XattrMode) -> Answer {
+    pub(crate) fn set_xattr(
+        &mut self,
+        ino: u64,
+        name: &[u8],
+        value: &[u8],
+        mode: XattrMode,
+    ) -> Answer {
         let all = &self.get(ino)?.xattrs;
         match mode {
             XattrMode::Create if all.contains_key(name) => return Err(Errno::EXIST),
@@ -335,7 +341,7 @@ impl Tree {
         Ok(())
     }
 
-    pub fn remove_xattr(&mut self, ino: u64, name: &[u8]) -> Answer {
+    pub(crate) fn remove_xattr(&mut self, ino: u64, name: &[u8]) -> Answer {
         if !self.get(ino)?.xattrs.contains_key(name) {
             return Err(Errno::NODATA);
         }
@@ -344,18 +350,18 @@ impl Tree {
     }
 
     /// What is left when every handle is gone.
-    pub fn without_orphans(&self) -> Self {
+    pub(crate) fn without_orphans(&self) -> Self {
         let mut tree = self.clone();
         tree.nodes.retain(|_, n| n.nlink > 0);
         tree
     }
 
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.nodes.values().map(|n| n.content.len()).sum()
     }
 
     /// The tree of a replica, through every way of looking at it.
-    pub fn of(replica: &Replica) -> Self {
+    pub(crate) fn of(replica: &Replica) -> Self {
         let mut nodes = BTreeMap::new();
         let mut todo = vec![(ROOT, ROOT)];
         while let Some((ino, parent)) = todo.pop() {
@@ -373,7 +379,7 @@ impl Tree {
     /// The first thing in which `self`, what was found, is not as expected.
     /// `later` are contents that a crash may have let through: those of writes
     /// after the last commit, in place.
-    pub fn differs(&self, expected: &Self, later: &[&Self]) -> Option<String> {
+    pub(crate) fn differs(&self, expected: &Self, later: &[&Self]) -> Option<String> {
         for (ino, want) in &expected.nodes {
             let Some(got) = self.nodes.get(ino) else {
                 return Some(format!("inode {ino} is missing: {}", want.show()));
@@ -425,7 +431,7 @@ impl Node {
     }
 
     /// A node as the engine shows it.
-    pub fn of(replica: &Replica, ino: u64, parent: u64) -> Self {
+    pub(crate) fn of(replica: &Replica, ino: u64, parent: u64) -> Self {
         let at = Ino(ino);
         let attr = replica.attr(at).unwrap();
         let mut node = Self {

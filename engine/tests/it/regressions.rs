@@ -90,7 +90,9 @@ fn zeros_at_the_end_of_an_adopted_file_can_be_read() {
     replica.write(ino, 0, &content).unwrap();
     let zeros = Allocate::Zero { keep_size: false };
     resize(&replica, ino, (3 << 20) + 5_000);
-    replica.allocate(ino, (3 << 20) + 100, 4_900, zeros).unwrap();
+    replica
+        .allocate(ino, (3 << 20) + 100, 4_900, zeros)
+        .unwrap();
     replica.cursor().unwrap();
     let want = [content, vec![0; 4_900]].concat();
     assert_same(&replica.read_file("/f").unwrap(), &want, "/f");
@@ -153,7 +155,9 @@ fn a_staging_file_does_not_wait_for_a_sync_for_ever() {
     replica.cursor().unwrap();
     replica.write(ino, 0, b"changed").unwrap();
     replica.cursor().unwrap();
-    eventually("the staging file is gone", || files_in(&path, "dirty").is_empty());
+    eventually("the staging file is gone", || {
+        files_in(&path, "dirty").is_empty()
+    });
 }
 
 /// After the first long log every commit was followed by a checkpoint and its
@@ -163,13 +167,17 @@ fn the_log_is_cut_when_it_is_long() {
     let (_dir, path) = place();
     let replica = open(&path);
     for i in 0..6_000 {
-        replica.write_file(format!("/f{i}"), &noise(400, i)).unwrap();
+        replica
+            .write_file(format!("/f{i}"), &noise(400, i))
+            .unwrap();
         if i % 50 == 0 {
             replica.flush().unwrap();
         }
     }
     let log = path.join("cairn.db-wal");
-    eventually("the log is short", || log.metadata().unwrap().len() < 16 << 20);
+    eventually("the log is short", || {
+        log.metadata().unwrap().len() < 16 << 20
+    });
     assert_clean(&replica);
 }
 
@@ -189,7 +197,10 @@ fn a_node_that_changes_between_two_pages_is_told() {
     let rest = replica
         .changes_page(Some(&start), Some(&first.next), first.resume, 1_000)
         .unwrap();
-    let told = rest.changes.iter().any(|c| matches!(&c.entry, Entry::Node { id, .. } if id.counter == ino.0));
+    let told = rest
+        .changes
+        .iter()
+        .any(|c| matches!(&c.entry, Entry::Node { id, .. } if id.counter == ino.0));
     assert!(told, "{rest:?}");
 }
 
@@ -228,7 +239,9 @@ fn offsets_at_the_end_of_the_range_are_refused() {
     let found = replica.write(ino, far, b"content");
     assert!(matches!(found, Err(FsError::TooLarge(_))), "{found:?}");
     assert_eq!(replica.read(ino, far, &mut [0; 8]).unwrap(), 0);
-    replica.read_dir(Ino::ROOT, u64::MAX, &mut |_| true).unwrap();
+    replica
+        .read_dir(Ino::ROOT, u64::MAX, &mut |_| true)
+        .unwrap();
     let found = replica.allocate(ino, far, 7, Allocate::PunchHole);
     assert!(matches!(found, Err(FsError::TooLarge(_))), "{found:?}");
 }

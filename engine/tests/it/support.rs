@@ -8,14 +8,14 @@ use cairn_engine::{Ino, NewNode, NodeKind, Options, Replica};
 
 /// A small reproducible generator (`SplitMix64`).
 #[derive(Clone, Debug)]
-pub struct Rng(u64);
+pub(crate) struct Rng(u64);
 
 impl Rng {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -24,32 +24,32 @@ impl Rng {
     }
 
     /// A number below `n`.
-    pub fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.next() % n.max(1)
     }
 
     /// An index into something of `len` elements.
-    pub fn index(&mut self, len: usize) -> usize {
+    pub(crate) fn index(&mut self, len: usize) -> usize {
         self.below(len as u64) as usize
     }
 
     /// True in `percent` of a hundred cases.
-    pub fn chance(&mut self, percent: u64) -> bool {
+    pub(crate) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    pub fn pick<'a, T>(&mut self, all: &'a [T]) -> &'a T {
+    pub(crate) fn pick<'a, T>(&mut self, all: &'a [T]) -> &'a T {
         &all[self.index(all.len())]
     }
 
     /// Bytes that do not compress and do not repeat.
-    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
         noise(len, self.next())
     }
 }
 
 /// `len` bytes that depend on `seed`.
-pub fn noise(len: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut rng = Rng::new(seed);
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {
@@ -60,7 +60,7 @@ pub fn noise(len: usize, seed: u64) -> Vec<u8> {
 }
 
 /// The seeds of a random test: `default` of them, or what the environment says.
-pub fn seeds(default: u64) -> Vec<u64> {
+pub(crate) fn seeds(default: u64) -> Vec<u64> {
     let number = |key: &str| std::env::var(key).ok().and_then(|v| v.parse::<u64>().ok());
     if let Some(seed) = number("CAIRN_SEED") {
         return vec![seed];
@@ -70,13 +70,13 @@ pub fn seeds(default: u64) -> Vec<u64> {
 }
 
 /// How many rounds a test runs: `default`, or `CAIRN_SEEDS`.
-pub fn rounds(default: u64) -> u64 {
+pub(crate) fn rounds(default: u64) -> u64 {
     let set = std::env::var("CAIRN_SEEDS").ok();
     set.and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
 /// Caches so small that everything is evicted all the time.
-pub fn tiny() -> Options {
+pub(crate) fn tiny() -> Options {
     Options {
         cached_nodes: 1_000,
         cached_bytes: 4 << 20,
@@ -86,32 +86,30 @@ pub fn tiny() -> Options {
 }
 
 /// No commit but those that are asked for.
-pub fn quiet(options: Options) -> Options {
-    Options {
-        commit_interval: std::time::Duration::from_secs(10),
-        ..options
-    }
+pub(crate) fn quiet(mut options: Options) -> Options {
+    options.commit_interval = std::time::Duration::from_secs(10);
+    options
 }
 
-pub fn open(path: &Path) -> Replica {
+pub(crate) fn open(path: &Path) -> Replica {
     Replica::open(path, Options::default()).unwrap()
 }
 
 /// A directory for a replica, and the path of one in it.
-pub fn place() -> (tempfile::TempDir, PathBuf) {
+pub(crate) fn place() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("w.cairn");
     (dir, path)
 }
 
 #[track_caller]
-pub fn assert_clean(replica: &Replica) {
+pub(crate) fn assert_clean(replica: &Replica) {
     let report = replica.check(&mut |_, _| {}).unwrap();
     assert_eq!(report.problems, [], "check found problems");
 }
 
 /// How to make a node of a kind.
-pub fn new(kind: NodeKind) -> NewNode {
+pub(crate) fn new(kind: NodeKind) -> NewNode {
     let perm = if kind == NodeKind::Dir { 0o755 } else { 0o644 };
     NewNode {
         kind,
@@ -122,12 +120,12 @@ pub fn new(kind: NodeKind) -> NewNode {
     }
 }
 
-pub fn make_file(replica: &Replica, parent: Ino, name: &str) -> Ino {
+pub(crate) fn make_file(replica: &Replica, parent: Ino, name: &str) -> Ino {
     let made = replica.make(parent, name.as_bytes(), &new(NodeKind::File));
     made.unwrap().ino
 }
 
-pub fn read_all(replica: &Replica, ino: Ino) -> Vec<u8> {
+pub(crate) fn read_all(replica: &Replica, ino: Ino) -> Vec<u8> {
     let size = replica.attr(ino).unwrap().size as usize;
     let mut bytes = vec![0; size];
     let got = replica.read(ino, 0, &mut bytes).unwrap();
@@ -137,14 +135,14 @@ pub fn read_all(replica: &Replica, ino: Ino) -> Vec<u8> {
 
 /// Panics with where two contents differ rather than with all of them.
 #[track_caller]
-pub fn assert_same(got: &[u8], want: &[u8], what: impl std::fmt::Display) {
+pub(crate) fn assert_same(got: &[u8], want: &[u8], what: impl std::fmt::Display) {
     if let Some(why) = difference(got, want) {
         panic!("{what}: {why}");
     }
 }
 
 /// Where two contents differ.
-pub fn difference(got: &[u8], want: &[u8]) -> Option<String> {
+pub(crate) fn difference(got: &[u8], want: &[u8]) -> Option<String> {
     if got.len() != want.len() {
         return Some(format!("{} bytes, expected {}", got.len(), want.len()));
     }
@@ -164,7 +162,7 @@ pub fn difference(got: &[u8], want: &[u8]) -> Option<String> {
 /// Copies a replica that is in use, as a crash of its process would leave it.
 /// Another process copies: closing a file of a database drops the locks that
 /// this process has on it.
-pub fn crash_copy(from: &Path, to: &Path) {
+pub(crate) fn crash_copy(from: &Path, to: &Path) {
     for _ in 0..100 {
         let _ = std::fs::remove_dir_all(to);
         let before = database_state(from);
@@ -194,7 +192,7 @@ fn database_state(dir: &Path) -> Vec<(u64, std::time::SystemTime)> {
 }
 
 /// The files of a sub-folder of a replica, by name.
-pub fn files_in(path: &Path, sub: &str) -> Vec<PathBuf> {
+pub(crate) fn files_in(path: &Path, sub: &str) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(path.join(sub))
         .unwrap()
         .map(|e| e.unwrap().path())
@@ -205,7 +203,7 @@ pub fn files_in(path: &Path, sub: &str) -> Vec<PathBuf> {
 
 /// Waits until something holds, for at most a while.
 #[track_caller]
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while !holds() {
         assert!(std::time::Instant::now() < end, "still not so: {what}");

@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
+use cairn::NodeKind;
 use serde::{Deserialize, Serialize};
 
 use crate::console::Console;
 use crate::failure::{Failure, Outcome, Result};
 use crate::host::{self, Host};
 use crate::locate::{ReplicaArg, locate, shown};
+use crate::text;
 
 /// Bytes read at a time.
 const PIECE: usize = 1 << 20;
@@ -29,16 +31,40 @@ pub(crate) struct Request {
 pub(crate) fn run(args: &Args) -> Result {
     for place in &args.places {
         let place = locate(args.replica.replica.as_deref(), Some(place))?;
-        host::perform(&place.replica, host::Request::Cat(Request { path: place.path }))?;
+        host::perform(
+            &place.replica,
+            host::Request::Cat(Request { path: place.path }),
+        )?;
     }
     Ok(Outcome::Done)
 }
 
 pub(crate) fn perform(request: &Request, host: &Host, console: &mut dyn Console) -> Result {
     let replica = &host.replica;
-    let ino = replica.stat(&request.path).map_err(Failure::fs(shown(&request.path)))?.ino;
+    let attr = replica
+        .stat(&request.path)
+        .map_err(Failure::fs(shown(&request.path)))?;
+    match attr.kind {
+        NodeKind::File => {}
+        NodeKind::Dir => {
+            return Err(Failure::Refused(format!(
+                "{} is a directory; `cairn ls` lists it",
+                shown(&request.path),
+            )));
+        }
+        kind => {
+            return Err(Failure::Refused(format!(
+                "{} is a {}, which has no content",
+                shown(&request.path),
+                text::kind(kind),
+            )));
+        }
+    }
+    let ino = attr.ino;
     // Held open: it can be read to its end even if its name goes meanwhile.
-    replica.retain(ino, false).map_err(Failure::fs(shown(&request.path)))?;
+    replica
+        .retain(ino, false)
+        .map_err(Failure::fs(shown(&request.path)))?;
     let mut piece = vec![0; PIECE];
     let mut offset = 0;
     let ended = loop {
@@ -50,7 +76,9 @@ pub(crate) fn perform(request: &Request, host: &Host, console: &mut dyn Console)
                     break Err(failure);
                 }
             }
-            Err(error) => break Err(Failure::fs(format!("cannot read {}", shown(&request.path)))(error)),
+            Err(error) => {
+                break Err(Failure::fs(format!("cannot read {}", shown(&request.path)))(error));
+            }
         }
     };
     replica.release(ino, false);

@@ -30,7 +30,10 @@ pub(crate) struct Request {
 
 pub(crate) fn run(args: &Args) -> Result {
     let place = args.place.locate()?;
-    host::perform(&place.replica, host::Request::Check(Request { json: args.json }))
+    host::perform(
+        &place.replica,
+        host::Request::Check(Request { json: args.json }),
+    )
 }
 
 #[derive(Serialize)]
@@ -53,14 +56,30 @@ pub(crate) fn perform(request: &Request, host: &Host, console: &mut dyn Console)
         if told.elapsed() >= REPORT {
             told = Instant::now();
             // Nothing to stop for: who asked gets to know when it is over.
-            let _ = console.progress(&Progress { files: 0, bytes, total_bytes: Some(total) });
+            let _ = console.progress(&Progress {
+                files: 0,
+                bytes,
+                total_bytes: Some(total),
+            });
         }
     });
     let report = report.map_err(Failure::fs("the replica cannot be examined"))?;
     let found = !report.problems.is_empty();
     if request.json {
-        let problems = report.problems.into_iter().map(|p| Problem { what: p.what, why: p.why }).collect();
-        let report = Report { nodes: report.nodes, chunks: report.chunks, bytes: report.bytes, problems };
+        let problems = report
+            .problems
+            .into_iter()
+            .map(|p| Problem {
+                what: p.what,
+                why: p.why,
+            })
+            .collect();
+        let report = Report {
+            nodes: report.nodes,
+            chunks: report.chunks,
+            bytes: report.bytes,
+            problems,
+        };
         console.out(&super::json(&report)?)?;
         return Ok(Outcome::unless(found));
     }

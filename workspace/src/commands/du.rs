@@ -5,6 +5,7 @@
 //! and what sharing saves, is a matter of the whole replica.
 
 use std::collections::HashSet;
+use std::fmt::Write as _;
 
 use cairn::{Attr, Ino, NodeKind, Replica};
 use serde::{Deserialize, Serialize};
@@ -34,7 +35,10 @@ pub(crate) struct Request {
 
 pub(crate) fn run(args: &Args) -> Result {
     let place = args.place.locate()?;
-    let request = Request { path: place.path, json: args.json };
+    let request = Request {
+        path: place.path,
+        json: args.json,
+    };
     host::perform(&place.replica, host::Request::Du(request))
 }
 
@@ -72,6 +76,10 @@ struct Line {
 
 /// The whole replica.
 #[derive(Serialize)]
+#[allow(
+    clippy::struct_field_names,
+    reason = "a script sees the names, and needs the unit"
+)]
 struct Whole {
     logical_bytes: u64,
     stored_bytes: u64,
@@ -82,14 +90,23 @@ struct Whole {
 
 pub(crate) fn perform(request: &Request, host: &Host, console: &mut dyn Console) -> Result {
     let report = measure(&request.path, &host.replica)?;
-    let out = if request.json { super::json(&report)? } else { describe(&report).into_bytes() };
+    let out = if request.json {
+        super::json(&report)?
+    } else {
+        describe(&report).into_bytes()
+    };
     console.out(&out)?;
     Ok(Outcome::Done)
 }
 
 fn measure(path: &[u8], replica: &Replica) -> Result<Report> {
-    let usage = replica.usage().map_err(Failure::fs("cannot examine the replica"))?;
-    let mut walk = Walk { replica, linked: HashSet::new() };
+    let usage = replica
+        .usage()
+        .map_err(Failure::fs("cannot examine the replica"))?;
+    let mut walk = Walk {
+        replica,
+        linked: HashSet::new(),
+    };
     let attr = replica.stat(path).map_err(Failure::fs(shown(path)))?;
     let mut total = walk.one(&attr);
     let mut lines = Vec::new();
@@ -97,10 +114,19 @@ fn measure(path: &[u8], replica: &Replica) -> Result<Report> {
         for entry in entries(replica, path)? {
             let size = walk.tree(&join(path, &entry.name), &entry.attr)?;
             total.add(size);
-            lines.push(Line { name: shown(&entry.name), kind: text::kind(entry.attr.kind), size });
+            lines.push(Line {
+                name: shown(&entry.name),
+                kind: text::kind(entry.attr.kind),
+                size,
+            });
         }
     }
-    lines.sort_by(|a, b| b.size.allocated_bytes.cmp(&a.size.allocated_bytes).then_with(|| a.name.cmp(&b.name)));
+    lines.sort_by(|a, b| {
+        b.size
+            .allocated_bytes
+            .cmp(&a.size.allocated_bytes)
+            .then_with(|| a.name.cmp(&b.name))
+    });
     Ok(Report {
         path: shown(path),
         entries: lines,
@@ -126,8 +152,16 @@ impl Walk<'_> {
         if attr.kind != NodeKind::Dir && attr.nlink > 1 && !self.linked.insert(attr.ino) {
             return Size::default();
         }
-        let logical_bytes = if attr.kind == NodeKind::File { attr.size } else { 0 };
-        Size { nodes: 1, logical_bytes, allocated_bytes: attr.blocks * 512 }
+        let logical_bytes = if attr.kind == NodeKind::File {
+            attr.size
+        } else {
+            0
+        };
+        Size {
+            nodes: 1,
+            logical_bytes,
+            allocated_bytes: attr.blocks * 512,
+        }
     }
 
     fn tree(&mut self, path: &[u8], attr: &Attr) -> Result<Size> {
@@ -150,7 +184,12 @@ impl Walk<'_> {
 
 fn describe(report: &Report) -> String {
     let line = |size: &Size, name: &str| {
-        format!("{:>12} {:>12} {:>9}  {name}\n", text::bytes(size.logical_bytes), text::bytes(size.allocated_bytes), size.nodes)
+        format!(
+            "{:>12} {:>12} {:>9}  {name}\n",
+            text::bytes(size.logical_bytes),
+            text::bytes(size.allocated_bytes),
+            size.nodes
+        )
     };
     let mut out = format!("{:>12} {:>12} {:>9}\n", "logical", "allocated", "nodes");
     for entry in &report.entries {
@@ -158,8 +197,9 @@ fn describe(report: &Report) -> String {
         out += &line(&entry.size, &format!("{}{slash}", entry.name));
     }
     out += &line(&report.total, &format!("{} in all", report.path));
-    out += &format!(
-        "the replica holds {} in files, {} stored, {} saved by sharing, {} not sealed yet, {} on disk\n",
+    let _ = writeln!(
+        out,
+        "the replica holds {} in files, {} stored, {} saved by sharing, {} not sealed yet, {} on disk",
         text::bytes(report.replica.logical_bytes),
         text::bytes(report.replica.stored_bytes),
         text::bytes(report.replica.shared_bytes),

@@ -86,13 +86,26 @@ pub(crate) fn run(args: &Args) -> Result {
         check_apart(&args.target, &place)?;
     }
     let stop = Stop::on_signals()?;
-    let owner = host::owner(&place.replica, Options { create: false, ..Options::default() })?;
+    let owner = host::owner(
+        &place.replica,
+        &Options {
+            create: false,
+            ..Options::default()
+        },
+    )?;
     let mut terminal = Terminal::new();
-    let request = Request { path: place.path, attended: Terminal::is_attended(), between: false };
+    let request = Request {
+        path: place.path,
+        attended: Terminal::is_attended(),
+        between: false,
+    };
     let ended = match target {
         Target::Stdout => {
             // Not through the buffer of the terminal, which ends at lines.
-            let out = io::stdout().as_fd().try_clone_to_owned().map_err(Failure::io("cannot use the standard output"))?;
+            let out = io::stdout()
+                .as_fd()
+                .try_clone_to_owned()
+                .map_err(Failure::io("cannot use the standard output"))?;
             let mut direct = Drained {
                 console: &mut terminal,
                 output: Some(File::from(out)),
@@ -103,8 +116,11 @@ pub(crate) fn run(args: &Args) -> Result {
             owner.perform(host::Request::Export(request), &mut direct)
         }
         Target::Device(path) => {
-            let file = File::options().write(true).open(&path).map_err(Failure::io(format!("cannot open {}", path.display())))?;
-            archive(owner, request, file, &path, stop, &mut terminal)
+            let file = File::options()
+                .write(true)
+                .open(&path)
+                .map_err(Failure::io(format!("cannot open {}", path.display())))?;
+            archive(owner, request, &file, &path, stop, &mut terminal)
         }
         Target::Archive(path) => archive_file(owner, request, &path, stop, &mut terminal),
         Target::Files(path) => files(owner, request, path, args.replace, stop, &mut terminal),
@@ -119,21 +135,28 @@ fn find(args: &Args) -> Result<Target> {
     let path = &args.target;
     if path.as_os_str() == "-" {
         if io::stdout().is_terminal() {
-            return Err(Failure::Usage("an archive is not for a terminal; name a file, or use `-` in a pipe".into()));
+            return Err(Failure::Usage(
+                "an archive is not for a terminal; name a file, or use `-` in a pipe".into(),
+            ));
         }
         return Ok(Target::Stdout);
     }
     let there = path.metadata().ok();
     let is_dir = there.as_ref().is_some_and(std::fs::Metadata::is_dir);
     if is_dir && args.tar {
-        return Err(Failure::Usage(format!("{} is a directory; name the archive to make", path.display())));
+        return Err(Failure::Usage(format!(
+            "{} is a directory; name the archive to make",
+            path.display()
+        )));
     }
     let path = locate::absolute(path)?;
     if is_dir || !(args.tar || path.as_os_str().as_bytes().ends_with(b".tar")) {
         return Ok(Target::Files(path));
     }
     match there.map(|there| there.file_type()) {
-        Some(kind) if kind.is_fifo() || kind.is_char_device() || kind.is_block_device() => Ok(Target::Device(path)),
+        Some(kind) if kind.is_fifo() || kind.is_char_device() || kind.is_block_device() => {
+            Ok(Target::Device(path))
+        }
         Some(_) if !args.replace => Err(Failure::Refused(format!(
             "{} is there already; --replace replaces it",
             args.target.display(),
@@ -152,7 +175,8 @@ fn check_apart(target: &Path, place: &Place) -> Result<()> {
         )));
     }
     let shown_there = mountinfo::showing(&real).filter(|mounted| mounted.replica == place.replica);
-    let inside = shown_there.and_then(|mounted| Some(locate::inside(real.strip_prefix(mounted.at).ok()?)));
+    let inside =
+        shown_there.and_then(|mounted| Some(locate::inside(real.strip_prefix(mounted.at).ok()?)));
     if inside.is_some_and(|inside| locate::is_below(&inside, &place.path)) {
         return Err(Failure::Usage(format!(
             "{} is a part of what is exported, and would go into itself without end; name another target",
@@ -163,12 +187,26 @@ fn check_apart(target: &Path, place: &Place) -> Result<()> {
 }
 
 /// Exports to an archive in a file: beside it, until it is complete.
-fn archive_file(owner: Owner, request: Request, path: &Path, stop: Stop, terminal: &mut Terminal) -> Result {
+fn archive_file(
+    owner: Owner,
+    request: Request,
+    path: &Path,
+    stop: Stop,
+    terminal: &mut Terminal,
+) -> Result {
+    if !path.parent().is_none_or(Path::is_dir) {
+        return Err(Failure::Refused(format!(
+            "cannot make {}: the directory above it does not exist; create it first",
+            path.display(),
+        )));
+    }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let part = path.with_file_name(format!(".{name}.{}.part", std::process::id()));
-    let file = File::create_new(&part).map_err(Failure::io(format!("cannot make {}", path.display())))?;
-    let ended = archive(owner, request, file, &part, stop, terminal).and_then(|outcome| {
-        std::fs::rename(&part, path).map_err(Failure::io(format!("cannot make {}", path.display())))?;
+    let file =
+        File::create_new(&part).map_err(Failure::io(format!("cannot make {}", path.display())))?;
+    let ended = archive(owner, request, &file, &part, stop, terminal).and_then(|outcome| {
+        std::fs::rename(&part, path)
+            .map_err(Failure::io(format!("cannot make {}", path.display())))?;
         Ok(outcome)
     });
     if ended.is_err() {
@@ -177,15 +215,29 @@ fn archive_file(owner: Owner, request: Request, path: &Path, stop: Stop, termina
     ended
 }
 
-fn archive(owner: Owner, request: Request, file: File, path: &Path, stop: Stop, terminal: &mut Terminal) -> Result {
+fn archive(
+    owner: Owner,
+    request: Request,
+    file: &File,
+    path: &Path,
+    stop: Stop,
+    terminal: &mut Terminal,
+) -> Result {
     let name = path.display().to_string();
-    let mut drained = Drained { console: terminal, output: Some(&file), helper: None, name, stop };
+    let mut drained = Drained {
+        console: terminal,
+        output: Some(file),
+        helper: None,
+        name,
+        stop,
+    };
     let outcome = owner.perform(host::Request::Export(request), &mut drained)?;
     match file.sync_all() {
         // A pipe, or a device, has nothing to sync.
-        Err(error) if error.kind() != io::ErrorKind::InvalidInput => {
-            Err(Failure::io(format!("cannot write {}", path.display()))(error))
-        }
+        Err(error) if error.kind() != io::ErrorKind::InvalidInput => Err(Failure::io(format!(
+            "cannot write {}",
+            path.display()
+        ))(error)),
         _ => Ok(outcome),
     }
 }
@@ -204,7 +256,12 @@ fn files(
             let total = total(&request, &replica)?;
             let talk = Talk::new(terminal, stop, total);
             let sink = directory::Writer::new(&path, replace, &talk);
-            let sent = replica::read(&replica, &request.path, &mut Counted { sink, talk: &talk }, &talk);
+            let sent = replica::read(
+                &replica,
+                &request.path,
+                &mut Counted { sink, talk: &talk },
+                &talk,
+            );
             tell(&talk.done(), &sent, &shown, |line| talk.note(line));
             sent.map(|()| talk.outcome())
         }
@@ -215,9 +272,17 @@ fn files(
                 tar::read(&mut input, &mut Counted { sink, talk }, talk)
             });
             let (helper, pipe) = Helper::reading(&stop, None, work)?;
-            let mut drained =
-                Drained { console: terminal, output: Some(pipe), helper: Some(helper), name: shown.clone(), stop };
-            let request = Request { between: true, ..request };
+            let mut drained = Drained {
+                console: terminal,
+                output: Some(pipe),
+                helper: Some(helper),
+                name: shown.clone(),
+                stop,
+            };
+            let request = Request {
+                between: true,
+                ..request
+            };
             let ended = owner.perform(host::Request::Export(request), &mut drained);
             let closed = drained.close();
             // What the owner says is why the archive was cut short.
@@ -230,7 +295,12 @@ fn files(
 }
 
 /// Says what is in place.
-fn tell<T>(done: &crate::console::Progress, ended: &Result<T>, target: &str, note: impl FnOnce(&str) -> Result<()>) {
+fn tell<T>(
+    done: &crate::console::Progress,
+    ended: &Result<T>,
+    target: &str,
+    note: impl FnOnce(&str) -> Result<()>,
+) {
     let line = match ended {
         Ok(_) => format!("exported {} to {target}", done.summary()),
         Err(_) if done.files > 0 => format!(
@@ -244,14 +314,22 @@ fn tell<T>(done: &crate::console::Progress, ended: &Result<T>, target: &str, not
 }
 
 fn total(request: &Request, replica: &Replica) -> Result<Option<u64>> {
-    request.attended.then(|| replica::measure(replica, &request.path)).transpose()
+    request
+        .attended
+        .then(|| replica::measure(replica, &request.path))
+        .transpose()
 }
 
 pub(crate) fn perform(request: &Request, host: &Host, console: &mut dyn Console) -> Result {
     let total = total(request, &host.replica)?;
     let talk = Talk::new(console, Stop::default(), total);
     let sink = tar::Writer::new(&talk, &talk, request.between);
-    replica::read(&host.replica, &request.path, &mut Counted { sink, talk: &talk }, &talk)?;
+    replica::read(
+        &host.replica,
+        &request.path,
+        &mut Counted { sink, talk: &talk },
+        &talk,
+    )?;
     if !request.between {
         talk.note(&format!("exported {}", talk.done().summary()))?;
     }

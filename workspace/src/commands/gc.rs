@@ -24,7 +24,10 @@ pub(crate) struct Request {
 
 pub(crate) fn run(args: &Args) -> Result {
     let place = args.place.locate()?;
-    host::perform(&place.replica, host::Request::Gc(Request { json: args.json }))
+    host::perform(
+        &place.replica,
+        host::Request::Gc(Request { json: args.json }),
+    )
 }
 
 /// What was given back.
@@ -38,7 +41,9 @@ struct Report {
 }
 
 pub(crate) fn perform(request: &Request, host: &Host, console: &mut dyn Console) -> Result {
-    let report = host.replica.gc().map_err(Failure::fs("the collection stopped; what was done stays done"))?;
+    let report = host.replica.gc().map_err(Failure::fs(
+        "the collection stopped; what was done stays done",
+    ))?;
     let report = Report {
         chunks: report.chunks,
         bytes: report.bytes,

@@ -86,7 +86,11 @@ pub(crate) struct Request {
 
 impl Request {
     fn how(&self) -> replica::How {
-        replica::How { replace: self.replace, owner: self.owner, single: self.single.clone() }
+        replica::How {
+            replace: self.replace,
+            owner: self.owner,
+            single: self.single.clone(),
+        }
     }
 }
 
@@ -110,12 +114,17 @@ pub(crate) fn run(args: &Args) -> Result {
     }
     let user = (rustix::process::geteuid(), rustix::process::getegid());
     let owner = (!user.0.is_root()).then(|| (user.0.as_raw(), user.1.as_raw()));
-    let request = Request { path: place.path.clone(), replace: args.replace, owner, single };
-    let created = !place.replica.exists();
-    let owner = host::owner(&place.replica, Options::default())?;
+    let request = Request {
+        path: place.path.clone(),
+        replace: args.replace,
+        owner,
+        single,
+    };
+    let missing = locate::missing(&place.replica);
+    let owner = host::owner(&place.replica, &Options::default())?;
     let ended = import(owner, request, source, &place);
-    if created && ended.is_err() {
-        remove_empty(&place.replica);
+    if !missing.is_empty() && ended.is_err() && is_empty(&place.replica) {
+        locate::remove_made(&missing);
     }
     ended
 }
@@ -125,14 +134,23 @@ fn import(owner: Owner, request: Request, source: Source, place: &Place) -> Resu
     let mut terminal = Terminal::new();
     let ended = match (source, owner) {
         (Source::Archive(input, total), owner) => {
-            let mut fed = Fed { console: &mut terminal, input, helper: None, read: 0, total, stop };
+            let mut fed = Fed {
+                console: &mut terminal,
+                input,
+                helper: None,
+                read: 0,
+                total,
+                stop,
+            };
             owner.perform(host::Request::Import(request), &mut fed)
         }
         (Source::Files(path), Owner::This(replica)) => {
             let total = measure(&path);
             let talk = Talk::new(&mut terminal, stop, total);
             let skip = skip(place);
-            put(&request, &replica, &talk, |sink| directory::read(&path, &skip, sink, &talk))
+            put(&request, &replica, &talk, |sink| {
+                directory::read(&path, &skip, sink, &talk)
+            })
         }
         (Source::Files(path), owner @ Owner::Other(_)) => {
             let total = measure(&path);
@@ -143,7 +161,14 @@ fn import(owner: Owner, request: Request, source: Source, place: &Place) -> Resu
             });
             let (helper, pipe) = Helper::writing(&stop, total, work)?;
             let (input, helper) = (Box::new(pipe), Some(helper));
-            let mut fed = Fed { console: &mut terminal, input, helper, read: 0, total: None, stop };
+            let mut fed = Fed {
+                console: &mut terminal,
+                input,
+                helper,
+                read: 0,
+                total: None,
+                stop,
+            };
             let ended = owner.perform(host::Request::Import(request), &mut fed);
             ended.map(|outcome| outcome.and(fed.outcome()))
         }
@@ -165,13 +190,15 @@ fn skip(place: &Place) -> directory::Skip {
     directory::Skip::new(mounts.iter().chain([&place.replica]).map(PathBuf::as_path))
 }
 
-/// A replica that was made for an import that put nothing into it.
-fn remove_empty(dir: &Path) {
-    let options = Options { create: false, ..Options::default() };
-    let is_empty = Replica::open(dir, options).is_ok_and(|replica| replica.stat_fs().is_ok_and(|stat| stat.nodes <= 1));
-    if is_empty {
-        let _ = std::fs::remove_dir_all(dir);
-    }
+/// Whether there is nothing in a replica. It is of no use if it was made for
+/// an import that failed.
+fn is_empty(dir: &Path) -> bool {
+    let options = Options {
+        create: false,
+        ..Options::default()
+    };
+    Replica::open(dir, options)
+        .is_ok_and(|replica| replica.stat_fs().is_ok_and(|stat| stat.nodes <= 1))
 }
 
 /// Finds out what the source is.
@@ -184,13 +211,21 @@ fn find(args: &Args) -> Result<Source> {
         return Ok(Source::Archive(Box::new(io::stdin()), None));
     }
     let found = path.metadata().map_err(|error| missing(path, error))?;
-    let is_archive = args.tar || (!args.file && found.is_file() && path.as_os_str().as_bytes().ends_with(b".tar"));
+    let is_archive = args.tar
+        || (!args.file && found.is_file() && path.as_os_str().as_bytes().ends_with(b".tar"));
     if is_archive {
         if found.is_dir() {
-            return Err(Failure::Usage(format!("{} is a directory, not an archive; leave out --tar", path.display())));
+            return Err(Failure::Usage(format!(
+                "{} is a directory, not an archive; leave out --tar",
+                path.display()
+            )));
         }
-        let file = File::open(path).map_err(Failure::io(format!("cannot open {}", path.display())))?;
-        return Ok(Source::Archive(Box::new(file), found.is_file().then_some(found.len())));
+        let file =
+            File::open(path).map_err(Failure::io(format!("cannot open {}", path.display())))?;
+        return Ok(Source::Archive(
+            Box::new(file),
+            found.is_file().then_some(found.len()),
+        ));
     }
     if !found.is_file() && !found.is_dir() {
         return Err(Failure::Usage(format!(
@@ -217,7 +252,10 @@ fn missing(path: &Path, error: io::Error) -> Failure {
 
 fn check_compressed(path: &Path) -> Result<()> {
     let name = path.as_os_str().as_bytes();
-    let Some((_, program)) = COMPRESSED.iter().find(|(end, _)| name.ends_with(end.as_bytes())) else {
+    let Some((_, program)) = COMPRESSED
+        .iter()
+        .find(|(end, _)| name.ends_with(end.as_bytes()))
+    else {
         return Ok(());
     };
     Err(Failure::Usage(format!(
@@ -236,10 +274,14 @@ fn check_apart(source: &Path, place: &Place) -> Result<()> {
         )));
     }
     if real.starts_with(&place.replica) {
-        return Err(Failure::Usage(format!("{} is a file of the replica itself", source.display())));
+        return Err(Failure::Usage(format!(
+            "{} is a file of the replica itself",
+            source.display()
+        )));
     }
     let shown_there = mountinfo::showing(&real).filter(|mounted| mounted.replica == place.replica);
-    let inside = shown_there.and_then(|mounted| Some(locate::inside(real.strip_prefix(mounted.at).ok()?)));
+    let inside =
+        shown_there.and_then(|mounted| Some(locate::inside(real.strip_prefix(mounted.at).ok()?)));
     if inside.is_some_and(|inside| real.is_dir() && locate::is_below(&place.path, &inside)) {
         return Err(Failure::Usage(format!(
             "{} is a part of {}, and would go into itself without end",
@@ -265,11 +307,13 @@ fn put(
     send: impl FnOnce(&mut dyn Sink) -> Result<()>,
 ) -> Result {
     let sink = replica::Writer::new(replica, &request.path, request.how())?;
-    let sent = send(&mut Counted { sink, talk });
+    let ended = send(&mut Counted { sink, talk });
     // Once, for all of it: a sync for each file would take longer than the import.
-    let synced = replica.sync().map_err(Failure::fs("what was imported could not be synced"));
+    let synced = replica
+        .sync()
+        .map_err(Failure::fs("what was imported could not be synced"));
     let done = talk.done();
-    if let Err(failure) = sent {
+    if let Err(failure) = ended {
         if done.files > 0 {
             let line = format!(
                 "{} of the import are in place in {}; the same command with --replace goes on",
@@ -282,6 +326,10 @@ fn put(
         return Err(failure);
     }
     synced?;
-    talk.note(&format!("imported {} into {}", done.summary(), shown(&request.path)))?;
+    talk.note(&format!(
+        "imported {} into {}",
+        done.summary(),
+        shown(&request.path)
+    ))?;
     Ok(talk.outcome())
 }

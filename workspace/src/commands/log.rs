@@ -38,9 +38,13 @@ pub(crate) struct Request {
     json: bool,
 }
 
-pub(crate) fn run(args: Args) -> Result {
+pub(crate) fn run(args: &Args) -> Result {
     let place = args.place.locate()?;
-    let request = Request { since: args.since, limit: args.limit, json: args.json };
+    let request = Request {
+        since: args.since,
+        limit: args.limit,
+        json: args.json,
+    };
     host::perform(&place.replica, host::Request::Log(request))
 }
 
@@ -77,7 +81,10 @@ impl FromStr for Point {
         };
         let within = match (fields.next(), fields.next(), fields.next()) {
             (None, ..) if since.is_some() => None,
-            (Some(until), Some(at), None) => Some((cursor(until)?, at.parse().map_err(|_| "not a cursor".to_owned())?)),
+            (Some(until), Some(at), None) => Some((
+                cursor(until)?,
+                at.parse().map_err(|_| "not a cursor".to_owned())?,
+            )),
             _ => return Err("not a cursor that `cairn log` or `cairn status` printed".into()),
         };
         Ok(Self { since, within })
@@ -87,18 +94,26 @@ impl FromStr for Point {
 pub(crate) fn perform(request: &Request, host: &Host, console: &mut dyn Console) -> Result {
     let since = request.since.and_then(|point| point.since);
     let within = request.since.and_then(|point| point.within);
-    let (mut until, mut at) = (within.map(|(until, _)| until), within.map_or(0, |(_, at)| at));
+    let (mut until, mut at) = (
+        within.map(|(until, _)| until),
+        within.map_or(0, |(_, at)| at),
+    );
     let mut left = request.limit.unwrap_or(u64::MAX);
     let mut next = Point { since, within };
     while left > 0 {
         let limit = usize::try_from(left.min(PAGE)).unwrap_or(usize::MAX);
-        let page = host.replica.changes_page(since.as_ref(), until.as_ref(), at, limit)?;
+        let page = host
+            .replica
+            .changes_page(since.as_ref(), until.as_ref(), at, limit)?;
         for change in &page.changes {
             console.out(&line(change, &host.replica, request.json)?)?;
         }
         left = left.saturating_sub(page.changes.len() as u64);
         if !page.more {
-            next = Point { since: Some(page.next), within: None };
+            next = Point {
+                since: Some(page.next),
+                within: None,
+            };
             break;
         }
         until = Some(page.next);
@@ -132,37 +147,62 @@ fn line(change: &Change, replica: &Replica, json: bool) -> Result<Vec<u8>> {
         return super::json(&record);
     }
     let path = record.path.unwrap_or(record.node);
-    let detail = record.detail.map(|detail| format!("  {detail}")).unwrap_or_default();
+    let detail = record
+        .detail
+        .map(|detail| format!("  {detail}"))
+        .unwrap_or_default();
     Ok(format!("{:>8} {:<7} {path}{detail}\n", record.seq, record.what).into_bytes())
 }
 
 fn record(change: &Change, replica: &Replica) -> Result<Record> {
     let (what, node, path, detail) = match &change.entry {
-        Entry::Node { id, kind } => ("node", *id, path_of(replica, *id)?, Some(text::kind(*kind).into())),
-        Entry::Data { node, data } => ("data", *node, path_of(replica, *node)?, Some(describe(data))),
+        Entry::Node { id, kind } => (
+            "node",
+            *id,
+            path_of(replica, *id)?,
+            Some(text::kind(*kind).into()),
+        ),
+        Entry::Data { node, data } => (
+            "data",
+            *node,
+            path_of(replica, *node)?,
+            Some(describe(data)),
+        ),
         Entry::Meta { node, meta } => {
             let detail = format!("{:04o} {}:{}", meta.mode, meta.uid, meta.gid);
             ("meta", *node, path_of(replica, *node)?, Some(detail))
         }
         Entry::Name { parent, name, node } => {
-            let path = path_of(replica, *parent)?.map(|dir| {
-                format!("{}/{}", dir.trim_end_matches('/'), shown(name.as_bytes()))
-            });
+            let path = path_of(replica, *parent)?
+                .map(|dir| format!("{}/{}", dir.trim_end_matches('/'), shown(name.as_bytes())));
             let what = if node.is_some() { "name" } else { "unname" };
             (what, node.unwrap_or(*parent), path, None)
         }
         Entry::Xattr { node, name, value } => {
             let what = if value.is_some() { "xattr" } else { "unxattr" };
-            (what, *node, path_of(replica, *node)?, Some(name.to_string()))
+            (
+                what,
+                *node,
+                path_of(replica, *node)?,
+                Some(name.to_string()),
+            )
         }
         Entry::Gone { node } => ("gone", *node, None, None),
     };
-    Ok(Record { seq: change.ver, what, node: node.to_string(), path, detail })
+    Ok(Record {
+        seq: change.ver,
+        what,
+        node: node.to_string(),
+        path,
+        detail,
+    })
 }
 
 /// The present path of a node, if it has one.
 fn path_of(replica: &Replica, node: NodeId) -> Result<Option<String>> {
-    let path = replica.path_of(Ino(node.counter)).map_err(Failure::fs("cannot read the log"))?;
+    let path = replica
+        .path_of(Ino(node.counter))
+        .map_err(Failure::fs("cannot read the log"))?;
     Ok(path.map(|path| shown(&path)))
 }
 
@@ -180,8 +220,17 @@ mod tests {
 
     #[test]
     fn a_point_survives_its_text() {
-        let cursor = format!("{}:7:{}:{}", "ab".repeat(16), "cd".repeat(32), "00".repeat(8));
-        for text in [cursor.clone(), format!("{cursor}/{cursor}/5"), format!("/{cursor}/5")] {
+        let cursor = format!(
+            "{}:7:{}:{}",
+            "ab".repeat(16),
+            "cd".repeat(16),
+            "00".repeat(8)
+        );
+        for text in [
+            cursor.clone(),
+            format!("{cursor}/{cursor}/5"),
+            format!("/{cursor}/5"),
+        ] {
             assert_eq!(text.parse::<Point>().unwrap().to_string(), text);
         }
         for text in ["", "/", "7", "//5", "a/b/c/d"] {

@@ -23,6 +23,10 @@ pub(crate) struct Args {
 }
 
 #[derive(Debug, Default, clap::Args, Serialize, Deserialize)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub(crate) struct Flags {
     /// Show mode, links, owner, size and time (in UTC)
     #[arg(short, long)]
@@ -49,7 +53,11 @@ pub(crate) struct Request {
 pub(crate) fn run(args: Args) -> Result {
     let place = args.place.locate()?;
     let escape = std::io::stdout().is_terminal();
-    let request = Request { path: place.path, flags: args.flags, escape };
+    let request = Request {
+        path: place.path,
+        flags: args.flags,
+        escape,
+    };
     host::perform(&place.replica, host::Request::Ls(request))
 }
 
@@ -83,14 +91,23 @@ struct Time {
 
 impl From<cairn::Timestamp> for Time {
     fn from(time: cairn::Timestamp) -> Self {
-        Self { seconds: time.seconds(), nanos: time.nanos() }
+        Self {
+            seconds: time.seconds(),
+            nanos: time.nanos(),
+        }
     }
 }
 
 pub(crate) fn perform(request: &Request, host: &Host, console: &mut dyn Console) -> Result {
     let replica = &host.replica;
-    let mut lister = Lister { replica, request, console };
-    let attr = replica.lstat(&request.path).map_err(Failure::fs(shown(&request.path)))?;
+    let mut lister = Lister {
+        replica,
+        request,
+        console,
+    };
+    let attr = replica
+        .lstat(&request.path)
+        .map_err(Failure::fs(shown(&request.path)))?;
     // A link to a directory, named by itself, is followed.
     let attr = match attr.kind {
         NodeKind::Symlink => replica.stat(&request.path).unwrap_or(attr),
@@ -121,7 +138,11 @@ struct Lister<'a> {
 
 impl Lister<'_> {
     fn name(&self, name: &[u8]) -> String {
-        if self.request.escape { text::escaped(name) } else { String::from_utf8_lossy(name).into_owned() }
+        if self.request.escape {
+            text::escaped(name)
+        } else {
+            String::from_utf8_lossy(name).into_owned()
+        }
     }
 
     /// Lists a directory by name, and adds those in it to what is to be done.
@@ -133,7 +154,10 @@ impl Lister<'_> {
             self.entry(&entry.name, &join(dir, &entry.name), &entry.attr)?;
         }
         if self.request.flags.recursive {
-            let dirs = entries.iter().rev().filter(|entry| entry.attr.kind == NodeKind::Dir);
+            let dirs = entries
+                .iter()
+                .rev()
+                .filter(|entry| entry.attr.kind == NodeKind::Dir);
             todo.extend(dirs.map(|entry| join(dir, &entry.name)));
         }
         Ok(())
@@ -141,7 +165,11 @@ impl Lister<'_> {
 
     fn entry(&mut self, name: &[u8], path: &[u8], attr: &Attr) -> Result<()> {
         let target = match attr.kind {
-            NodeKind::Symlink => Some(self.replica.read_link(attr.ino).map_err(Failure::fs(shown(path)))?),
+            NodeKind::Symlink => Some(
+                self.replica
+                    .read_link(attr.ino)
+                    .map_err(Failure::fs(shown(path)))?,
+            ),
             _ => None,
         };
         if self.request.flags.json {
@@ -153,7 +181,11 @@ impl Lister<'_> {
             let time = text::time(attr.mtime);
             let head = format!(
                 "{} {:>3} {:>5} {:>5} {:>12} {time} ",
-                text::mode(attr), attr.nlink, attr.uid, attr.gid, attr.size,
+                text::mode(attr),
+                attr.nlink,
+                attr.uid,
+                attr.gid,
+                attr.size,
             );
             line.extend_from_slice(head.as_bytes());
         }
@@ -177,7 +209,7 @@ impl Lister<'_> {
 }
 
 fn record<'a>(path: &[u8], attr: &Attr, target: Option<&[u8]>) -> Record<'a> {
-    let hex = || path.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = || text::hex(path);
     Record {
         path: String::from_utf8_lossy(path).into_owned(),
         path_hex: std::str::from_utf8(path).is_err().then(hex),
@@ -201,7 +233,9 @@ pub(crate) fn entries(replica: &Replica, dir: &[u8]) -> Result<Vec<DirEntry>> {
     let mut all: Vec<DirEntry> = Vec::new();
     loop {
         let after = all.last().map_or(0, |entry| entry.cookie);
-        let page = replica.list(dir, after, PAGE).map_err(Failure::fs(shown(dir)))?;
+        let page = replica
+            .list(dir, after, PAGE)
+            .map_err(Failure::fs(shown(dir)))?;
         let full = page.len() == PAGE;
         all.extend(page);
         if !full {

@@ -33,15 +33,16 @@ pub(crate) fn run(command: Command) -> Result {
         Command::Du(args) => du::run(&args),
         Command::Gc(args) => gc::run(&args),
         Command::Check(args) => check::run(&args),
-        Command::Log(args) => log::run(args),
+        Command::Log(args) => log::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
 }
 
 /// A value as a line of JSON.
 fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(value)
-        .map_err(|error| crate::failure::Failure::io("cannot write JSON")(std::io::Error::from(error)))?;
+    let mut line = serde_json::to_vec(value).map_err(|error| {
+        crate::failure::Failure::io("cannot write JSON")(std::io::Error::from(error))
+    })?;
     line.push(b'\n');
     Ok(line)
 }

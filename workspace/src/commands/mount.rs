@@ -112,7 +112,12 @@ pub(crate) fn run(args: &Args) -> Result {
     };
     let dir = locate::canonical(&dir);
     if args.daemon {
-        let mut words: Vec<OsString> = vec!["mount".into(), daemon::FLAG.into(), "--replica".into(), dir.into()];
+        let mut words: Vec<OsString> = vec![
+            "mount".into(),
+            daemon::FLAG.into(),
+            "--replica".into(),
+            dir.into(),
+        ];
         words.extend(args.how.arguments());
         words.extend(["--".into(), at.into()]);
         return daemon::start(&words);
@@ -126,7 +131,9 @@ pub(crate) fn run(args: &Args) -> Result {
 
 /// The default replica: beside the mount point, under its name.
 fn beside(at: &Path) -> Result<PathBuf> {
-    let name = at.file_name().ok_or_else(|| Failure::Usage("name the replica with --replica DIR".into()))?;
+    let name = at
+        .file_name()
+        .ok_or_else(|| Failure::Usage("name the replica with --replica DIR".into()))?;
     let mut name = name.to_os_string();
     name.push(".cairn");
     Ok(at.with_file_name(name))
@@ -144,9 +151,19 @@ fn serve(at: &Path, dir: &Path, args: &Args) -> Result {
     // From here on a signal is an event; one that comes early ends the mount at once.
     let (events, happened) = channel();
     watch_signals(events.clone())?;
-    let created = !dir.exists();
+    // The replica beside it would be made with the directory above it.
+    if !at.starts_with(dir) && !at.parent().is_none_or(Path::is_dir) {
+        return Err(MountError::Missing(at.into()).into());
+    }
+    let missing = locate::missing(dir);
     let commit_interval = Duration::from_millis(args.how.commit_interval_ms);
-    let replica = host::own(dir, Options { commit_interval, ..Options::default() })?;
+    let replica = host::own(
+        dir,
+        &Options {
+            commit_interval,
+            ..Options::default()
+        },
+    )?;
     let mount = match Mount::new(replica.clone(), at, args.how.options(dir)) {
         Ok(mount) => Arc::new(mount),
         Err(error) => {
@@ -159,8 +176,17 @@ fn serve(at: &Path, dir: &Path, args: &Args) -> Result {
         }
     };
     let at = mount.path();
-    let control = control::Server::start(dir, Host { replica: replica.clone(), serving: true })
-        .map_err(Failure::io(format!("cannot make the control socket in {}", dir.display())))?;
+    let control = control::Server::start(
+        dir,
+        Host {
+            replica: replica.clone(),
+            serving: true,
+        },
+    )
+    .map_err(Failure::io(format!(
+        "cannot make the control socket in {}",
+        dir.display()
+    )))?;
     let waiter = std::thread::spawn({
         let mount = Arc::clone(&mount);
         move || {
@@ -174,7 +200,10 @@ fn serve(at: &Path, dir: &Path, args: &Args) -> Result {
         daemon::ready(dir, &message)?;
         tracing::info!(replica = %dir.display(), at = %at.display(), "mounted");
     } else {
-        say(&format!("{message}; stop with Ctrl-C or `cairn umount {}`", at.display()));
+        say(&format!(
+            "{message}; stop with Ctrl-C or `cairn umount {}`",
+            at.display()
+        ));
     }
     let ended = attend(&mount, &replica, &happened, !args.detached);
     if ended {
@@ -183,7 +212,10 @@ fn serve(at: &Path, dir: &Path, args: &Args) -> Result {
     let watchers = control.stop();
     drop(mount);
     // What could not be committed is an error; a replica that is dropped cannot tell.
-    replica.sync().map_err(Failure::fs(format!("the last changes of {} could not be committed", dir.display())))?;
+    replica.sync().map_err(Failure::fs(format!(
+        "the last changes of {} could not be committed",
+        dir.display()
+    )))?;
     drop(replica);
     drop(watchers);
     tracing::info!("unmounted");
@@ -258,7 +290,12 @@ struct Status {
 impl Status {
     fn new(wanted: bool) -> Self {
         let now = Instant::now();
-        Self { line: StatusLine::new(wanted), seen: (now, 0), bytes: String::new(), next_usage: now }
+        Self {
+            line: StatusLine::new(wanted),
+            seen: (now, 0),
+            bytes: String::new(),
+            next_usage: now,
+        }
     }
 
     fn refresh(&mut self, mount: &Mount, replica: &Replica) {
@@ -281,6 +318,7 @@ impl Status {
             self.next_usage = Instant::now() + now.elapsed() * 50;
         }
         let nodes = replica.stat_fs().map_or(0, |stat| stat.nodes);
-        self.line.set(format!("{nodes} nodes, {}, {rate} requests/s", self.bytes));
+        self.line
+            .set(format!("{nodes} nodes, {}, {rate} requests/s", self.bytes));
     }
 }

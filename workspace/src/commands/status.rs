@@ -27,7 +27,10 @@ pub(crate) struct Request {
 
 pub(crate) fn run(args: &Args) -> Result {
     let place = args.place.locate()?;
-    let request = Request { replica: place.replica.clone(), json: args.json };
+    let request = Request {
+        replica: place.replica.clone(),
+        json: args.json,
+    };
     host::perform(&place.replica, host::Request::Status(request))
 }
 
@@ -52,7 +55,8 @@ struct Status {
 }
 
 pub(crate) fn perform(request: &Request, host: &Host, console: &mut dyn Console) -> Result {
-    let failed = |error| Failure::fs(format!("cannot examine {}", request.replica.display()))(error);
+    let failed =
+        |error| Failure::fs(format!("cannot examine {}", request.replica.display()))(error);
     let usage = host.replica.usage().map_err(failed)?;
     let cursor = host.replica.committed_cursor().map_err(failed)?;
     let disk = host.replica.stat_fs().map_err(failed)?;
@@ -73,14 +77,24 @@ pub(crate) fn perform(request: &Request, host: &Host, console: &mut dyn Console)
         disk_bytes: usage.disk_bytes,
         available_bytes: disk.available_bytes,
     };
-    let out = if request.json { super::json(&status)? } else { describe(&status).into_bytes() };
+    let out = if request.json {
+        super::json(&status)?
+    } else {
+        describe(&status).into_bytes()
+    };
     console.out(&out)?;
     Ok(Outcome::Done)
 }
 
 fn describe(status: &Status) -> String {
-    let owner = status.owner.map_or_else(|| "no process".into(), |pid| format!("process {pid}"));
-    let mounts = if status.mounts.is_empty() { "nowhere".into() } else { status.mounts.join(", ") };
+    let owner = status
+        .owner
+        .map_or_else(|| "no process".into(), |pid| format!("process {pid}"));
+    let mounts = if status.mounts.is_empty() {
+        "nowhere".into()
+    } else {
+        status.mounts.join(", ")
+    };
     format!(
         "replica   {}\nowner     {owner}\nmounted   {mounts}\nepoch     {}\ncursor    {}\nnodes     {}\n\
          logical   {}\nstored    {} in {}\nshared    {}\nunsealed  {}\nwaste     {}\non disk   {}, {} free\n",

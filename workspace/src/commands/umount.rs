@@ -25,7 +25,10 @@ pub(crate) fn run(args: &Args) -> Result {
         // Without touching the mount itself, which may be dead.
         places.push(locate::canonical(parent).join(name));
     }
-    let mounted = mountinfo::all().into_iter().rev().find(|mounted| places.contains(&mounted.at));
+    let mounted = mountinfo::all()
+        .into_iter()
+        .rev()
+        .find(|mounted| places.contains(&mounted.at));
     let owner = mounted.and_then(|mounted| watch(&mounted.replica));
     unmount(&at, args.lazy)?;
     if let Some(owner) = owner.filter(|_| !args.lazy) {

@@ -24,7 +24,9 @@ fn with_short<T>(replica: &Path, f: impl FnOnce(&Path) -> io::Result<T>) -> io::
         return f(&path);
     }
     let dir = File::open(replica)?;
-    f(&Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(NAME))
+    f(&Path::new("/proc/self/fd")
+        .join(dir.as_raw_fd().to_string())
+        .join(NAME))
 }
 
 /// Connects to the owner of a replica.
@@ -60,7 +62,7 @@ mod tests {
         // A socket that nobody serves any more is replaced.
         drop(listener);
         assert!(connect(&replica).is_err());
-        listen(&replica).unwrap();
+        let _listener = listen(&replica).unwrap();
         connect(&replica).unwrap();
     }
 }

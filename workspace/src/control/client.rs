@@ -30,7 +30,9 @@ impl Client {
 
     /// Has the owner run a request, and shows what it answers.
     pub(crate) fn perform(mut self, request: Request, console: &mut dyn Console) -> Result {
-        self.greet().and_then(|()| Asked::Request(request).send(&mut self.0)).map_err(lost)?;
+        self.greet()
+            .and_then(|()| Asked::Request(request).send(&mut self.0))
+            .map_err(lost)?;
         loop {
             match Answer::receive(&mut self.0).map_err(lost)? {
                 Some(Answer::Out(bytes)) => console.out(&bytes)?,
@@ -39,7 +41,10 @@ impl Client {
                 Some(Answer::WantInput(most)) => self.send_input(most, console)?,
                 Some(Answer::Done(partial)) => return Ok(Outcome::unless(partial)),
                 Some(Answer::Failed(failed)) => {
-                    return Err(Failure::Owner { message: failed.message, code: failed.code });
+                    return Err(Failure::Owner {
+                        message: failed.message,
+                        code: failed.code,
+                    });
                 }
                 None => return Err(lost(io::ErrorKind::UnexpectedEof.into())),
             }
@@ -74,7 +79,10 @@ pub(crate) struct Watch(UnixStream);
 /// Begins to watch the owner of a replica, if there is one.
 pub(crate) fn watch(replica: &Path) -> Option<Watch> {
     let mut client = Client::connect(replica).ok()??;
-    client.greet().and_then(|()| Asked::Watch.send(&mut client.0)).ok()?;
+    client
+        .greet()
+        .and_then(|()| Asked::Watch.send(&mut client.0))
+        .ok()?;
     Some(Watch(client.0))
 }
 

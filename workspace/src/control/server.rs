@@ -22,7 +22,7 @@ use super::wire::{Answer, Asked, BODY_MAX, Failed, VERSION};
 /// Connections served at a time; one more is refused.
 const CONNECTIONS_MAX: usize = 64;
 /// A peer that takes nothing for so long is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How long running commands may take to notice that the owner ends.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -52,7 +52,9 @@ struct Connections {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Connections> {
         // Nothing is left half done in it.
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -60,7 +62,9 @@ impl Shared {
 /// the replica is closed.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Watchers(#[expect(dead_code, reason = "dropping them is the message")] Vec<UnixStream>);
+pub(crate) struct Watchers(
+    #[expect(dead_code, reason = "dropping them is the message")] Vec<UnixStream>,
+);
 
 impl Server {
     /// Listens in the directory of the replica, which this process owns.
@@ -71,7 +75,12 @@ impl Server {
         let thread = std::thread::Builder::new()
             .name("cairn-control".into())
             .spawn(move || accept(&listener, &host, &theirs))?;
-        Ok(Self { socket: address::path(replica), replica: replica.into(), shared, thread: Some(thread) })
+        Ok(Self {
+            socket: address::path(replica),
+            replica: replica.into(),
+            shared,
+            thread: Some(thread),
+        })
     }
 
     /// Serves no more. Commands that run are told, and given a moment to end.
@@ -87,7 +96,10 @@ impl Server {
         for (_, stream) in &connections.running {
             let _ = stream.shutdown(Shutdown::Both);
         }
-        let ended = self.shared.fewer.wait_timeout_while(connections, GRACE, |c| !c.running.is_empty());
+        let ended = self
+            .shared
+            .fewer
+            .wait_timeout_while(connections, GRACE, |c| !c.running.is_empty());
         let (mut connections, timeout) = ended.unwrap_or_else(PoisonError::into_inner);
         if timeout.timed_out() {
             tracing::warn!("a command of another process still runs; it is ended");
@@ -121,7 +133,9 @@ fn serve(mut stream: UnixStream, host: &Host, shared: &Arc<Shared>) -> io::Resul
     let id = {
         let mut connections = shared.lock();
         if connections.running.len() >= CONNECTIONS_MAX {
-            let message = "the process that owns the replica serves too many commands; repeat it later".into();
+            let message =
+                "the process that owns the replica serves too many commands; repeat it later"
+                    .into();
             return Answer::Failed(Failed { code: 5, message }).send(&mut stream);
         }
         connections.next += 1;
@@ -130,13 +144,15 @@ fn serve(mut stream: UnixStream, host: &Host, shared: &Arc<Shared>) -> io::Resul
         id
     };
     let (host, theirs) = (host.clone(), Arc::clone(shared));
-    let spawned = std::thread::Builder::new().name("cairn-command".into()).spawn(move || {
-        if let Err(error) = converse(stream, &host, &theirs) {
-            tracing::debug!(%error, "a control connection broke");
-        }
-        drop(host);
-        done(&theirs, id);
-    });
+    let spawned = std::thread::Builder::new()
+        .name("cairn-command".into())
+        .spawn(move || {
+            if let Err(error) = converse(stream, &host, &theirs) {
+                tracing::debug!(%error, "a control connection broke");
+            }
+            drop(host);
+            done(&theirs, id);
+        });
     if spawned.is_err() {
         done(shared, id);
     }
@@ -164,7 +180,10 @@ fn converse(mut stream: UnixStream, host: &Host, shared: &Shared) -> io::Result<
             let mut console = Remote { stream };
             let end = match request.run(host, &mut console) {
                 Ok(outcome) => Answer::Done(outcome == Outcome::Partial),
-                Err(failure) => Answer::Failed(Failed { code: failure.code(), message: failure.report() }),
+                Err(failure) => Answer::Failed(Failed {
+                    code: failure.code(),
+                    message: failure.report(),
+                }),
             };
             end.send(&mut console.stream)
         }
@@ -184,7 +203,9 @@ struct Remote {
 impl Remote {
     fn send(&mut self, answer: &Answer) -> Result<()> {
         // It went away, or was killed: the command ends here too.
-        answer.send(&mut self.stream).map_err(|_| Failure::OutputClosed)
+        answer
+            .send(&mut self.stream)
+            .map_err(|_| Failure::OutputClosed)
     }
 }
 

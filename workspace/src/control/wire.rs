@@ -78,7 +78,9 @@ impl Asked {
 
     /// Receives one; `None` at the end of the connection.
     pub(crate) fn receive(from: &mut impl Read) -> io::Result<Option<Self>> {
-        let Some((kind, body)) = take(from)? else { return Ok(None) };
+        let Some((kind, body)) = take(from)? else {
+            return Ok(None);
+        };
         Ok(Some(match kind {
             0 => Self::Hello(decode(&body)?),
             1 => Self::Request(decode(&body)?),
@@ -104,7 +106,9 @@ impl Answer {
 
     /// Receives one; `None` at the end of the connection.
     pub(crate) fn receive(from: &mut impl Read) -> io::Result<Option<Self>> {
-        let Some((kind, body)) = take(from)? else { return Ok(None) };
+        let Some((kind, body)) = take(from)? else {
+            return Ok(None);
+        };
         Ok(Some(match kind {
             0 => Self::Out(body),
             1 => Self::Note(text(body)?),
@@ -118,7 +122,9 @@ impl Answer {
 }
 
 fn put(to: &mut impl Write, kind: u8, body: &[u8]) -> io::Result<()> {
-    let len = u32::try_from(body.len()).ok().filter(|_| body.len() <= BODY_MAX);
+    let len = u32::try_from(body.len())
+        .ok()
+        .filter(|_| body.len() <= BODY_MAX);
     let len = len.ok_or_else(|| malformed("a frame of more than 1 MiB"))?;
     let mut head = [0; 5];
     head[..4].copy_from_slice(&len.to_le_bytes());
@@ -167,16 +173,29 @@ mod tests {
     fn frames_survive_the_wire() {
         let mut wire = Vec::new();
         Answer::Out(b"abc".to_vec()).send(&mut wire).unwrap();
-        Answer::Failed(Failed { code: 3, message: "no".into() }).send(&mut wire).unwrap();
+        Answer::Failed(Failed {
+            code: 3,
+            message: "no".into(),
+        })
+        .send(&mut wire)
+        .unwrap();
         let mut wire = wire.as_slice();
-        assert!(matches!(Answer::receive(&mut wire), Ok(Some(Answer::Out(bytes))) if bytes == b"abc"));
-        assert!(matches!(Answer::receive(&mut wire), Ok(Some(Answer::Failed(f))) if f.code == 3 && f.message == "no"));
+        assert!(
+            matches!(Answer::receive(&mut wire), Ok(Some(Answer::Out(bytes))) if bytes == b"abc")
+        );
+        assert!(
+            matches!(Answer::receive(&mut wire), Ok(Some(Answer::Failed(f))) if f.code == 3 && f.message == "no")
+        );
         assert!(matches!(Answer::receive(&mut wire), Ok(None)));
     }
 
     #[test]
     fn bounds_hold_in_both_directions() {
-        assert!(Answer::Out(vec![0; BODY_MAX + 1]).send(&mut Vec::new()).is_err());
+        assert!(
+            Answer::Out(vec![0; BODY_MAX + 1])
+                .send(&mut Vec::new())
+                .is_err()
+        );
         let mut wire: &[u8] = &[0xff, 0xff, 0xff, 0xff, 0];
         assert!(Answer::receive(&mut wire).is_err());
         let mut cut: &[u8] = &[4, 0, 0, 0, 0, 1];

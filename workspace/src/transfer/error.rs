@@ -10,7 +10,9 @@ const SHOWN_MAX: usize = 120;
 #[non_exhaustive]
 pub(crate) enum TransferError {
     /// The name of an entry begins with a slash.
-    #[error("the archive names {0}: an absolute name is refused; make the archive with relative names")]
+    #[error(
+        "the archive names {0}: an absolute name is refused; make the archive with relative names"
+    )]
     Absolute(Shown),
     /// The name of an entry leads out of the top.
     #[error("the archive names {0}: a name with `..` is refused, as it could lead anywhere")]
@@ -25,7 +27,9 @@ pub(crate) enum TransferError {
     #[error("an entry of the archive has no usable name: {0:?}")]
     NoName(Shown),
     /// A component of the path of an entry is a symbolic link.
-    #[error("{entry} would go through the symbolic link {link}, which is refused; remove the link first")]
+    #[error(
+        "{entry} would go through the symbolic link {link}, which is refused; remove the link first"
+    )]
     ThroughLink {
         /// The entry.
         entry: Shown,
@@ -44,7 +48,9 @@ pub(crate) enum TransferError {
     #[error("{0} is there already; --replace replaces what has the same name")]
     Exists(Shown),
     /// A directory with entries has the name of something else.
-    #[error("{0} is a directory with something in it, and is not replaced by what is none; remove it first")]
+    #[error(
+        "{0} is a directory with something in it, and is not replaced by what is none; remove it first"
+    )]
     NotEmpty(Shown),
     /// The first name of a node is missing.
     #[error("{entry} is another name of {target}, which is not there")]
@@ -55,7 +61,9 @@ pub(crate) enum TransferError {
         target: Shown,
     },
     /// An extended header is larger than anything needs.
-    #[error("an extended header at byte {at} of the archive has {size} bytes; more than {max} are refused")]
+    #[error(
+        "an extended header at byte {at} of the archive has {size} bytes; more than {max} are refused"
+    )]
     LargeHeader {
         /// Where it begins.
         at: u64,
@@ -99,7 +107,11 @@ impl Shown {
         if path.len() <= SHOWN_MAX {
             return Self(text::escaped(path));
         }
-        Self(format!("{}... ({} bytes)", text::escaped(&path[..SHOWN_MAX]), path.len()))
+        Self(format!(
+            "{}... ({} bytes)",
+            text::escaped(&path[..SHOWN_MAX]),
+            path.len()
+        ))
     }
 }
 
@@ -121,8 +133,11 @@ mod tests {
 
     #[test]
     fn a_long_name_is_cut_in_a_message() {
-        let shown = Shown::new(&[b'x'; 70_000]).to_string();
-        assert!(shown.len() < 200 && shown.ends_with("(70000 bytes)"), "{shown}");
+        let shown = Shown::new(&vec![b'x'; 70_000]).to_string();
+        assert!(
+            shown.len() < 200 && shown.ends_with("(70000 bytes)"),
+            "{shown}"
+        );
         assert_eq!(Shown::new(b"a\nb").to_string(), "a\\nb");
     }
 }

@@ -22,7 +22,7 @@ mod talk;
 pub(crate) mod tar;
 
 pub(crate) use error::TransferError;
-pub(crate) use node::{Body, Counted, Data, Meta, NoData, Node, Sink, pieces, stored};
+pub(crate) use node::{Body, Counted, Data, Meta, NoData, Node, Sink, Xattrs, pieces, stored};
 pub(crate) use stop::Stop;
 pub(crate) use talk::Talk;
 
@@ -35,7 +35,9 @@ const NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
 
 /// Whether an extended attribute is kept.
 pub(crate) fn keeps_xattr(name: &[u8]) -> bool {
-    NAMESPACES.iter().any(|namespace| name.starts_with(namespace))
+    NAMESPACES
+        .iter()
+        .any(|namespace| name.starts_with(namespace))
 }
 
 /// The directory and the last name of a path below the top.
@@ -48,10 +50,15 @@ pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
 
 /// The path of a name in a directory below the top.
 pub(crate) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() }
+    if dir.is_empty() {
+        name.to_vec()
+    } else {
+        [dir, b"/", name].concat()
+    }
 }
 
 /// The names a path below the top is made of.
 pub(crate) fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|byte| *byte == b'/').filter(|name| !name.is_empty())
+    path.split(|byte| *byte == b'/')
+        .filter(|name| !name.is_empty())
 }

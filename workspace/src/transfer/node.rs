@@ -19,8 +19,11 @@ pub(crate) struct Node {
     /// Its attributes. Another name of a node has those of the node.
     pub(crate) meta: Meta,
     /// Its extended attributes.
-    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) xattrs: Xattrs,
 }
+
+/// Names and values of extended attributes.
+pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// What a node is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,7 +126,13 @@ pub(crate) struct Counted<'a, 't, S> {
 impl<S: Sink> Sink for Counted<'_, '_, S> {
     fn put(&mut self, node: &Node, data: &mut dyn Data) -> Result<()> {
         self.talk.go_on()?;
-        self.sink.put(node, &mut CountedData { data, talk: self.talk })?;
+        self.sink.put(
+            node,
+            &mut CountedData {
+                data,
+                talk: self.talk,
+            },
+        )?;
         let holes = match &node.body {
             Body::File { size, extents } => size.saturating_sub(stored(extents)),
             _ => 0,

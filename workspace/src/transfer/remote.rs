@@ -56,29 +56,48 @@ impl Console for Said {
 
 impl Helper {
     /// A thread that writes what is to be read here.
-    pub(crate) fn writing(stop: &Stop, total: Option<u64>, work: Work<PipeWriter>) -> Result<(Self, PipeReader)> {
+    pub(crate) fn writing(
+        stop: &Stop,
+        total: Option<u64>,
+        work: Work<PipeWriter>,
+    ) -> Result<(Self, PipeReader)> {
         let (reader, writer) = io::pipe().map_err(Failure::io("cannot make a pipe"))?;
         Ok((Self::start(stop, total, writer, work)?, reader))
     }
 
     /// A thread that reads what is written here.
-    pub(crate) fn reading(stop: &Stop, total: Option<u64>, work: Work<PipeReader>) -> Result<(Self, PipeWriter)> {
+    pub(crate) fn reading(
+        stop: &Stop,
+        total: Option<u64>,
+        work: Work<PipeReader>,
+    ) -> Result<(Self, PipeWriter)> {
         let (reader, writer) = io::pipe().map_err(Failure::io("cannot make a pipe"))?;
         Ok((Self::start(stop, total, reader, work)?, writer))
     }
 
-    fn start<P: Send + 'static>(stop: &Stop, total: Option<u64>, pipe: P, work: Work<P>) -> Result<Self> {
+    fn start<P: Send + 'static>(
+        stop: &Stop,
+        total: Option<u64>,
+        pipe: P,
+        work: Work<P>,
+    ) -> Result<Self> {
         let said = Said::default();
         let (mut theirs, stop) = (said.clone(), stop.clone());
-        let thread = std::thread::Builder::new().name("cairn-transfer".into()).spawn(move || {
-            let talk = Talk::new(&mut theirs, stop, total);
-            let worked = work(pipe, &talk);
-            // For who asks how far it came.
-            talk.show()?;
-            worked.map(|()| talk.outcome())
-        });
+        let thread = std::thread::Builder::new()
+            .name("cairn-transfer".into())
+            .spawn(move || {
+                let talk = Talk::new(&mut theirs, stop, total);
+                let worked = work(pipe, &talk);
+                // For who asks how far it came.
+                talk.show()?;
+                worked.map(|()| talk.outcome())
+            });
         let thread = thread.map_err(Failure::io("cannot start a thread"))?;
-        Ok(Self { said, thread: Some(thread), outcome: Outcome::Done })
+        Ok(Self {
+            said,
+            thread: Some(thread),
+            outcome: Outcome::Done,
+        })
     }
 
     /// Passes on what it said.
@@ -92,7 +111,8 @@ impl Helper {
         if let Some(thread) = self.thread.take() {
             let ended = thread.join();
             self.relay(to)?;
-            self.outcome = ended.map_err(|_| Failure::Refused("a thread of this program failed".into()))??;
+            self.outcome =
+                ended.map_err(|_| Failure::Refused("a thread of this program failed".into()))??;
         }
         Ok(self.outcome)
     }
@@ -129,7 +149,11 @@ impl Console for Fed<'_> {
         // How much of the source is read, for its size is known.
         let from_source = match &self.helper {
             Some(helper) => helper.progress(),
-            None => Progress { files: at.files, bytes: self.read, total_bytes: self.total },
+            None => Progress {
+                files: at.files,
+                bytes: self.read,
+                total_bytes: self.total,
+            },
         };
         self.console.progress(&from_source)
     }
@@ -160,7 +184,9 @@ impl Console for Fed<'_> {
 impl Fed<'_> {
     /// How the source ended, after everything was read.
     pub(crate) fn outcome(&self) -> Outcome {
-        self.helper.as_ref().map_or(Outcome::Done, |helper| helper.outcome)
+        self.helper
+            .as_ref()
+            .map_or(Outcome::Done, |helper| helper.outcome)
     }
 }
 
@@ -179,11 +205,18 @@ pub(crate) struct Drained<'a, W: Write> {
 impl<W: Write> Console for Drained<'_, W> {
     fn out(&mut self, bytes: &[u8]) -> Result<()> {
         self.stop.check()?;
-        let Some(output) = &mut self.output else { return Err(Failure::OutputClosed) };
-        let Err(error) = output.write_all(bytes) else { return Ok(()) };
+        let Some(output) = &mut self.output else {
+            return Err(Failure::OutputClosed);
+        };
+        let Err(error) = output.write_all(bytes) else {
+            return Ok(());
+        };
         if error.kind() == io::ErrorKind::BrokenPipe {
             // Who read it has stopped. If it was our thread, its failure is the reason.
-            self.helper.as_mut().map(|helper| helper.join(self.console)).transpose()?;
+            self.helper
+                .as_mut()
+                .map(|helper| helper.join(self.console))
+                .transpose()?;
             return Err(Failure::OutputClosed);
         }
         Err(Failure::io(format!("cannot write {}", self.name))(error))
@@ -196,7 +229,9 @@ impl<W: Write> Console for Drained<'_, W> {
     fn progress(&mut self, at: &Progress) -> Result<()> {
         self.stop.check()?;
         self.console.progress(at)?;
-        self.helper.as_ref().map_or(Ok(()), |helper| helper.relay(self.console))
+        self.helper
+            .as_ref()
+            .map_or(Ok(()), |helper| helper.relay(self.console))
     }
 
     fn input(&mut self, buf: &mut [u8]) -> Result<usize> {
@@ -216,6 +251,8 @@ impl<W: Write> Drained<'_, W> {
 
     /// How much the reader of the output has done.
     pub(crate) fn done(&self) -> Progress {
-        self.helper.as_ref().map_or_else(Progress::default, Helper::progress)
+        self.helper
+            .as_ref()
+            .map_or_else(Progress::default, Helper::progress)
     }
 }

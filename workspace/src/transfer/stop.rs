@@ -33,6 +33,10 @@ impl Stop {
 
     /// Fails when it is time to stop.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.0.load(Ordering::Relaxed) { Err(TransferError::Interrupted.into()) } else { Ok(()) }
+        if self.0.load(Ordering::Relaxed) {
+            Err(TransferError::Interrupted.into())
+        } else {
+            Ok(())
+        }
     }
 }

@@ -25,7 +25,10 @@ pub(crate) struct Talk<'a> {
 
 impl<'a> Talk<'a> {
     pub(crate) fn new(console: &'a mut dyn Console, stop: Stop, total_bytes: Option<u64>) -> Self {
-        let at = Progress { total_bytes, ..Progress::default() };
+        let at = Progress {
+            total_bytes,
+            ..Progress::default()
+        };
         Self {
             console: RefCell::new(console),
             stop,
@@ -46,7 +49,11 @@ impl<'a> Talk<'a> {
         at.files += files;
         at.bytes += bytes;
         drop(at);
-        if self.told.get().elapsed() < REPORT { Ok(()) } else { self.show() }
+        if self.told.get().elapsed() < REPORT {
+            Ok(())
+        } else {
+            self.show()
+        }
     }
 
     /// Shows what was done.

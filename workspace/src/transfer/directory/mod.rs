@@ -19,7 +19,9 @@ use super::names;
 
 /// Opens a directory below another.
 fn open_below(top: &OwnedFd, path: &[u8]) -> io::Result<OwnedFd> {
-    let mut at = top.try_clone().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::MFILE))?;
+    let mut at = top
+        .try_clone()
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::MFILE))?;
     for name in names(path) {
         at = open_dir(&at, name)?;
     }

@@ -10,7 +10,8 @@ use std::path::Path;
 use cairn::{NodeKind, Timestamp};
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, SeekFrom, Stat, fstat, openat, readlinkat, seek, statat,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, SeekFrom, Stat, fstat, openat, readlinkat, seek,
+    statat,
 };
 use rustix::io::{self, Errno, pread};
 
@@ -45,14 +46,21 @@ fn id(stat: &Stat) -> Id {
 pub(crate) fn read(path: &Path, skip: &Skip, sink: &mut dyn Sink, talk: &Talk<'_>) -> Result<()> {
     let failed = || Failure::io::<Errno>(format!("cannot read {}", path.display()));
     let stat = rustix::fs::stat(path).map_err(failed())?;
-    let mut reader = Reader { sink, talk, skip, linked: HashMap::new() };
+    let mut reader = Reader {
+        sink,
+        talk,
+        skip,
+        linked: HashMap::new(),
+    };
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
         let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let top = openat(CWD, path, how, Mode::empty()).map_err(failed())?;
         reader.tree(&top)?;
     } else {
         // A link is followed: who names it wants what it shows.
-        let real = path.canonicalize().map_err(Failure::io(format!("cannot read {}", path.display())))?;
+        let real = path
+            .canonicalize()
+            .map_err(Failure::io(format!("cannot read {}", path.display())))?;
         let (Some(parent), Some(name)) = (real.parent(), real.file_name()) else {
             return Err(Failure::Refused(format!("{} has no name", path.display())));
         };
@@ -69,7 +77,9 @@ pub(crate) fn measure(path: &Path) -> u64 {
     let mut bytes = 0;
     let mut todo = vec![path.to_path_buf()];
     while let Some(path) = todo.pop() {
-        let Ok(found) = path.symlink_metadata() else { continue };
+        let Ok(found) = path.symlink_metadata() else {
+            continue;
+        };
         if found.is_file() {
             bytes += found.len();
         } else if found.is_dir() {
@@ -77,7 +87,9 @@ pub(crate) fn measure(path: &Path) -> u64 {
             for entry in entries {
                 match entry.file_type() {
                     Ok(kind) if kind.is_dir() => todo.push(entry.path()),
-                    Ok(kind) if kind.is_file() => bytes += entry.metadata().map_or(0, |found| found.len()),
+                    Ok(kind) if kind.is_file() => {
+                        bytes += entry.metadata().map_or(0, |found| found.len());
+                    }
                     _ => {}
                 }
             }
@@ -99,7 +111,9 @@ impl Reader<'_, '_> {
         let mut todo = vec![Vec::new()];
         while let Some(path) = todo.pop() {
             self.talk.go_on()?;
-            let Some(dir) = self.try_to(&path, open_below(top, &path))? else { continue };
+            let Some(dir) = self.try_to(&path, open_below(top, &path))? else {
+                continue;
+            };
             let mut below = self.directory(&dir, &path)?;
             todo.append(&mut below);
         }
@@ -109,14 +123,28 @@ impl Reader<'_, '_> {
     /// Sends a directory and all in it but directories, of which it returns the
     /// paths, the last one first.
     fn directory(&mut self, dir: &OwnedFd, path: &[u8]) -> Result<Vec<Vec<u8>>> {
-        let Some(stat) = self.try_to(path, fstat(dir))? else { return Ok(Vec::new()) };
+        let Some(stat) = self.try_to(path, fstat(dir))? else {
+            return Ok(Vec::new());
+        };
         if self.skip.0.contains(&id(&stat)) {
-            self.talk.leave_out(path, "left out: it is the replica that the import goes to, or a mount of it")?;
+            self.talk.leave_out(
+                path,
+                "left out: it is the replica that the import goes to, or a mount of it",
+            )?;
             return Ok(Vec::new());
         }
-        let Some(mut names) = self.try_to(path, list(dir))? else { return Ok(Vec::new()) };
-        let Some(xattrs) = self.try_to(path, At::Open(dir).all())? else { return Ok(Vec::new()) };
-        let node = Node { path: path.to_vec(), body: Body::Dir, meta: meta(&stat), xattrs };
+        let Some(mut names) = self.try_to(path, list(dir))? else {
+            return Ok(Vec::new());
+        };
+        let Some(xattrs) = self.try_to(path, At::Open(dir).all())? else {
+            return Ok(Vec::new());
+        };
+        let node = Node {
+            path: path.to_vec(),
+            body: Body::Dir,
+            meta: meta(&stat),
+            xattrs,
+        };
         self.sink.put(&node, &mut NoData)?;
         names.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         let mut dirs = Vec::new();
@@ -141,15 +169,19 @@ impl Reader<'_, '_> {
         match got {
             Ok(got) => Ok(Some(got)),
             Err(Errno::NOENT) if !path.is_empty() => {
-                self.talk.leave_out(path, "left out: it was removed meanwhile")?;
+                self.talk
+                    .leave_out(path, "left out: it was removed meanwhile")?;
                 Ok(None)
             }
             // Of the process, and everything that follows would be left out, too.
-            Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
-                Err(Failure::io::<Errno>(format!("cannot read {}", Shown::new(path)))(error))
-            }
+            Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => Err(Failure::io::<Errno>(
+                format!("cannot read {}", Shown::new(path)),
+            )(error)),
             Err(error) => {
-                self.talk.leave_out(path, format_args!("left out: {}", std::io::Error::from(error)))?;
+                self.talk.leave_out(
+                    path,
+                    format_args!("left out: {}", std::io::Error::from(error)),
+                )?;
                 Ok(None)
             }
         }
@@ -158,37 +190,69 @@ impl Reader<'_, '_> {
     /// Sends what is no directory.
     fn name(&mut self, dir: &OwnedFd, name: &[u8], path: Vec<u8>) -> Result<()> {
         let found = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
-        let Some(stat) = self.try_to(&path, found)? else { return Ok(()) };
+        let Some(stat) = self.try_to(&path, found)? else {
+            return Ok(());
+        };
         if stat.st_nlink > 1
             && let Some(first) = self.linked.get(&id(&stat))
         {
             let body = Body::Link(first.clone());
-            return self.sink.put(&Node { path, body, meta: meta(&stat), xattrs: Vec::new() }, &mut NoData);
+            return self.sink.put(
+                &Node {
+                    path,
+                    body,
+                    meta: meta(&stat),
+                    xattrs: Vec::new(),
+                },
+                &mut NoData,
+            );
         }
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => return self.file(dir, name, path),
             FileType::Symlink => {
                 let target = readlinkat(dir, name, Vec::new());
-                let Some(target) = self.try_to(&path, target)? else { return Ok(()) };
+                let Some(target) = self.try_to(&path, target)? else {
+                    return Ok(());
+                };
                 return self.send(dir, name, path, &stat, Body::Symlink(target.into_bytes()));
             }
             FileType::Fifo => NodeKind::Fifo,
             FileType::Socket => NodeKind::Socket,
             FileType::CharacterDevice => NodeKind::CharDevice,
             FileType::BlockDevice => NodeKind::BlockDevice,
-            _ => return self.talk.leave_out(&path, "left out: it became something else meanwhile"),
+            _ => {
+                return self
+                    .talk
+                    .leave_out(&path, "left out: it became something else meanwhile");
+            }
         };
         let is_device = matches!(kind, NodeKind::CharDevice | NodeKind::BlockDevice);
         let Ok(rdev) = u32::try_from(if is_device { stat.st_rdev } else { 0 }) else {
-            return self.talk.leave_out(&path, "left out: the number of the device is too large");
+            return self
+                .talk
+                .leave_out(&path, "left out: the number of the device is too large");
         };
         self.send(dir, name, path, &stat, Body::Special { kind, rdev })
     }
 
-    fn send(&mut self, dir: &OwnedFd, name: &[u8], path: Vec<u8>, stat: &Stat, body: Body) -> Result<()> {
+    fn send(
+        &mut self,
+        dir: &OwnedFd,
+        name: &[u8],
+        path: Vec<u8>,
+        stat: &Stat,
+        body: Body,
+    ) -> Result<()> {
         let xattrs = At::Name(dir, name).all();
-        let Some(xattrs) = self.try_to(&path, xattrs)? else { return Ok(()) };
-        let node = Node { path, body, meta: meta(stat), xattrs };
+        let Some(xattrs) = self.try_to(&path, xattrs)? else {
+            return Ok(());
+        };
+        let node = Node {
+            path,
+            body,
+            meta: meta(stat),
+            xattrs,
+        };
         self.sink.put(&node, &mut NoData)?;
         self.remember(stat, &node.path);
         Ok(())
@@ -203,20 +267,47 @@ impl Reader<'_, '_> {
 
     fn file(&mut self, dir: &OwnedFd, name: &[u8], path: Vec<u8>) -> Result<()> {
         // Should it be a fifo by now, opening it must not wait for a writer.
-        let how = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let Some(file) = self.try_to(&path, openat(dir, name, how, Mode::empty()))? else { return Ok(()) };
-        let Some(stat) = self.try_to(&path, fstat(&file))? else { return Ok(()) };
+        let how =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let Some(file) = self.try_to(&path, openat(dir, name, how, Mode::empty()))? else {
+            return Ok(());
+        };
+        let Some(stat) = self.try_to(&path, fstat(&file))? else {
+            return Ok(());
+        };
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return self.talk.leave_out(&path, "left out: it became something else meanwhile");
+            return self
+                .talk
+                .leave_out(&path, "left out: it became something else meanwhile");
         }
         let size = u64::try_from(stat.st_size).unwrap_or(0);
-        let Some(extents) = self.try_to(&path, extents(&file, &stat, size))? else { return Ok(()) };
-        let Some(xattrs) = self.try_to(&path, At::Open(&file).all())? else { return Ok(()) };
-        let node = Node { path, body: Body::File { size, extents: extents.clone() }, meta: meta(&stat), xattrs };
-        let mut data = FileData { file: &file, extents: extents.into(), path: &node.path, short: false };
+        let Some(extents) = self.try_to(&path, extents(&file, &stat, size))? else {
+            return Ok(());
+        };
+        let Some(xattrs) = self.try_to(&path, At::Open(&file).all())? else {
+            return Ok(());
+        };
+        let node = Node {
+            path,
+            body: Body::File {
+                size,
+                extents: extents.clone(),
+            },
+            meta: meta(&stat),
+            xattrs,
+        };
+        let mut data = FileData {
+            file: &file,
+            extents: extents.into(),
+            path: &node.path,
+            short: false,
+        };
         self.sink.put(&node, &mut data)?;
         if data.short {
-            self.talk.leave_out(&node.path, "became shorter while it was read; its end is zeros")?;
+            self.talk.leave_out(
+                &node.path,
+                "became shorter while it was read; its end is zeros",
+            )?;
         }
         self.remember(&stat, &node.path);
         Ok(())
@@ -247,11 +338,13 @@ fn meta(stat: &Stat) -> Meta {
 }
 
 /// Where a file has data.
-fn extents(file: &OwnedFd, stat: &Stat, size: u64) -> io::Result<Vec<Range<u64>>> {
+fn extents(file: &OwnedFd, found: &Stat, size: u64) -> io::Result<Vec<Range<u64>>> {
     if size == 0 {
         return Ok(Vec::new());
     }
-    let allocated = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+    let allocated = u64::try_from(found.st_blocks)
+        .unwrap_or(0)
+        .saturating_mul(512);
     if allocated >= size {
         return Ok(std::iter::once(0..size).collect());
     }
@@ -292,12 +385,19 @@ impl Data for FileData<'_> {
     fn fill(&mut self, buf: &mut [u8]) -> Result<()> {
         let mut done = 0;
         while done < buf.len() {
-            let Some(extent) = self.extents.front_mut() else { break };
-            let len = usize::try_from(extent.end - extent.start).unwrap_or(usize::MAX).min(buf.len() - done);
+            let Some(extent) = self.extents.front_mut() else {
+                break;
+            };
+            let len = usize::try_from(extent.end - extent.start)
+                .unwrap_or(usize::MAX)
+                .min(buf.len() - done);
             let part = &mut buf[done..done + len];
             let read = match pread(self.file, &mut *part, extent.start) {
                 Err(Errno::INTR) => continue,
-                read => read.map_err(Failure::io::<Errno>(format!("cannot read {}", Shown::new(self.path))))?,
+                read => read.map_err(Failure::io::<Errno>(format!(
+                    "cannot read {}",
+                    Shown::new(self.path)
+                )))?,
             };
             if read == 0 {
                 // It was cut meanwhile. What was announced has to come all the same.

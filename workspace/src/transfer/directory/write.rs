@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use cairn::{NodeKind, Timestamp};
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, chmodat, chownat, fchmod, fchown,
-    ftruncate, futimens, linkat, mkdirat, mknodat, openat, renameat, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, chmodat,
+    chownat, fchmod, fchown, ftruncate, futimens, linkat, mkdirat, mknodat, openat, renameat,
+    statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::{self, Errno};
 
@@ -75,11 +76,15 @@ impl<'a, 't> Writer<'a, 't> {
             dir.push(".");
         }
         if is_tree && !dir.exists() {
-            std::fs::create_dir_all(&dir).map_err(Failure::io(format!("cannot make {}", dir.display())))?;
+            std::fs::create_dir_all(&dir)
+                .map_err(Failure::io(format!("cannot make {}", dir.display())))?;
         }
         let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let top = openat(CWD, &dir, how, Mode::empty());
-        self.top = Some(top.map_err(Failure::io::<Errno>(format!("cannot export to {}", dir.display())))?);
+        self.top = Some(top.map_err(Failure::io::<Errno>(format!(
+            "cannot export to {}",
+            dir.display()
+        )))?);
         Ok(())
     }
 
@@ -100,7 +105,10 @@ impl<'a, 't> Writer<'a, 't> {
     /// The directory at a path below the top, which was sent before.
     fn dir(&mut self, entry: &[u8], path: &[u8]) -> Result<OwnedFd> {
         if self.dir.as_ref().is_none_or(|(open, _)| open != path) {
-            let top = self.top.as_ref().ok_or_else(|| TransferError::NoName(Shown::new(entry)))?;
+            let top = self
+                .top
+                .as_ref()
+                .ok_or_else(|| TransferError::NoName(Shown::new(entry)))?;
             let dir = match open_below(top, path) {
                 Err(Errno::LOOP | Errno::NOTDIR) => {
                     let (entry, link) = (Shown::new(entry), Shown::new(path));
@@ -124,7 +132,12 @@ impl<'a, 't> Writer<'a, 't> {
                 made => made.map_err(self.failed(&node.path))?,
             }
         }
-        self.dirs.push(Node { path: node.path.clone(), body: Body::Dir, meta: node.meta, xattrs: node.xattrs.clone() });
+        self.dirs.push(Node {
+            path: node.path.clone(),
+            body: Body::Dir,
+            meta: node.meta,
+            xattrs: node.xattrs.clone(),
+        });
         Ok(())
     }
 
@@ -162,7 +175,8 @@ impl<'a, 't> Writer<'a, 't> {
             }
         }
         self.temporary += 1;
-        let temporary = format!(".cairn-export-{}-{}", std::process::id(), self.temporary).into_bytes();
+        let temporary =
+            format!(".cairn-export-{}-{}", std::process::id(), self.temporary).into_bytes();
         if self.put_at(&dir, &temporary, node, data)? {
             let moved = renameat(&dir, &temporary, &dir, name);
             // Two names of one node stay both when one is moved to the other.
@@ -176,16 +190,32 @@ impl<'a, 't> Writer<'a, 't> {
 
     /// Puts a node at a name that is free. What is not complete is removed.
     /// Returns `false` if it was left out.
-    fn put_at(&mut self, dir: &OwnedFd, name: &[u8], node: &Node, data: &mut dyn Data) -> Result<bool> {
+    fn put_at(
+        &mut self,
+        dir: &OwnedFd,
+        name: &[u8],
+        node: &Node,
+        data: &mut dyn Data,
+    ) -> Result<bool> {
         let made = match &node.body {
-            Body::File { size, .. } => return self.file(dir, name, *size, node, data).map(|()| true),
+            Body::File { size, .. } => {
+                return self.file(dir, name, *size, node, data).map(|()| true);
+            }
             Body::Link(target) => return self.link(dir, name, node, target).map(|()| true),
             Body::Symlink(target) => symlinkat(target.as_slice(), dir, name),
-            Body::Special { kind, rdev } => mknodat(dir, name, file_type(*kind), Mode::RUSR | Mode::WUSR, u64::from(*rdev)),
+            Body::Special { kind, rdev } => mknodat(
+                dir,
+                name,
+                file_type(*kind),
+                Mode::RUSR | Mode::WUSR,
+                u64::from(*rdev),
+            ),
             Body::Dir => Ok(()),
         };
         match made {
-            Err(error @ (Errno::PERM | Errno::NOTSUP)) if matches!(node.body, Body::Special { .. }) => {
+            Err(error @ (Errno::PERM | Errno::NOTSUP))
+                if matches!(node.body, Body::Special { .. }) =>
+            {
                 let why = format_args!("left out: cannot make it: {}", std::io::Error::from(error));
                 self.talk.leave_out(&node.path, why)?;
                 return Ok(false);
@@ -198,19 +228,34 @@ impl<'a, 't> Writer<'a, 't> {
 
     fn link(&mut self, dir: &OwnedFd, name: &[u8], node: &Node, target: &[u8]) -> Result<()> {
         let (parent, last) = split(target);
-        let top = self.top.as_ref().ok_or_else(|| TransferError::NoName(Shown::new(&node.path)))?;
-        let linked = open_below(top, parent).and_then(|from| linkat(&from, last, dir, name, AtFlags::empty()));
+        let top = self
+            .top
+            .as_ref()
+            .ok_or_else(|| TransferError::NoName(Shown::new(&node.path)))?;
+        let linked = open_below(top, parent)
+            .and_then(|from| linkat(&from, last, dir, name, AtFlags::empty()));
         linked.map_err(|error| match error {
-            Errno::NOENT | Errno::NOTDIR | Errno::LOOP => {
-                TransferError::NoTarget { entry: Shown::new(&node.path), target: Shown::new(target) }.into()
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP => TransferError::NoTarget {
+                entry: Shown::new(&node.path),
+                target: Shown::new(target),
             }
+            .into(),
             error => self.failed(&node.path)(error),
         })
     }
 
-    fn file(&mut self, dir: &OwnedFd, name: &[u8], size: u64, node: &Node, data: &mut dyn Data) -> Result<()> {
-        let how = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(dir, name, how, Mode::RUSR | Mode::WUSR).map_err(self.failed(&node.path))?;
+    fn file(
+        &mut self,
+        dir: &OwnedFd,
+        name: &[u8],
+        size: u64,
+        node: &Node,
+        data: &mut dyn Data,
+    ) -> Result<()> {
+        let how =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file =
+            openat(dir, name, how, Mode::RUSR | Mode::WUSR).map_err(self.failed(&node.path))?;
         let complete = self.fill(&file, size, node, data);
         if complete.is_err() {
             // The first failure is the one to tell.
@@ -220,7 +265,9 @@ impl<'a, 't> Writer<'a, 't> {
     }
 
     fn fill(&mut self, file: &OwnedFd, size: u64, node: &Node, data: &mut dyn Data) -> Result<()> {
-        let Body::File { extents, .. } = &node.body else { return Ok(()) };
+        let Body::File { extents, .. } = &node.body else {
+            return Ok(());
+        };
         let mut buf = std::mem::take(&mut self.buf);
         let written = pieces(extents, data, &mut buf, &mut |at, piece| {
             write_all(file, at, piece).map_err(self.failed(&node.path))
@@ -237,7 +284,7 @@ impl<'a, 't> Writer<'a, 't> {
     /// and the time last.
     fn describe(&mut self, at: &At<'_>, node: &Node) -> Result<()> {
         if self.root {
-            self.own(at, &node.meta).map_err(self.failed(&node.path))?;
+            own(at, &node.meta).map_err(self.failed(&node.path))?;
         }
         for (name, value) in &node.xattrs {
             // As with tar and rsync, only root can keep more than those of users.
@@ -247,24 +294,25 @@ impl<'a, 't> Writer<'a, 't> {
         }
         let mode = Mode::from_raw_mode(u32::from(node.meta.perm));
         let set = match at {
-            At::Open(file) => fchmod(file, mode).and_then(|()| futimens(file, &times(node.meta.mtime))),
+            At::Open(file) => {
+                fchmod(file, mode).and_then(|()| futimens(file, &times(node.meta.mtime)))
+            }
             At::Name(dir, name) => {
                 let mode = match node.body {
                     Body::Symlink(_) => Ok(()),
                     _ => chmodat(dir, *name, mode, AtFlags::empty()),
                 };
-                mode.and_then(|()| utimensat(dir, *name, &times(node.meta.mtime), AtFlags::SYMLINK_NOFOLLOW))
+                mode.and_then(|()| {
+                    utimensat(
+                        dir,
+                        *name,
+                        &times(node.meta.mtime),
+                        AtFlags::SYMLINK_NOFOLLOW,
+                    )
+                })
             }
         };
         set.map_err(self.failed(&node.path))
-    }
-
-    fn own(&self, at: &At<'_>, meta: &Meta) -> io::Result<()> {
-        let (uid, gid) = (Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)));
-        match at {
-            At::Open(file) => fchown(file, uid, gid),
-            At::Name(dir, name) => chownat(dir, *name, uid, gid, AtFlags::SYMLINK_NOFOLLOW),
-        }
     }
 
     fn set_xattr(&mut self, at: &At<'_>, node: &Node, name: &[u8], value: &[u8]) -> Result<()> {
@@ -273,11 +321,18 @@ impl<'a, 't> Writer<'a, 't> {
             Err(Errno::NOTSUP) if self.said => Ok(()),
             Err(Errno::NOTSUP) => {
                 self.said = true;
-                let why = format_args!("the filesystem does not take the attribute {}; this is said once", Shown::new(name));
+                let why = format_args!(
+                    "the filesystem does not take the attribute {}; this is said once",
+                    Shown::new(name)
+                );
                 self.talk.leave_out(&node.path, why)
             }
             Err(error) => {
-                let why = format_args!("without the attribute {}: {}", Shown::new(name), std::io::Error::from(error));
+                let why = format_args!(
+                    "without the attribute {}: {}",
+                    Shown::new(name),
+                    std::io::Error::from(error)
+                );
                 self.talk.leave_out(&node.path, why)
             }
         }
@@ -289,7 +344,10 @@ impl Sink for Writer<'_, '_> {
         if self.top.is_none() {
             self.open_top(node.path.is_empty())?;
         }
-        let renamed = self.rename.clone().map(|path| Node { path, ..node.clone() });
+        let renamed = self.rename.clone().map(|path| Node {
+            path,
+            ..node.clone()
+        });
         let node = renamed.as_ref().unwrap_or(node);
         match node.body {
             Body::Dir => self.put_dir(node),
@@ -298,7 +356,9 @@ impl Sink for Writer<'_, '_> {
     }
 
     fn finish(&mut self) -> Result<()> {
-        let Some(top) = self.top.take() else { return Ok(()) };
+        let Some(top) = self.top.take() else {
+            return Ok(());
+        };
         // From below, as a directory may become one that cannot be entered.
         while let Some(node) = self.dirs.pop() {
             let dir = match open_below(&top, &node.path) {
@@ -309,6 +369,14 @@ impl Sink for Writer<'_, '_> {
             self.describe(&At::Open(&dir), &node)?;
         }
         Ok(())
+    }
+}
+
+fn own(at: &At<'_>, meta: &Meta) -> io::Result<()> {
+    let (uid, gid) = (Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)));
+    match at {
+        At::Open(file) => fchown(file, uid, gid),
+        At::Name(dir, name) => chownat(dir, *name, uid, gid, AtFlags::SYMLINK_NOFOLLOW),
     }
 }
 
@@ -338,7 +406,13 @@ fn file_type(kind: NodeKind) -> FileType {
 
 fn times(mtime: Timestamp) -> Timestamps {
     Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: mtime.seconds(), tv_nsec: mtime.nanos().into() },
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: mtime.seconds(),
+            tv_nsec: mtime.nanos().into(),
+        },
     }
 }

@@ -2,10 +2,10 @@
 
 use rustix::buffer::spare_capacity;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
-use rustix::fs::{fgetxattr, flistxattr, fsetxattr, lgetxattr, llistxattr, lsetxattr, XattrFlags};
+use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fsetxattr, lgetxattr, llistxattr, lsetxattr};
 use rustix::io::{self, Errno};
 
-use crate::transfer::keeps_xattr;
+use crate::transfer::{Xattrs, keeps_xattr};
 
 /// Room for names or a value at the first try; most are smaller.
 const ROOM: usize = 1_024;
@@ -23,7 +23,11 @@ pub(super) enum At<'a> {
 impl At<'_> {
     /// A path for calls that take no directory; the last name is not followed.
     fn path(dir: &OwnedFd, name: &[u8]) -> Vec<u8> {
-        [format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).as_bytes(), name].concat()
+        [
+            format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).as_bytes(),
+            name,
+        ]
+        .concat()
     }
 
     fn list(&self, names: &mut Vec<u8>) -> io::Result<usize> {
@@ -44,18 +48,23 @@ impl At<'_> {
     pub(super) fn set(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
         match self {
             Self::Open(file) => fsetxattr(file, key, value, XattrFlags::empty()),
-            Self::Name(dir, name) => lsetxattr(Self::path(dir, name), key, value, XattrFlags::empty()),
+            Self::Name(dir, name) => {
+                lsetxattr(Self::path(dir, name), key, value, XattrFlags::empty())
+            }
         }
     }
 
     /// All that are kept.
-    pub(super) fn all(&self) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    pub(super) fn all(&self) -> io::Result<Xattrs> {
         let names = match with_room(|names| self.list(names)) {
             Err(Errno::NOTSUP) => return Ok(Vec::new()),
             names => names?,
         };
         let mut all = Vec::new();
-        for key in names.split(|byte| *byte == 0).filter(|key| keeps_xattr(key)) {
+        for key in names
+            .split(|byte| *byte == 0)
+            .filter(|key| keeps_xattr(key))
+        {
             match with_room(|value| self.get(key, value)) {
                 Ok(value) => all.push((key.to_vec(), value)),
                 // It went meanwhile, or is not for this user.

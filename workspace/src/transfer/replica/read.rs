@@ -7,13 +7,25 @@ use cairn::{Attr, FsError, Ino, NodeKind, Replica, SeekTo};
 
 use crate::failure::{Failure, Result};
 use crate::transfer::error::Shown;
-use crate::transfer::{Body, Data, Meta, NoData, Node, Sink, Talk, join, keeps_xattr, split};
+use crate::transfer::{
+    Body, Data, Meta, NoData, Node, Sink, Talk, Xattrs, join, keeps_xattr, split,
+};
 
 /// Sends what is at `path` to a sink. A directory is the top itself, anything
 /// else one node with its own name.
-pub(crate) fn read(replica: &Replica, path: &[u8], sink: &mut dyn Sink, talk: &Talk<'_>) -> Result<()> {
+pub(crate) fn read(
+    replica: &Replica,
+    path: &[u8],
+    sink: &mut dyn Sink,
+    talk: &Talk<'_>,
+) -> Result<()> {
     let attr = found(replica, path)?;
-    let mut reader = Reader { replica, sink, talk, linked: HashMap::new() };
+    let mut reader = Reader {
+        replica,
+        sink,
+        talk,
+        linked: HashMap::new(),
+    };
     if attr.kind == NodeKind::Dir {
         reader.tree(&attr)?;
     } else {
@@ -25,8 +37,16 @@ pub(crate) fn read(replica: &Replica, path: &[u8], sink: &mut dyn Sink, talk: &T
 /// Sizes of all files, as a transfer counts them.
 pub(crate) fn measure(replica: &Replica, path: &[u8]) -> Result<u64> {
     let attr = found(replica, path)?;
-    let mut bytes = if attr.kind == NodeKind::File { attr.size } else { 0 };
-    let mut todo = if attr.kind == NodeKind::Dir { vec![attr.ino] } else { Vec::new() };
+    let mut bytes = if attr.kind == NodeKind::File {
+        attr.size
+    } else {
+        0
+    };
+    let mut todo = if attr.kind == NodeKind::Dir {
+        vec![attr.ino]
+    } else {
+        Vec::new()
+    };
     while let Some(dir) = todo.pop() {
         let listed = replica.read_dir(dir, 0, &mut |entry| {
             match entry.attr.kind {
@@ -46,7 +66,9 @@ pub(crate) fn measure(replica: &Replica, path: &[u8]) -> Result<u64> {
 
 /// A link is followed: who names it wants what it shows.
 fn found(replica: &Replica, path: &[u8]) -> Result<Attr> {
-    replica.stat(path).map_err(Failure::fs(Shown::new(path).to_string()))
+    replica
+        .stat(path)
+        .map_err(Failure::fs(Shown::new(path).to_string()))
 }
 
 struct Reader<'a, 't> {
@@ -71,12 +93,17 @@ impl Reader<'_, '_> {
                 continue;
             }
             entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-            let (dirs, others): (Vec<_>, Vec<_>) =
-                entries.into_iter().partition(|(_, attr)| attr.kind == NodeKind::Dir);
+            let (dirs, others): (Vec<_>, Vec<_>) = entries
+                .into_iter()
+                .partition(|(_, attr)| attr.kind == NodeKind::Dir);
             for (name, attr) in others {
                 self.node(join(&path, &name), &attr)?;
             }
-            todo.extend(dirs.into_iter().rev().map(|(name, attr)| (join(&path, &name), attr)));
+            todo.extend(
+                dirs.into_iter()
+                    .rev()
+                    .map(|(name, attr)| (join(&path, &name), attr)),
+            );
         }
         Ok(())
     }
@@ -86,10 +113,13 @@ impl Reader<'_, '_> {
         match got {
             Ok(_) => Ok(true),
             Err(FsError::NotFound(_)) => {
-                self.talk.leave_out(path, "left out: it was removed meanwhile")?;
+                self.talk
+                    .leave_out(path, "left out: it was removed meanwhile")?;
                 Ok(false)
             }
-            Err(error) => Err(Failure::fs(format!("cannot read {}", Shown::new(path)))(error)),
+            Err(error) => Err(Failure::fs(format!("cannot read {}", Shown::new(path)))(
+                error,
+            )),
         }
     }
 
@@ -97,7 +127,15 @@ impl Reader<'_, '_> {
         if attr.nlink > 1 && attr.kind != NodeKind::Dir {
             if let Some(first) = self.linked.get(&attr.ino) {
                 let body = Body::Link(first.clone());
-                return self.sink.put(&Node { path, body, meta: meta(attr), xattrs: Vec::new() }, &mut NoData);
+                return self.sink.put(
+                    &Node {
+                        path,
+                        body,
+                        meta: meta(attr),
+                        xattrs: Vec::new(),
+                    },
+                    &mut NoData,
+                );
             }
             self.linked.insert(attr.ino, path.clone());
         }
@@ -119,36 +157,66 @@ impl Reader<'_, '_> {
             NodeKind::Dir => Body::Dir,
             NodeKind::File => {
                 let extents = extents(self.replica, &attr).map_err(Failure::fs(failed()))?;
-                Body::File { size: attr.size, extents }
+                Body::File {
+                    size: attr.size,
+                    extents,
+                }
             }
-            NodeKind::Symlink => {
-                Body::Symlink(self.replica.read_link(ino).map_err(Failure::fs(failed()))?.to_vec())
-            }
-            kind => Body::Special { kind, rdev: attr.rdev },
+            NodeKind::Symlink => Body::Symlink(
+                self.replica
+                    .read_link(ino)
+                    .map_err(Failure::fs(failed()))?
+                    .to_vec(),
+            ),
+            kind => Body::Special {
+                kind,
+                rdev: attr.rdev,
+            },
         };
         let xattrs = xattrs(self.replica, ino).map_err(Failure::fs(failed()))?;
-        let node = Node { path, body, meta: meta(&attr), xattrs };
+        let node = Node {
+            path,
+            body,
+            meta: meta(&attr),
+            xattrs,
+        };
         let Body::File { extents, .. } = &node.body else {
             return self.sink.put(&node, &mut NoData);
         };
-        let mut data = FileData { reader: self.replica, ino, extents: extents.clone(), path: &node.path, short: false };
+        let mut data = FileData {
+            reader: self.replica,
+            ino,
+            extents: extents.clone(),
+            path: &node.path,
+            short: false,
+        };
         self.sink.put(&node, &mut data)?;
         if data.short {
-            self.talk.leave_out(&node.path, "became shorter while it was read; its end is zeros")?;
+            self.talk.leave_out(
+                &node.path,
+                "became shorter while it was read; its end is zeros",
+            )?;
         }
         Ok(())
     }
 }
 
 fn meta(attr: &Attr) -> Meta {
-    Meta { perm: attr.perm, uid: attr.uid, gid: attr.gid, mtime: attr.mtime }
+    Meta {
+        perm: attr.perm,
+        uid: attr.uid,
+        gid: attr.gid,
+        mtime: attr.mtime,
+    }
 }
 
-fn xattrs(replica: &Replica, ino: Ino) -> Result<Vec<(Vec<u8>, Vec<u8>)>, FsError> {
+fn xattrs(replica: &Replica, ino: Ino) -> Result<Xattrs, FsError> {
     let mut xattrs = Vec::new();
     for name in replica.list_xattrs(ino)? {
         match replica.xattr(ino, name.as_bytes()) {
-            Ok(value) if keeps_xattr(name.as_bytes()) => xattrs.push((name.as_bytes().to_vec(), value.to_vec())),
+            Ok(value) if keeps_xattr(name.as_bytes()) => {
+                xattrs.push((name.as_bytes().to_vec(), value.to_vec()));
+            }
             Ok(_) | Err(FsError::NoXattr) => {}
             Err(error) => return Err(error),
         }
@@ -199,11 +267,18 @@ impl Data for FileData<'_> {
     fn fill(&mut self, buf: &mut [u8]) -> Result<()> {
         let mut done = 0;
         while done < buf.len() {
-            let Some(extent) = self.extents.first_mut() else { break };
-            let len = usize::try_from(extent.end - extent.start).unwrap_or(usize::MAX).min(buf.len() - done);
+            let Some(extent) = self.extents.first_mut() else {
+                break;
+            };
+            let len = usize::try_from(extent.end - extent.start)
+                .unwrap_or(usize::MAX)
+                .min(buf.len() - done);
             let part = &mut buf[done..done + len];
             let read = self.reader.read(self.ino, extent.start, part);
-            let read = read.map_err(Failure::fs(format!("cannot read {}", Shown::new(self.path))))?;
+            let read = read.map_err(Failure::fs(format!(
+                "cannot read {}",
+                Shown::new(self.path)
+            )))?;
             part[read..].fill(0);
             self.short |= read < len;
             extent.start += len as u64;

@@ -5,12 +5,17 @@
 //! replaced at once when what replaces it is complete. A name that comes twice
 //! has the later content, as with tar.
 
-use cairn::{Attr, FsError, Ino, NewNode, NodeKind, RenameMode, Replica, SetAttr, SetTime, Timestamp, XattrMode};
+use cairn::{
+    Attr, FsError, Ino, NewNode, NodeKind, RenameMode, Replica, SetAttr, SetTime, Timestamp,
+    XattrMode,
+};
 
 use crate::failure::{Failure, Result};
 use crate::locate;
 use crate::transfer::error::Shown;
-use crate::transfer::{Body, Data, Meta, Node, Sink, TransferError, join, keeps_xattr, names, pieces, split};
+use crate::transfer::{
+    Body, Data, Meta, Node, Sink, TransferError, join, keeps_xattr, names, pieces, split,
+};
 
 /// Permissions of directories that are made because something is in them.
 const IMPLICIT_PERM: u16 = 0o755;
@@ -83,11 +88,20 @@ impl<'a> Writer<'a> {
 
     /// The path in the replica of what is at a path below the top.
     fn shown(&self, path: &[u8]) -> Shown {
-        Shown::new(&[self.place.strip_suffix(b"/").unwrap_or(&self.place), b"/", path].concat())
+        Shown::new(
+            &[
+                self.place.strip_suffix(b"/").unwrap_or(&self.place),
+                b"/",
+                path,
+            ]
+            .concat(),
+        )
     }
 
     fn owner(&self, meta: Option<&Meta>) -> (u32, u32) {
-        self.how.owner.unwrap_or_else(|| meta.map_or((0, 0), |meta| (meta.uid, meta.gid)))
+        self.how
+            .owner
+            .unwrap_or_else(|| meta.map_or((0, 0), |meta| (meta.uid, meta.gid)))
     }
 
     /// The top; it is made, with those above it, if it is not there.
@@ -95,8 +109,16 @@ impl<'a> Writer<'a> {
         if let Some((_, top)) = self.open.first() {
             return Ok(*top);
         }
-        let place = if self.place.is_empty() { b"/" } else { self.place.as_slice() };
-        let top = self.replica.mkdir_all(place).map_err(Failure::fs(locate::shown(place)))?.ino;
+        let place = if self.place.is_empty() {
+            b"/"
+        } else {
+            self.place.as_slice()
+        };
+        let top = self
+            .replica
+            .mkdir_all(place)
+            .map_err(Failure::fs(locate::shown(place)))?
+            .ino;
         self.open.push((Vec::new(), top));
         Ok(top)
     }
@@ -104,40 +126,63 @@ impl<'a> Writer<'a> {
     /// The directory at a path below the top; it is made if it is not there.
     fn dir(&mut self, entry: &[u8], path: &[u8]) -> Result<Ino> {
         let mut at = self.top()?;
-        let mut depth = 1;
-        for name in names(path) {
+        for (depth, name) in (1..).zip(names(path)) {
             if self.open.get(depth).is_none_or(|(known, _)| known != name) {
                 self.open.truncate(depth);
                 let next = self.enter(at, name, entry)?;
                 self.open.push((name.to_vec(), next));
             }
             at = self.open[depth].1;
-            depth += 1;
         }
         Ok(at)
     }
 
     fn enter(&mut self, dir: Ino, name: &[u8], entry: &[u8]) -> Result<Ino> {
         let here = || {
-            let above: Vec<&[u8]> = self.open[1..].iter().map(|(name, _)| name.as_slice()).collect();
+            let above: Vec<&[u8]> = self.open[1..]
+                .iter()
+                .map(|(name, _)| name.as_slice())
+                .collect();
             Shown::new(&join(&above.join(&b'/'), name))
         };
         match self.replica.lookup(dir, name) {
             Ok(attr) => match attr.kind {
                 NodeKind::Dir => Ok(attr.ino),
-                NodeKind::Symlink => Err(TransferError::ThroughLink { entry: Shown::new(entry), link: here() }.into()),
-                _ => Err(TransferError::ThroughFile { entry: Shown::new(entry), file: here() }.into()),
+                NodeKind::Symlink => Err(TransferError::ThroughLink {
+                    entry: Shown::new(entry),
+                    link: here(),
+                }
+                .into()),
+                _ => Err(TransferError::ThroughFile {
+                    entry: Shown::new(entry),
+                    file: here(),
+                }
+                .into()),
             },
             Err(FsError::NotFound(_)) => {
                 let (uid, gid) = self.owner(None);
-                let new = NewNode { kind: NodeKind::Dir, perm: IMPLICIT_PERM, uid, gid, rdev: 0 };
-                self.make_node(dir, name, &Body::Dir, &new).map(|attr| attr.ino).map_err(failed(entry))
+                let new = NewNode {
+                    kind: NodeKind::Dir,
+                    perm: IMPLICIT_PERM,
+                    uid,
+                    gid,
+                    rdev: 0,
+                };
+                self.make_node(dir, name, &Body::Dir, &new)
+                    .map(|attr| attr.ino)
+                    .map_err(failed(entry))
             }
             Err(error) => Err(failed(entry)(error)),
         }
     }
 
-    fn make_node(&mut self, dir: Ino, name: &[u8], body: &Body, new: &NewNode) -> Result<Attr, FsError> {
+    fn make_node(
+        &mut self,
+        dir: Ino,
+        name: &[u8],
+        body: &Body,
+        new: &NewNode,
+    ) -> Result<Attr, FsError> {
         let made = match body {
             Body::Symlink(target) => self.replica.symlink(dir, name, target, new.uid, new.gid)?,
             _ => self.replica.make(dir, name, new)?,
@@ -181,13 +226,17 @@ impl<'a> Writer<'a> {
         match self.replica.lookup(dir, name) {
             Err(FsError::NotFound(_)) => return self.put_at(dir, name, node, data),
             Err(error) => return Err(failed(&node.path)(error)),
-            Ok(old) if !self.gives_way(&old) => return Err(TransferError::Exists(self.shown(&node.path)).into()),
+            Ok(old) if !self.gives_way(&old) => {
+                return Err(TransferError::Exists(self.shown(&node.path)).into());
+            }
             Ok(old) if old.kind == NodeKind::Dir => self.remove_empty(dir, name, node)?,
             Ok(_) => {}
         }
         let temporary = self.temporary_name(dir).map_err(failed(&node.path))?;
         self.put_at(dir, &temporary, node, data)?;
-        let moved = self.replica.rename(dir, &temporary, dir, name, RenameMode::Replace);
+        let moved = self
+            .replica
+            .rename(dir, &temporary, dir, name, RenameMode::Replace);
         // Two names of one node stay both when one is moved to the other.
         if moved.is_err() || matches!(node.body, Body::Link(_)) {
             match self.replica.unlink(dir, &temporary) {
@@ -202,7 +251,9 @@ impl<'a> Writer<'a> {
         // It may be one of those that are open.
         self.open.truncate(1);
         match self.replica.rmdir(dir, name) {
-            Err(FsError::NotEmpty(_)) => Err(TransferError::NotEmpty(self.shown(&node.path)).into()),
+            Err(FsError::NotEmpty(_)) => {
+                Err(TransferError::NotEmpty(self.shown(&node.path)).into())
+            }
             done => done.map_err(failed(&node.path)),
         }
     }
@@ -210,7 +261,8 @@ impl<'a> Writer<'a> {
     fn temporary_name(&mut self, dir: Ino) -> Result<Vec<u8>, FsError> {
         loop {
             self.temporary += 1;
-            let name = format!(".cairn-import-{}-{}", std::process::id(), self.temporary).into_bytes();
+            let name =
+                format!(".cairn-import-{}-{}", std::process::id(), self.temporary).into_bytes();
             match self.replica.lookup(dir, &name) {
                 Ok(_) => {}
                 Err(FsError::NotFound(_)) => return Ok(name),
@@ -223,15 +275,28 @@ impl<'a> Writer<'a> {
     fn put_at(&mut self, dir: Ino, name: &[u8], node: &Node, data: &mut dyn Data) -> Result<()> {
         if let Body::Link(target) = &node.body {
             let target = self.target(node, target)?;
-            return self.replica.link(target, dir, name).map(drop).map_err(failed(&node.path));
+            return self
+                .replica
+                .link(target, dir, name)
+                .map(drop)
+                .map_err(failed(&node.path));
         }
         let (kind, rdev) = match &node.body {
             Body::Special { kind, rdev } => (*kind, *rdev),
             _ => (NodeKind::File, 0),
         };
         let (uid, gid) = self.owner(Some(&node.meta));
-        let new = NewNode { kind, perm: node.meta.perm, uid, gid, rdev };
-        let ino = self.make_node(dir, name, &node.body, &new).map_err(failed(&node.path))?.ino;
+        let new = NewNode {
+            kind,
+            perm: node.meta.perm,
+            uid,
+            gid,
+            rdev,
+        };
+        let ino = self
+            .make_node(dir, name, &node.body, &new)
+            .map_err(failed(&node.path))?
+            .ino;
         let complete = match &node.body {
             Body::File { size, .. } => self.fill(ino, *size, node, data),
             _ => self.describe(ino, node),
@@ -245,7 +310,10 @@ impl<'a> Writer<'a> {
 
     /// The node at a path below the top, for one more name of it.
     fn target(&mut self, node: &Node, path: &[u8]) -> Result<Ino> {
-        let missing = || TransferError::NoTarget { entry: Shown::new(&node.path), target: Shown::new(path) };
+        let missing = || TransferError::NoTarget {
+            entry: Shown::new(&node.path),
+            target: Shown::new(path),
+        };
         let mut at = self.top()?;
         for name in names(path) {
             at = match self.replica.lookup(at, name) {
@@ -259,18 +327,27 @@ impl<'a> Writer<'a> {
     }
 
     fn fill(&mut self, ino: Ino, size: u64, node: &Node, data: &mut dyn Data) -> Result<()> {
-        let Body::File { extents, .. } = &node.body else { return Ok(()) };
+        let Body::File { extents, .. } = &node.body else {
+            return Ok(());
+        };
         self.replica.retain(ino, true).map_err(failed(&node.path))?;
         let mut buf = std::mem::take(&mut self.buf);
         let written = pieces(extents, data, &mut buf, &mut |at, piece| {
-            self.replica.write(ino, at, piece).map_err(failed(&node.path))
+            self.replica
+                .write(ino, at, piece)
+                .map_err(failed(&node.path))
         });
         self.buf = buf;
         let end = extents.last().map_or(0, |last| last.end);
         let complete = written.and_then(|()| {
             if end < size {
-                let set = SetAttr { size: Some(size), ..SetAttr::default() };
-                self.replica.set_attr(ino, &set).map_err(failed(&node.path))?;
+                let set = SetAttr {
+                    size: Some(size),
+                    ..SetAttr::default()
+                };
+                self.replica
+                    .set_attr(ino, &set)
+                    .map_err(failed(&node.path))?;
             }
             self.describe(ino, node)
         });
@@ -281,10 +358,16 @@ impl<'a> Writer<'a> {
     /// Sets all attributes.
     fn describe(&self, ino: Ino, node: &Node) -> Result<()> {
         for (name, value) in node.xattrs.iter().filter(|(name, _)| keeps_xattr(name)) {
-            self.replica.set_xattr(ino, name, value, XattrMode::Set).map_err(|error| {
-                let what = format!("cannot keep the attribute {} of {}", Shown::new(name), Shown::new(&node.path));
-                Failure::fs(what)(error)
-            })?;
+            self.replica
+                .set_xattr(ino, name, value, XattrMode::Set)
+                .map_err(|error| {
+                    let what = format!(
+                        "cannot keep the attribute {} of {}",
+                        Shown::new(name),
+                        Shown::new(&node.path)
+                    );
+                    Failure::fs(what)(error)
+                })?;
         }
         let (uid, gid) = self.owner(Some(&node.meta));
         let set = SetAttr {
@@ -294,13 +377,19 @@ impl<'a> Writer<'a> {
             mtime: Some(SetTime::At(node.meta.mtime)),
             ..SetAttr::default()
         };
-        self.replica.set_attr(ino, &set).map(drop).map_err(failed(&node.path))
+        self.replica
+            .set_attr(ino, &set)
+            .map(drop)
+            .map_err(failed(&node.path))
     }
 }
 
 impl Sink for Writer<'_> {
     fn put(&mut self, node: &Node, data: &mut dyn Data) -> Result<()> {
-        let renamed = self.rename.clone().map(|path| Node { path, ..node.clone() });
+        let renamed = self.rename.clone().map(|path| Node {
+            path,
+            ..node.clone()
+        });
         let node = renamed.as_ref().unwrap_or(node);
         match node.body {
             Body::Dir => self.put_dir(node),
@@ -310,11 +399,16 @@ impl Sink for Writer<'_> {
 
     fn finish(&mut self) -> Result<()> {
         for (ino, mtime) in std::mem::take(&mut self.times) {
-            let set = SetAttr { mtime: Some(SetTime::At(mtime)), ..SetAttr::default() };
+            let set = SetAttr {
+                mtime: Some(SetTime::At(mtime)),
+                ..SetAttr::default()
+            };
             match self.replica.set_attr(ino, &set) {
                 // Removed or replaced meanwhile.
                 Ok(_) | Err(FsError::NotFound(_)) => {}
-                Err(error) => return Err(Failure::fs("cannot set the times of directories")(error)),
+                Err(error) => {
+                    return Err(Failure::fs("cannot set the times of directories")(error));
+                }
             }
         }
         Ok(())

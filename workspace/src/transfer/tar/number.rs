@@ -30,7 +30,11 @@ fn binary(bytes: &[u8]) -> Option<i64> {
 fn octal(bytes: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(bytes).ok()?;
     let text = text.split('\0').next()?.trim();
-    if text.is_empty() { Some(0) } else { i64::from_str_radix(text, 8).ok() }
+    if text.is_empty() {
+        Some(0)
+    } else {
+        i64::from_str_radix(text, 8).ok()
+    }
 }
 
 /// A decimal number.
@@ -60,7 +64,12 @@ pub(super) fn time_text(time: Timestamp) -> String {
     let text = if seconds < 0 && nanos > 0 {
         // -1.25 is two seconds before and three quarters after.
         let whole = seconds + 1;
-        format!("{}{}.{:09}", if whole == 0 { "-" } else { "" }, whole, 1_000_000_000 - nanos)
+        format!(
+            "{}{}.{:09}",
+            if whole == 0 { "-" } else { "" },
+            whole,
+            1_000_000_000 - nanos
+        )
     } else {
         format!("{seconds}.{nanos:09}")
     };
@@ -77,7 +86,10 @@ mod tests {
         assert_eq!(field(b"   644 \0"), Some(0o644));
         assert_eq!(field(b"\0\0\0\0\0\0\0\0"), Some(0));
         assert_eq!(field(b"00009\0"), None);
-        assert_eq!(field(&[0x80, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]), Some(1 << 24));
+        assert_eq!(
+            field(&[0x80, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]),
+            Some(1 << 24)
+        );
         assert_eq!(field(&[0xff; 12]), Some(-1));
         assert_eq!(unsigned(&[0xff; 12]), None);
         assert_eq!(field(&[0xbf; 12]), None);
@@ -85,9 +97,21 @@ mod tests {
 
     #[test]
     fn times_survive_their_text() {
-        for (seconds, nanos) in [(0, 0), (1, 1), (5, 500_000_000), (-1, 0), (-1, 250_000_000), (-3, 999_999_999)] {
+        for (seconds, nanos) in [
+            (0, 0),
+            (1, 1),
+            (5, 500_000_000),
+            (-1, 0),
+            (-1, 250_000_000),
+            (-3, 999_999_999),
+        ] {
             let at = Timestamp::new(seconds, nanos).unwrap();
-            assert_eq!(time(time_text(at).as_bytes()), Some(at), "{}", time_text(at));
+            assert_eq!(
+                time(time_text(at).as_bytes()),
+                Some(at),
+                "{}",
+                time_text(at)
+            );
         }
         assert_eq!(time_text(Timestamp::new(-1, 250_000_000).unwrap()), "-0.75");
         assert_eq!(time_text(Timestamp::new(100, 0).unwrap()), "100");

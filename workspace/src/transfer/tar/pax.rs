@@ -2,8 +2,8 @@
 
 use cairn::Timestamp;
 
-use super::super::keeps_xattr;
 use super::{SOCKET_RECORD, number};
+use crate::transfer::{Xattrs, keeps_xattr};
 
 /// What the key of an extended attribute begins with.
 const XATTR: &[u8] = b"SCHILY.xattr.";
@@ -17,7 +17,7 @@ pub(super) struct Pax {
     pub(super) uid: Option<u64>,
     pub(super) gid: Option<u64>,
     pub(super) mtime: Option<Timestamp>,
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) xattrs: Xattrs,
     pub(super) sparse: Sparse,
     pub(super) socket: bool,
 }
@@ -38,8 +38,10 @@ impl Pax {
     /// Reads all records of a header. Fails with what is wrong.
     pub(super) fn add(&mut self, mut records: &[u8]) -> Result<(), &'static str> {
         while !records.is_empty() {
-            let (key, value, rest) = record(records).ok_or("a record of an extended header makes no sense")?;
-            self.set(key, value).ok_or("a number in an extended header makes no sense")?;
+            let (key, value, rest) =
+                record(records).ok_or("a record of an extended header makes no sense")?;
+            self.set(key, value)
+                .ok_or("a number in an extended header makes no sense")?;
             records = rest;
         }
         Ok(())
@@ -58,13 +60,18 @@ impl Pax {
             b"GNU.sparse.major" => sparse.major = Some(number::decimal(value)?),
             b"GNU.sparse.minor" => sparse.minor = Some(number::decimal(value)?),
             b"GNU.sparse.name" => sparse.name = Some(value.into()),
-            b"GNU.sparse.realsize" | b"GNU.sparse.size" => sparse.size = Some(number::decimal(value)?),
+            b"GNU.sparse.realsize" | b"GNU.sparse.size" => {
+                sparse.size = Some(number::decimal(value)?);
+            }
             b"GNU.sparse.map" => {
                 let numbers = value.split(|byte| *byte == b',').map(number::decimal);
                 sparse.map = Some(numbers.collect::<Option<_>>()?);
             }
             b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
-                sparse.map.get_or_insert_default().push(number::decimal(value)?);
+                sparse
+                    .map
+                    .get_or_insert_default()
+                    .push(number::decimal(value)?);
             }
             key if key == SOCKET_RECORD.as_bytes() => self.socket = true,
             key => {
@@ -170,7 +177,17 @@ mod tests {
 
     #[test]
     fn nonsense_is_no_record() {
-        for bytes in [&b"5"[..], b"5 a=b", b"99 a=b\n", b"0 a=b\n", b"2 \n", b"6 a=b\n7", b"4 ab\n", b"x a=b\n", b"12 size=x12\n"] {
+        for bytes in [
+            &b"5"[..],
+            b"5 a=b",
+            b"99 a=b\n",
+            b"0 a=b\n",
+            b"2 \n",
+            b"6 a=b\n7",
+            b"4 ab\n",
+            b"x a=b\n",
+            b"12 size=x12\n",
+        ] {
             assert!(Pax::default().add(bytes).is_err(), "{bytes:?}");
         }
     }

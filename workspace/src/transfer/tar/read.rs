@@ -60,12 +60,14 @@ impl Described {
     /// A number of the header, unless an extended header has another.
     fn id(&self, extended: Option<u64>, field: &[u8]) -> Result<u32> {
         let id = extended.or_else(|| number::unsigned(field));
-        id.and_then(|id| u32::try_from(id).ok()).ok_or_else(|| self.damaged("an owner is no number below 2^32"))
+        id.and_then(|id| u32::try_from(id).ok())
+            .ok_or_else(|| self.damaged("an owner is no number below 2^32"))
     }
 
     fn meta(&self) -> Result<Meta> {
         let old = self.header.as_old();
-        let mode = number::unsigned(&old.mode).ok_or_else(|| self.damaged("the mode is no number"))?;
+        let mode =
+            number::unsigned(&old.mode).ok_or_else(|| self.damaged("the mode is no number"))?;
         let mtime = match self.pax.mtime {
             Some(mtime) => Some(mtime),
             None => number::field(&old.mtime).and_then(|seconds| Timestamp::new(seconds, 0).ok()),
@@ -80,13 +82,23 @@ impl Described {
 
     /// Bytes of data in the archive.
     fn stored(&self) -> Result<u64> {
-        let size = self.pax.size.or_else(|| number::unsigned(&self.header.as_old().size));
+        let size = self
+            .pax
+            .size
+            .or_else(|| number::unsigned(&self.header.as_old().size));
         size.ok_or_else(|| self.damaged("the size is no number"))
     }
 
     fn rdev(&self) -> Result<u32> {
-        let ends = self.header.as_ustar().map(|header| (header.dev_major, header.dev_minor));
-        let ends = ends.or_else(|| self.header.as_gnu().map(|header| (header.dev_major, header.dev_minor)));
+        let ends = self
+            .header
+            .as_ustar()
+            .map(|header| (header.dev_major, header.dev_minor));
+        let ends = ends.or_else(|| {
+            self.header
+                .as_gnu()
+                .map(|header| (header.dev_major, header.dev_minor))
+        });
         let device = ends.and_then(|(major, minor)| {
             let major = u32::try_from(number::unsigned(&major)?).ok()?;
             let minor = u32::try_from(number::unsigned(&minor)?).ok()?;
@@ -112,13 +124,16 @@ impl Reader<'_, '_> {
         loop {
             self.talk.go_on()?;
             let at = self.at;
-            let Some(header) = self.header()? else { return Ok(false) };
+            let Some(header) = self.header()? else {
+                return Ok(false);
+            };
             match header.as_old().linkflag[0] {
                 b'L' => long = Some(text(&self.extended(at, &header, &mut room)?).to_vec()),
                 b'K' => pax.link = Some(text(&self.extended(at, &header, &mut room)?).to_vec()),
                 b'x' | b'X' => {
                     let records = self.extended(at, &header, &mut room)?;
-                    pax.add(&records).map_err(|why| TransferError::Damaged { at, why })?;
+                    pax.add(&records)
+                        .map_err(|why| TransferError::Damaged { at, why })?;
                 }
                 // Defaults for all entries, and the name of a volume: nothing that is kept.
                 b'g' | b'V' => {
@@ -127,7 +142,12 @@ impl Reader<'_, '_> {
                 _ => {
                     let name = pax.sparse.name.take().or(pax.path.take()).or(long);
                     let name = name.unwrap_or_else(|| header.path_bytes().into_owned());
-                    let entry = Described { header, at, pax, name };
+                    let entry = Described {
+                        header,
+                        at,
+                        pax,
+                        name,
+                    };
                     return self.send(&entry, sink).map(|()| true);
                 }
             }
@@ -143,19 +163,39 @@ impl Reader<'_, '_> {
             0 | b'0' | b'7' | b'S' => return self.send_file(entry, path, sink),
             b'1' => Body::Link(clean(&entry.link())?),
             b'2' => Body::Symlink(entry.link()),
-            b'3' => Body::Special { kind: NodeKind::CharDevice, rdev: entry.rdev()? },
-            b'4' => Body::Special { kind: NodeKind::BlockDevice, rdev: entry.rdev()? },
+            b'3' => Body::Special {
+                kind: NodeKind::CharDevice,
+                rdev: entry.rdev()?,
+            },
+            b'4' => Body::Special {
+                kind: NodeKind::BlockDevice,
+                rdev: entry.rdev()?,
+            },
             b'5' => Body::Dir,
-            b'6' if entry.pax.socket => Body::Special { kind: NodeKind::Socket, rdev: 0 },
-            b'6' => Body::Special { kind: NodeKind::Fifo, rdev: 0 },
+            b'6' if entry.pax.socket => Body::Special {
+                kind: NodeKind::Socket,
+                rdev: 0,
+            },
+            b'6' => Body::Special {
+                kind: NodeKind::Fifo,
+                rdev: 0,
+            },
             _ => {
                 let size = entry.stored()?;
                 self.skip(size + padding(size), &path)?;
-                let why = format!("left out: the archive calls it a {:?}, which is unknown", char::from(kind));
+                let why = format!(
+                    "left out: the archive calls it a {:?}, which is unknown",
+                    char::from(kind)
+                );
                 return self.talk.leave_out(&path, why);
             }
         };
-        let node = Node { path, body, meta: entry.meta()?, xattrs: entry.pax.xattrs.clone() };
+        let node = Node {
+            path,
+            body,
+            meta: entry.meta()?,
+            xattrs: entry.pax.xattrs.clone(),
+        };
         if node.path.is_empty() && node.body != Body::Dir {
             return Err(TransferError::NoName(Shown::new(&entry.name)).into());
         }
@@ -169,15 +209,29 @@ impl Reader<'_, '_> {
         let archived = entry.stored()?;
         let (size, extents, left) = self.layout(entry, &path, archived)?;
         let xattrs = entry.pax.xattrs.clone();
-        let node = Node { path, body: Body::File { size, extents }, meta: entry.meta()?, xattrs };
-        let mut data = FileData { reader: self, left, path: &node.path };
+        let node = Node {
+            path,
+            body: Body::File { size, extents },
+            meta: entry.meta()?,
+            xattrs,
+        };
+        let mut data = FileData {
+            reader: self,
+            left,
+            path: &node.path,
+        };
         sink.put(&node, &mut data)?;
         let left = data.left;
         self.skip(left + padding(archived), &node.path)
     }
 
     /// Size, extents, and the bytes of data that follow.
-    fn layout(&mut self, entry: &Described, path: &[u8], archived: u64) -> Result<(u64, Vec<Range<u64>>, u64)> {
+    fn layout(
+        &mut self,
+        entry: &Described,
+        path: &[u8],
+        archived: u64,
+    ) -> Result<(u64, Vec<Range<u64>>, u64)> {
         let known = &entry.pax.sparse;
         let nonsense = || TransferError::SparseMap(Shown::new(path));
         let (size, map, data) = if entry.header.as_old().linkflag[0] == b'S' {
@@ -241,7 +295,8 @@ impl Reader<'_, '_> {
         let read = self.fill_some(header.as_mut_bytes())?;
         if read == 0 && self.at > 0 {
             // GNU tar takes it, too. But an archive that was cut short may look like this.
-            self.talk.leave_out(b"", "the archive has no end mark; it may be cut short")?;
+            self.talk
+                .leave_out(b"", "the archive has no end mark; it may be cut short")?;
             return Ok(None);
         }
         let block = header.as_bytes();
@@ -259,7 +314,9 @@ impl Reader<'_, '_> {
     /// Reads what follows the end mark.
     fn tail(&mut self) -> Result<()> {
         let mut tail = Read::take(&mut *self.input, TAIL_MAX);
-        io::copy(&mut tail, &mut io::sink()).map(drop).map_err(|error| outside(error, READING))
+        io::copy(&mut tail, &mut io::sink())
+            .map(drop)
+            .map_err(|error| outside(error, READING))
     }
 
     fn no_header(&self, block: &[u8]) -> TransferError {
@@ -267,16 +324,27 @@ impl Reader<'_, '_> {
             (0, []) => TransferError::NotTar("it is empty"),
             (0, block) => TransferError::NotTar(remedy(block)),
             (_, block) if block.len() < BLOCK => TransferError::CutShort(Shown::new(b"a header")),
-            (at, _) => TransferError::Damaged { at, why: "the checksum of the header is wrong" },
+            (at, _) => TransferError::Damaged {
+                at,
+                why: "the checksum of the header is wrong",
+            },
         }
     }
 
     /// The data of an extended header, if there is room for it.
     fn extended(&mut self, at: u64, header: &Header, room: &mut u64) -> Result<Vec<u8>> {
         let size = number::unsigned(&header.as_old().size);
-        let size = size.ok_or(TransferError::Damaged { at, why: "the size is no number" })?;
+        let size = size.ok_or(TransferError::Damaged {
+            at,
+            why: "the size is no number",
+        })?;
         if size > *room {
-            return Err(TransferError::LargeHeader { at, size, max: *room }.into());
+            return Err(TransferError::LargeHeader {
+                at,
+                size,
+                max: *room,
+            }
+            .into());
         }
         *room -= size;
         let padded = size + padding(size);
@@ -315,7 +383,9 @@ impl Reader<'_, '_> {
         let mut left = len;
         while left > 0 {
             self.talk.go_on()?;
-            let part = usize::try_from(left).unwrap_or(piece.len()).min(piece.len());
+            let part = usize::try_from(left)
+                .unwrap_or(piece.len())
+                .min(piece.len());
             self.fill(&mut piece[..part], path)?;
             left -= part as u64;
         }
@@ -348,7 +418,10 @@ fn add_old(map: &mut Vec<(u64, u64)>, extents: &[GnuSparseHeader]) -> Option<()>
         if extent.offset[0] == 0 && extent.numbytes[0] == 0 {
             break;
         }
-        map.push((number::unsigned(&extent.offset)?, number::unsigned(&extent.numbytes)?));
+        map.push((
+            number::unsigned(&extent.offset)?,
+            number::unsigned(&extent.numbytes)?,
+        ));
     }
     Some(())
 }
@@ -357,8 +430,16 @@ fn add_old(map: &mut Vec<(u64, u64)>, extents: &[GnuSparseHeader]) -> Option<()>
 /// in place of the checksum. Some old programs took the bytes as signed.
 fn has_checksum(block: &[u8; BLOCK]) -> bool {
     let blanked = |at: usize, byte: u8| if (148..156).contains(&at) { b' ' } else { byte };
-    let unsigned: i64 = block.iter().enumerate().map(|(at, byte)| i64::from(blanked(at, *byte))).sum();
-    let signed: i64 = block.iter().enumerate().map(|(at, byte)| i64::from(blanked(at, *byte).cast_signed())).sum();
+    let unsigned: i64 = block
+        .iter()
+        .enumerate()
+        .map(|(at, byte)| i64::from(blanked(at, *byte)))
+        .sum();
+    let signed: i64 = block
+        .iter()
+        .enumerate()
+        .map(|(at, byte)| i64::from(blanked(at, *byte).cast_signed()))
+        .sum();
     number::field(&block[148..156]).is_some_and(|sum| sum == unsigned || sum == signed)
 }
 
@@ -375,9 +456,11 @@ fn clean(name: &[u8]) -> Result<Vec<u8>, TransferError> {
     let mut depth = 0;
     for part in name.split(|byte| *byte == b'/') {
         match part {
-            b"" | b"." => continue,
+            b"" | b"." => {}
             b".." => return Err(TransferError::Upwards(shown())),
-            part if part.len() > NAME_MAX => return Err(TransferError::LongName(shown(), part.len())),
+            part if part.len() > NAME_MAX => {
+                return Err(TransferError::LongName(shown(), part.len()));
+            }
             part => {
                 if depth > 0 {
                     path.push(b'/');
@@ -396,10 +479,18 @@ fn clean(name: &[u8]) -> Result<Vec<u8>, TransferError> {
 /// What to do with a file that begins like this.
 fn remedy(block: &[u8]) -> &'static str {
     match block {
-        [0x1f, 0x8b, ..] => "it is compressed with gzip: pipe it through `gzip -dc` into `cairn import -`",
-        [0xfd, b'7', b'z', b'X', b'Z', ..] => "it is compressed with xz: pipe it through `xz -dc` into `cairn import -`",
-        [b'B', b'Z', b'h', ..] => "it is compressed with bzip2: pipe it through `bzip2 -dc` into `cairn import -`",
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => "it is compressed with zstd: pipe it through `zstd -dc` into `cairn import -`",
+        [0x1f, 0x8b, ..] => {
+            "it is compressed with gzip: pipe it through `gzip -dc` into `cairn import -`"
+        }
+        [0xfd, b'7', b'z', b'X', b'Z', ..] => {
+            "it is compressed with xz: pipe it through `xz -dc` into `cairn import -`"
+        }
+        [b'B', b'Z', b'h', ..] => {
+            "it is compressed with bzip2: pipe it through `bzip2 -dc` into `cairn import -`"
+        }
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            "it is compressed with zstd: pipe it through `zstd -dc` into `cairn import -`"
+        }
         [b'P', b'K', 3, 4, ..] => "it is a zip archive: unpack it, and import the directory",
         _ => "its first block is no header",
     }
@@ -411,15 +502,28 @@ mod tests {
 
     #[test]
     fn names_are_cleaned_or_refused() {
-        let clean = |name: &str| clean(name.as_bytes()).map(|path| String::from_utf8(path).unwrap());
+        let clean =
+            |name: &str| clean(name.as_bytes()).map(|path| String::from_utf8(path).unwrap());
         assert_eq!(clean("./a//b/./c/").unwrap(), "a/b/c");
         assert_eq!(clean("./").unwrap(), "");
-        assert!(matches!(clean("/etc/passwd"), Err(TransferError::Absolute(_))));
+        assert!(matches!(
+            clean("/etc/passwd"),
+            Err(TransferError::Absolute(_))
+        ));
         for name in ["..", "a/../b", "../a", "a/.."] {
-            assert!(matches!(clean(name), Err(TransferError::Upwards(_))), "{name}");
+            assert!(
+                matches!(clean(name), Err(TransferError::Upwards(_))),
+                "{name}"
+            );
         }
-        assert!(matches!(clean(&"x".repeat(256)), Err(TransferError::LongName(_, 256))));
-        assert!(matches!(clean(&"x/".repeat(5_000)), Err(TransferError::LongPath(_, 5_000, _))));
+        assert!(matches!(
+            clean(&"x".repeat(256)),
+            Err(TransferError::LongName(_, 256))
+        ));
+        assert!(matches!(
+            clean(&"x/".repeat(5_000)),
+            Err(TransferError::LongPath(_, 5_000, _))
+        ));
         assert!(matches!(clean(""), Err(TransferError::NoName(_))));
         assert_eq!(clean("..a/b..").unwrap(), "..a/b..");
     }

@@ -14,7 +14,9 @@ pub(super) fn extents(map: &[(u64, u64)], size: u64, stored: u64) -> Option<Vec<
     let mut extents: Vec<Range<u64>> = Vec::new();
     let (mut end, mut sum) = (0, 0_u64);
     for (offset, len) in map {
-        let stop = offset.checked_add(*len).filter(|stop| *offset >= end && *stop <= size)?;
+        let stop = offset
+            .checked_add(*len)
+            .filter(|stop| *offset >= end && *stop <= size)?;
         sum = sum.checked_add(*len)?;
         end = stop;
         if *len > 0 {
@@ -27,7 +29,10 @@ pub(super) fn extents(map: &[(u64, u64)], size: u64, stored: u64) -> Option<Vec<
 /// The text of a map as version 1.0 has it before the data, in whole blocks.
 pub(super) fn map_text(extents: &[Range<u64>], size: u64) -> Vec<u8> {
     // An empty extent at the end lets readers know of the last hole.
-    let tail = extents.last().is_none_or(|last| last.end < size).then_some(size..size);
+    let tail = extents
+        .last()
+        .is_none_or(|last| last.end < size)
+        .then_some(size..size);
     let mut text = format!("{}\n", extents.len() + tail.iter().len());
     for extent in extents.iter().chain(tail.iter()) {
         // Writing to memory does not fail.
@@ -67,14 +72,21 @@ impl TextMap {
         let number: u64 = number::decimal(&self.digits)?;
         self.digits.clear();
         match self.count {
-            None => self.count = Some(usize::try_from(number).ok().filter(|count| *count <= EXTENTS_MAX)?),
+            None => {
+                self.count = Some(
+                    usize::try_from(number)
+                        .ok()
+                        .filter(|count| *count <= EXTENTS_MAX)?,
+                );
+            }
             Some(_) => self.numbers.push(number),
         }
         Some(())
     }
 
     fn is_complete(&self) -> bool {
-        self.count.is_some_and(|count| self.numbers.len() == count * 2)
+        self.count
+            .is_some_and(|count| self.numbers.len() == count * 2)
     }
 
     /// Offsets and lengths.
@@ -85,7 +97,10 @@ impl TextMap {
 
 /// Offsets and lengths of numbers that alternate.
 pub(super) fn pairs(numbers: &[u64]) -> Vec<(u64, u64)> {
-    numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect()
+    numbers
+        .chunks_exact(2)
+        .map(|pair| (pair[0], pair[1]))
+        .collect()
 }
 
 #[cfg(test)]
@@ -94,7 +109,12 @@ mod tests {
 
     #[test]
     fn a_map_survives_its_text() {
-        for (list, size) in [(vec![], 0), (vec![], 4_096), (vec![0..512], 9_000), (vec![4_096..8_192, 16_384..16_385], 16_385)] {
+        for (list, size) in [
+            (vec![], 0),
+            (vec![], 4_096),
+            (std::iter::once(0..512).collect(), 9_000),
+            (vec![4_096..8_192, 16_384..16_385], 16_385),
+        ] {
             let text = map_text(&list, size);
             let mut map = TextMap::default();
             let mut blocks = text.chunks_exact(BLOCK);

@@ -35,7 +35,13 @@ pub(crate) struct Writer<'a, 't, W: Write> {
 impl<'a, 't, W: Write> Writer<'a, 't, W> {
     /// An archive for everyone, or one between two of our processes.
     pub(crate) fn new(out: W, talk: &'a Talk<'t>, between: bool) -> Self {
-        Self { out: BufWriter::with_capacity(BUFFER_BYTES, out), talk, between, at: 0, buf: Vec::new() }
+        Self {
+            out: BufWriter::with_capacity(BUFFER_BYTES, out),
+            talk,
+            between,
+            at: 0,
+            buf: Vec::new(),
+        }
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -69,7 +75,13 @@ impl<'a, 't, W: Write> Writer<'a, 't, W> {
         self.write(header.as_bytes())
     }
 
-    fn file(&mut self, node: &Node, size: u64, extents: &[Range<u64>], data: &mut dyn Data) -> Result<()> {
+    fn file(
+        &mut self,
+        node: &Node,
+        size: u64,
+        extents: &[Range<u64>],
+        data: &mut dyn Data,
+    ) -> Result<()> {
         let (mut header, mut records) = describe(node, &node.path);
         header.as_old_mut().linkflag = *b"0";
         let (map, bytes) = if stored(extents) == size {
@@ -79,8 +91,15 @@ impl<'a, 't, W: Write> Writer<'a, 't, W> {
             pax::put(&mut records, b"GNU.sparse.major", b"1");
             pax::put(&mut records, b"GNU.sparse.minor", b"0");
             pax::put(&mut records, b"GNU.sparse.name", &node.path);
-            pax::put(&mut records, b"GNU.sparse.realsize", size.to_string().as_bytes());
-            set_name(&mut header.as_old_mut().name, &[b"GNUSparseFile.0/", split(&node.path).1].concat());
+            pax::put(
+                &mut records,
+                b"GNU.sparse.realsize",
+                size.to_string().as_bytes(),
+            );
+            set_name(
+                &mut header.as_old_mut().name,
+                &[b"GNUSparseFile.0/", split(&node.path).1].concat(),
+            );
             let bytes = map.len() as u64 + stored(extents);
             (map, bytes)
         };
@@ -122,7 +141,9 @@ impl<W: Write> Sink for Writer<'_, '_, W> {
                     NodeKind::CharDevice => b"3",
                     NodeKind::BlockDevice => b"4",
                     NodeKind::Socket if !self.between => {
-                        return self.talk.leave_out(&node.path, "left out: an archive cannot hold a socket");
+                        return self
+                            .talk
+                            .leave_out(&node.path, "left out: an archive cannot hold a socket");
                     }
                     _ => b"6",
                 };
@@ -169,10 +190,16 @@ fn describe(node: &Node, name: &[u8]) -> (Header, Vec<u8>) {
     header.set_uid(u64::from(meta.uid));
     header.set_gid(u64::from(meta.gid));
     header.set_size(0);
-    let seconds = u64::try_from(meta.mtime.seconds()).ok().filter(|seconds| *seconds < OCTAL_11);
+    let seconds = u64::try_from(meta.mtime.seconds())
+        .ok()
+        .filter(|seconds| *seconds < OCTAL_11);
     header.set_mtime(seconds.unwrap_or(0));
     if seconds.is_none() || meta.mtime.nanos() > 0 {
-        pax::put(&mut records, b"mtime", number::time_text(meta.mtime).as_bytes());
+        pax::put(
+            &mut records,
+            b"mtime",
+            number::time_text(meta.mtime).as_bytes(),
+        );
     }
     set_device(&mut header, 0);
     if !matches!(node.body, Body::Link(_)) {

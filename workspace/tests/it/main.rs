@@ -1,0 +1,17 @@
+//! The program `cairn`, run as its users run it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what a test relies on ends it when it is not so"
+)]
+
+mod commands;
+mod daemon;
+mod errors;
+mod hostile;
+mod layers;
+mod program;
+mod scratch;
+mod transfer;
+mod trees;
