@@ -95,14 +95,15 @@ impl FileOptions {
         if (self.create || self.create_new) && !writable || self.truncate && !self.write {
             return Err(FsError::Invalid("making and emptying a file need `write`"));
         }
-        let ino = if self.create_new {
-            replica.make_file(path, true)?
-        } else if self.create {
-            replica.make_file(path, false)?
-        } else {
-            replica.stat(path)?.ino
+        let found = || {
+            if self.create_new || self.create {
+                replica.make_file(path, self.create_new)
+            } else {
+                Ok(replica.stat(path)?.ino)
+            }
         };
-        let kind = replica.retain(ino, writable)?.kind;
+        let (ino, kind) =
+            crate::path::on_found(found, |ino| Ok((ino, replica.retain(ino, writable)?.kind)))?;
         let file = File {
             replica: replica.clone(),
             ino,

@@ -151,16 +151,16 @@ impl Replica {
     ///
     /// [`FsError::NotFound`], [`FsError::IsDir`].
     pub fn read_file(&self, path: impl AsRef<[u8]>) -> Result<Vec<u8>> {
-        let attr = self.stat(path)?;
-        let mut bytes = vec![
-            0;
-            usize::try_from(attr.size).map_err(|_| FsError::TooLarge(
-                "the file does not fit in memory"
-            ))?
-        ];
-        let got = self.read(attr.ino, 0, &mut bytes)?;
-        bytes.truncate(got);
-        Ok(bytes)
+        let path = path.as_ref();
+        let found = || Ok(self.stat(path)?.ino);
+        on_found(found, |ino| {
+            let size = usize::try_from(self.attr(ino)?.size)
+                .map_err(|_| FsError::TooLarge("the file does not fit in memory"))?;
+            let mut bytes = vec![0; size];
+            let got = self.read(ino, 0, &mut bytes)?;
+            bytes.truncate(got);
+            Ok(bytes)
+        })
     }
 
     /// Part of a file, at most `len` bytes from `offset` on.
@@ -169,14 +169,17 @@ impl Replica {
     ///
     /// As [`Self::read_file`].
     pub fn read_range(&self, path: impl AsRef<[u8]>, offset: u64, len: usize) -> Result<Vec<u8>> {
-        let attr = self.stat(path)?;
-        let len = usize::try_from(attr.size.saturating_sub(offset))
-            .unwrap_or(usize::MAX)
-            .min(len);
-        let mut bytes = vec![0; len];
-        let got = self.read(attr.ino, offset, &mut bytes)?;
-        bytes.truncate(got);
-        Ok(bytes)
+        let path = path.as_ref();
+        let found = || Ok(self.stat(path)?.ino);
+        on_found(found, |ino| {
+            let len = usize::try_from(self.attr(ino)?.size.saturating_sub(offset))
+                .unwrap_or(usize::MAX)
+                .min(len);
+            let mut bytes = vec![0; len];
+            let got = self.read(ino, offset, &mut bytes)?;
+            bytes.truncate(got);
+            Ok(bytes)
+        })
     }
 
     /// Replaces the content of a file, or makes it with mode 0644. The mode of
@@ -187,11 +190,14 @@ impl Replica {
     /// [`FsError::NotFound`] when the directory is missing, [`FsError::IsDir`],
     /// [`FsError::NoSpace`].
     pub fn write_file(&self, path: impl AsRef<[u8]>, data: &[u8]) -> Result<Attr> {
-        let ino = self.make_file(path.as_ref(), false)?;
-        self.held(ino, || {
-            self.truncate(ino, 0)?;
-            self.write(ino, 0, data)?;
-            self.attr(ino)
+        let path = path.as_ref();
+        let found = || self.make_file(path, false);
+        on_found(found, |ino| {
+            self.held(ino, || {
+                self.truncate(ino, 0)?;
+                self.write(ino, 0, data)?;
+                self.attr(ino)
+            })
         })
     }
 
@@ -201,8 +207,9 @@ impl Replica {
     ///
     /// As [`Self::write_file`].
     pub fn append_file(&self, path: impl AsRef<[u8]>, data: &[u8]) -> Result<u64> {
-        let ino = self.make_file(path.as_ref(), false)?;
-        self.held(ino, || self.append(ino, data))
+        let path = path.as_ref();
+        let found = || self.make_file(path, false);
+        on_found(found, |ino| self.held(ino, || self.append(ino, data)))
     }
 
     /// Writes a new file beside the old one and puts it in its place at once:
@@ -239,8 +246,11 @@ impl Replica {
     ///
     /// As [`Self::write_file`].
     pub fn write_range(&self, path: impl AsRef<[u8]>, offset: u64, data: &[u8]) -> Result<()> {
-        let ino = self.make_file(path.as_ref(), false)?;
-        self.held(ino, || self.write(ino, offset, data))
+        let path = path.as_ref();
+        let found = || self.make_file(path, false);
+        on_found(found, |ino| {
+            self.held(ino, || self.write(ino, offset, data))
+        })
     }
 
     /// The version of a file's content: pass it to [`Self::write_if`].
@@ -624,6 +634,25 @@ impl Replica {
             entries.len() < limit
         })?;
         Ok(entries)
+    }
+}
+
+/// Runs `f` on the node that `find` finds. One that was replaced and is
+/// gone before `f` gets to it is looked for again: the path leads to the
+/// other, and never to nothing.
+pub(crate) fn on_found<T>(
+    find: impl Fn() -> Result<Ino>,
+    f: impl Fn(Ino) -> Result<T>,
+) -> Result<T> {
+    let mut ino = find()?;
+    loop {
+        match f(ino) {
+            Err(error @ FsError::NotFound(_)) => match find()? {
+                again if again == ino => return Err(error),
+                other => ino = other,
+            },
+            done => return done,
+        }
     }
 }
 

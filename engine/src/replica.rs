@@ -516,7 +516,7 @@ fn insert_node(tree: &mut Tree, ino: Ino, mut node: Node) {
         return;
     }
     node.used = tree.tick;
-    tree.nodes.entry(ino.0).or_insert(node);
+    tree.nodes.add(ino.0, node);
 }
 
 /// Commits at the interval, checkpoints when the log is long, and collects

@@ -242,6 +242,8 @@ impl Inner {
     }
 
     fn seal_file(&self, ino: Ino, may_adopt: bool) -> Result<bool> {
+        // Before the look at the file: what it names now must not go meanwhile.
+        let _gate = self.chunks.reading();
         let (source, size, generation) = {
             let mut tree = self.tree.lock();
             let Some(node) = tree.nodes.get_mut(&ino.0) else {
@@ -283,7 +285,6 @@ impl Inner {
         generation: u64,
         may_adopt: bool,
     ) -> Result<bool> {
-        let _gate = self.chunks.reading();
         let chunker = ChunkerId::for_size(size);
         let staged = &source.staging;
         let mut fresh: Vec<Fresh> = Vec::new();
@@ -418,13 +419,18 @@ impl Inner {
                 // No write comes to it any more, not even one that has looked
                 // already.
                 *frozen = true;
+                let mut adopted = false;
                 for chunk in chunks {
                     let place = Place {
                         pack: staging.id,
                         offset: chunk.offset,
                         len: chunk.len,
                     };
-                    self.chunks.note(chunk.hash, place, staging.clone());
+                    adopted |= self.chunks.note(chunk.hash, place, staging.clone());
+                }
+                if !adopted && direct.is_none() {
+                    // Somebody else has stored all of it meanwhile.
+                    tree.dropped_staging.push(staging.id);
                 }
                 if let Some(direct) = direct {
                     self.chunks.pin(staging.id, Ino(direct));

@@ -62,9 +62,48 @@ pub(crate) struct Gone {
     pub(crate) was_file: bool,
 }
 
+/// The nodes in memory, each in a place of its own: the table doubles when
+/// what was evicted has left marks in it, and must be small to do so.
+#[derive(Debug, Default)]
+pub(crate) struct Nodes(FxHashMap<u64, Box<Node>>);
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the methods are those of the map within"
+)]
+impl Nodes {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+    pub(crate) fn get(&self, ino: &u64) -> Option<&Node> {
+        self.0.get(ino).map(|n| &**n)
+    }
+    pub(crate) fn get_mut(&mut self, ino: &u64) -> Option<&mut Node> {
+        self.0.get_mut(ino).map(|n| &mut **n)
+    }
+    pub(crate) fn insert(&mut self, ino: u64, node: Node) {
+        self.0.insert(ino, Box::new(node));
+    }
+    pub(crate) fn add(&mut self, ino: u64, node: Node) {
+        self.0.entry(ino).or_insert_with(|| Box::new(node));
+    }
+    pub(crate) fn remove(&mut self, ino: &u64) -> Option<Node> {
+        self.0.remove(ino).map(|n| *n)
+    }
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Node> {
+        self.0.values().map(|n| &**n)
+    }
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&u64, &Node)> {
+        self.0.iter().map(|(i, n)| (i, &**n))
+    }
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&u64, &mut Node) -> bool) {
+        self.0.retain(|i, n| keep(i, n));
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Tree {
-    pub(crate) nodes: FxHashMap<u64, Node>,
+    pub(crate) nodes: Nodes,
     pub(crate) next_ino: u64,
     /// The newest version given.
     pub(crate) seq: Ver,
@@ -94,7 +133,7 @@ pub(crate) struct Tree {
 impl Tree {
     pub(crate) fn new(hash_key: [u8; 32], next_ino: u64, seq: Ver, count: u64) -> Self {
         Self {
-            nodes: FxHashMap::default(),
+            nodes: Nodes::default(),
             next_ino,
             seq,
             dirty_nodes: BTreeSet::new(),

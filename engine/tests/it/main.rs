@@ -2,7 +2,8 @@
 //! model, over crashes, damage and full disks.
 //!
 //! `CAIRN_SEEDS=n` runs each random test with `n` seeds, `CAIRN_SEED=x` with
-//! that one only; a failure prints its seed.
+//! that one only; a failure prints its seed. `CAIRN_ROUNDS=n` kills a process
+//! `n` times, `CAIRN_STEPS=n` makes a sequence on contents that long.
 #![allow(missing_docs, reason = "tests")]
 #![allow(
     clippy::unwrap_used,

@@ -100,21 +100,7 @@ pub(crate) fn run(args: &Args) -> Result {
         between: false,
     };
     let ended = match target {
-        Target::Stdout => {
-            // Not through the buffer of the terminal, which ends at lines.
-            let out = io::stdout()
-                .as_fd()
-                .try_clone_to_owned()
-                .map_err(Failure::io("cannot use the standard output"))?;
-            let mut direct = Drained {
-                console: &mut terminal,
-                output: Some(File::from(out)),
-                helper: None,
-                name: "the standard output".into(),
-                stop,
-            };
-            owner.perform(host::Request::Export(request), &mut direct)
-        }
+        Target::Stdout => stdout(owner, request, stop, &mut terminal),
         Target::Device(path) => {
             let file = File::options()
                 .write(true)
@@ -123,12 +109,39 @@ pub(crate) fn run(args: &Args) -> Result {
             archive(owner, request, &file, &path, stop, &mut terminal)
         }
         Target::Archive(path) => archive_file(owner, request, &path, stop, &mut terminal),
-        Target::Files(path) => files(owner, request, path, args.replace, stop, &mut terminal),
+        Target::Files(path) => {
+            let replace = args.replace;
+            let files = Files {
+                path,
+                replace,
+                stop,
+            };
+            match owner {
+                Owner::This(replica) => files.write_from(&replica, &request, &mut terminal),
+                owner @ Owner::Other(_) => files.write_from_owner(owner, request, &mut terminal),
+            }
+        }
     };
     let flushed = terminal.finish();
     let outcome = ended?;
     flushed?;
     Ok(outcome)
+}
+
+fn stdout(owner: Owner, request: Request, stop: Stop, terminal: &mut Terminal) -> Result {
+    // Not through the buffer of the terminal, which ends at lines.
+    let out = io::stdout()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(Failure::io("cannot use the standard output"))?;
+    let mut drained = Drained {
+        console: terminal,
+        output: Some(File::from(out)),
+        helper: None,
+        name: "the standard output".into(),
+        stop,
+    };
+    owner.perform(host::Request::Export(request), &mut drained)
 }
 
 fn find(args: &Args) -> Result<Target> {
@@ -242,55 +255,59 @@ fn archive(
     }
 }
 
-fn files(
-    owner: Owner,
-    request: Request,
+/// Where and how an export goes to files.
+struct Files {
     path: PathBuf,
     replace: bool,
     stop: Stop,
-    terminal: &mut Terminal,
-) -> Result {
-    let shown = path.display().to_string();
-    match owner {
-        Owner::This(replica) => {
-            let total = total(&request, &replica)?;
-            let talk = Talk::new(terminal, stop, total);
-            let sink = directory::Writer::new(&path, replace, &talk);
-            let sent = replica::read(
-                &replica,
-                &request.path,
-                &mut Counted { sink, talk: &talk },
-                &talk,
-            );
-            tell(&talk.done(), &sent, &shown, |line| talk.note(line));
-            sent.map(|()| talk.outcome())
-        }
-        Owner::Other(_) => {
-            let work = Box::new(move |pipe, talk: &Talk<'_>| {
+}
+
+impl Files {
+    /// Exports from a replica that this process owns.
+    fn write_from(self, replica: &Replica, request: &Request, terminal: &mut Terminal) -> Result {
+        let total = total(request, replica)?;
+        let talk = Talk::new(terminal, self.stop, total);
+        let sink = directory::Writer::new(&self.path, self.replace, &talk);
+        let mut sink = Counted { sink, talk: &talk };
+        let sent = replica::read(replica, &request.path, &mut sink, &talk);
+        tell(&talk.done(), &sent, &self.path, |line| talk.note(line));
+        sent.map(|()| talk.outcome())
+    }
+
+    /// Exports from the archive that the owner of the replica makes.
+    fn write_from_owner(self, owner: Owner, request: Request, terminal: &mut Terminal) -> Result {
+        let Self {
+            path,
+            replace,
+            stop,
+        } = self;
+        let work = Box::new({
+            let path = path.clone();
+            move |pipe, talk: &Talk<'_>| {
                 let sink = directory::Writer::new(&path, replace, talk);
                 let mut input = io::BufReader::with_capacity(PIECE, pipe);
                 tar::read(&mut input, &mut Counted { sink, talk }, talk)
-            });
-            let (helper, pipe) = Helper::reading(&stop, None, work)?;
-            let mut drained = Drained {
-                console: terminal,
-                output: Some(pipe),
-                helper: Some(helper),
-                name: shown.clone(),
-                stop,
-            };
-            let request = Request {
-                between: true,
-                ..request
-            };
-            let ended = owner.perform(host::Request::Export(request), &mut drained);
-            let closed = drained.close();
-            // What the owner says is why the archive was cut short.
-            let ended = ended.and_then(|outcome| Ok(outcome.and(closed?)));
-            let done = drained.done();
-            tell(&done, &ended, &shown, |line| terminal.note(line));
-            ended
-        }
+            }
+        });
+        let (helper, pipe) = Helper::reading(&stop, None, work)?;
+        let mut drained = Drained {
+            console: terminal,
+            output: Some(pipe),
+            helper: Some(helper),
+            name: path.display().to_string(),
+            stop,
+        };
+        let request = Request {
+            between: true,
+            ..request
+        };
+        let ended = owner.perform(host::Request::Export(request), &mut drained);
+        let closed = drained.close();
+        // What the owner says is why the archive was cut short.
+        let ended = ended.and_then(|outcome| Ok(outcome.and(closed?)));
+        let done = drained.done();
+        tell(&done, &ended, &path, |line| terminal.note(line));
+        ended
     }
 }
 
@@ -298,14 +315,15 @@ fn files(
 fn tell<T>(
     done: &crate::console::Progress,
     ended: &Result<T>,
-    target: &str,
+    target: &Path,
     note: impl FnOnce(&str) -> Result<()>,
 ) {
     let line = match ended {
-        Ok(_) => format!("exported {} to {target}", done.summary()),
+        Ok(_) => format!("exported {} to {}", done.summary(), target.display()),
         Err(_) if done.files > 0 => format!(
-            "{} of the export are in place in {target}; the same command with --replace goes on",
+            "{} of the export are in place in {}; the same command with --replace goes on",
             done.summary(),
+            target.display(),
         ),
         Err(_) => return,
     };

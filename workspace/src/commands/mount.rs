@@ -147,16 +147,14 @@ enum Event {
     Ended,
 }
 
-fn serve(at: &Path, dir: &Path, args: &Args) -> Result {
-    // From here on a signal is an event; one that comes early ends the mount at once.
-    let (events, happened) = channel();
-    watch_signals(events.clone())?;
+/// Owns the replica and mounts it. If that fails, nothing of it is left.
+fn begin(at: &Path, dir: &Path, how: &How) -> Result<(Replica, Arc<Mount>)> {
     // The replica beside it would be made with the directory above it.
     if !at.starts_with(dir) && !at.parent().is_none_or(Path::is_dir) {
         return Err(MountError::Missing(at.into()).into());
     }
     let missing = locate::missing(dir);
-    let commit_interval = Duration::from_millis(args.how.commit_interval_ms);
+    let commit_interval = Duration::from_millis(how.commit_interval_ms);
     let replica = host::own(
         dir,
         &Options {
@@ -164,17 +162,22 @@ fn serve(at: &Path, dir: &Path, args: &Args) -> Result {
             ..Options::default()
         },
     )?;
-    let mount = match Mount::new(replica.clone(), at, args.how.options(dir)) {
-        Ok(mount) => Arc::new(mount),
+    match Mount::new(replica.clone(), at, how.options(dir)) {
+        Ok(mount) => Ok((replica, Arc::new(mount))),
         Err(error) => {
             drop(replica);
-            if created {
-                // It was made for this mount, and nothing is in it.
-                let _ = std::fs::remove_dir_all(dir);
-            }
-            return Err(error.into());
+            // If it was made for this mount, nothing is in it.
+            locate::remove_made(&missing);
+            Err(error.into())
         }
-    };
+    }
+}
+
+fn serve(at: &Path, dir: &Path, args: &Args) -> Result {
+    // From here on a signal is an event; one that comes early ends the mount at once.
+    let (events, happened) = channel();
+    watch_signals(events.clone())?;
+    let (replica, mount) = begin(at, dir, &args.how)?;
     let at = mount.path();
     let control = control::Server::start(
         dir,

@@ -3,36 +3,50 @@
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::console::Console;
 use crate::failure::{Failure, Outcome, Result};
 use crate::host::Request;
 
 use super::address;
-use super::wire::{Answer, Asked, BODY_MAX, Hello, VERSION};
+use super::wire::{Answer, Asked, BODY_MAX, Failed, Hello, VERSION};
+
+/// How long an owner may take to greet: it has a thread for that.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A connection to the owner of a replica.
 #[derive(Debug)]
 pub(crate) struct Client(UnixStream);
 
 impl Client {
-    /// Connects. `None` when no process listens: then the owner has just begun
-    /// or just ended, or is a program that embeds the engine.
+    /// Connects. `None` when no process answers: then the owner has just begun
+    /// or just ended, or is a program that embeds the engine. Nothing was asked
+    /// of it, so whoever wants something may try again.
     pub(crate) fn connect(replica: &Path) -> Result<Option<Self>> {
-        match address::connect(replica) {
-            Ok(stream) => Ok(Some(Self(stream))),
-            Err(error) => match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),
-                _ => Err(lost(error)),
-            },
+        let mut stream = match address::connect(replica) {
+            Ok(stream) => stream,
+            Err(error) if is_absence(&error) => return Ok(None),
+            Err(error) => return Err(lost(error)),
+        };
+        let greeted = greet(&mut stream);
+        match greeted {
+            Ok(Some(Answer::Ready)) => Ok(Some(Self(stream))),
+            Ok(Some(Answer::Failed(failed))) => Err(failed.into()),
+            Ok(Some(_)) => Err(lost(io::ErrorKind::InvalidData.into())),
+            Ok(None) => Ok(None),
+            Err(error) if is_absence(&error) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Failure::Refused(
+                "the process that owns the replica does not answer; see whether it is stopped"
+                    .into(),
+            )),
+            Err(error) => Err(lost(error)),
         }
     }
 
     /// Has the owner run a request, and shows what it answers.
     pub(crate) fn perform(mut self, request: Request, console: &mut dyn Console) -> Result {
-        self.greet()
-            .and_then(|()| Asked::Request(request).send(&mut self.0))
-            .map_err(lost)?;
+        Asked::Request(request).send(&mut self.0).map_err(lost)?;
         loop {
             match Answer::receive(&mut self.0).map_err(lost)? {
                 Some(Answer::Out(bytes)) => console.out(&bytes)?,
@@ -40,19 +54,11 @@ impl Client {
                 Some(Answer::Progress(at)) => console.progress(&at)?,
                 Some(Answer::WantInput(most)) => self.send_input(most, console)?,
                 Some(Answer::Done(partial)) => return Ok(Outcome::unless(partial)),
-                Some(Answer::Failed(failed)) => {
-                    return Err(Failure::Owner {
-                        message: failed.message,
-                        code: failed.code,
-                    });
-                }
+                Some(Answer::Failed(failed)) => return Err(failed.into()),
+                Some(Answer::Ready) => {}
                 None => return Err(lost(io::ErrorKind::UnexpectedEof.into())),
             }
         }
-    }
-
-    fn greet(&mut self) -> io::Result<()> {
-        Asked::Hello(Hello { version: VERSION }).send(&mut self.0)
     }
 
     fn send_input(&mut self, most: u32, console: &mut dyn Console) -> Result<()> {
@@ -68,6 +74,35 @@ impl Client {
     }
 }
 
+impl From<Failed> for Failure {
+    fn from(failed: Failed) -> Self {
+        Self::Owner {
+            message: failed.message,
+            code: failed.code,
+        }
+    }
+}
+
+fn greet(stream: &mut UnixStream) -> io::Result<Option<Answer>> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Asked::Hello(Hello { version: VERSION }).send(stream)?;
+    let answer = Answer::receive(stream)?;
+    stream.set_read_timeout(None)?;
+    Ok(answer)
+}
+
+/// Whether an error means that nobody is there (any more).
+fn is_absence(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof
+    )
+}
+
 fn lost(error: io::Error) -> Failure {
     Failure::io("lost the process that owns the replica; what it did until then is kept")(error)
 }
@@ -79,10 +114,7 @@ pub(crate) struct Watch(UnixStream);
 /// Begins to watch the owner of a replica, if there is one.
 pub(crate) fn watch(replica: &Path) -> Option<Watch> {
     let mut client = Client::connect(replica).ok()??;
-    client
-        .greet()
-        .and_then(|()| Asked::Watch.send(&mut client.0))
-        .ok()?;
+    Asked::Watch.send(&mut client.0).ok()?;
     Some(Watch(client.0))
 }
 

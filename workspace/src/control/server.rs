@@ -175,6 +175,7 @@ fn converse(mut stream: UnixStream, host: &Host, shared: &Shared) -> io::Result<
         );
         return Answer::Failed(Failed { code: 5, message }).send(&mut stream);
     }
+    Answer::Ready.send(&mut stream)?;
     match Asked::receive(&mut stream)? {
         Some(Asked::Request(request)) => {
             let mut console = Remote { stream };

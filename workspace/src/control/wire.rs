@@ -54,6 +54,8 @@ pub(crate) enum Answer {
     Done(bool),
     /// It failed.
     Failed(Failed),
+    /// The answer to [`Asked::Hello`]: what is asked now will be done.
+    Ready,
 }
 
 /// Why a request failed.
@@ -101,6 +103,7 @@ impl Answer {
             Self::WantInput(most) => put(to, 3, &encode(most)?),
             Self::Done(partial) => put(to, 4, &encode(partial)?),
             Self::Failed(failed) => put(to, 5, &encode(failed)?),
+            Self::Ready => put(to, 6, &[]),
         }
     }
 
@@ -116,6 +119,7 @@ impl Answer {
             3 => Self::WantInput(decode(&body)?),
             4 => Self::Done(decode(&body)?),
             5 => Self::Failed(decode(&body)?),
+            6 => Self::Ready,
             _ => return Err(malformed("a frame of an unknown kind")),
         }))
     }

@@ -82,6 +82,7 @@ impl Helper {
         work: Work<P>,
     ) -> Result<Self> {
         let said = Said::default();
+        said.lock().1.total_bytes = total;
         let (mut theirs, stop) = (said.clone(), stop.clone());
         let thread = std::thread::Builder::new()
             .name("cairn-transfer".into())

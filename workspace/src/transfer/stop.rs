@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use crate::failure::{Failure, Result};
@@ -18,11 +18,11 @@ const EXIT_NOW: i32 = 130;
 pub(crate) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Stops at the first signal that ends a program; the second ends it at
-    /// once, wherever it is.
+    /// Stops at the first signal that asks a program to end; the second ends it
+    /// at once, wherever it is. SIGHUP stays as it is: under `nohup` it is ignored.
     pub(crate) fn on_signals() -> Result<Self> {
         let stop = Self::default();
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
+        for signal in [SIGINT, SIGTERM] {
             // In this order: the first signal finds the flag still down.
             flag::register_conditional_shutdown(signal, EXIT_NOW, Arc::clone(&stop.0))
                 .and_then(|_| flag::register(signal, Arc::clone(&stop.0)))

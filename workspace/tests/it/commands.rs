@@ -293,5 +293,7 @@ fn command_lines_that_make_no_sense() {
     s.cairn("ls src")
         .ended(2)
         .says(&["src", "neither a replica nor below a mount", "--replica"]);
-    s.cairn("status").ended(2).says(&["name a replica", "working directory"]);
+    s.cairn("status")
+        .ended(2)
+        .says(&["name a replica", "working directory"]);
 }

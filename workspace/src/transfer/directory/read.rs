@@ -2,7 +2,7 @@
 //!
 //! What cannot be read, or goes meanwhile, is left out and said.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -375,7 +375,7 @@ fn extents(file: &OwnedFd, found: &Stat, size: u64) -> io::Result<Vec<Range<u64>
 struct FileData<'a> {
     file: &'a OwnedFd,
     /// What is still to be read.
-    extents: std::collections::VecDeque<Range<u64>>,
+    extents: VecDeque<Range<u64>>,
     path: &'a [u8],
     /// There was less than the extents say.
     short: bool,

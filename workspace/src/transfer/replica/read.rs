@@ -1,6 +1,6 @@
 //! Sends a tree of a replica, as it is while it is read: it is no snapshot.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
 use cairn::{Attr, FsError, Ino, NodeKind, Replica, SeekTo};
@@ -186,7 +186,7 @@ impl Reader<'_, '_> {
         let mut data = FileData {
             reader: self.replica,
             ino,
-            extents: extents.clone(),
+            extents: extents.clone().into(),
             path: &node.path,
             short: false,
         };
@@ -257,7 +257,7 @@ struct FileData<'a> {
     reader: &'a Replica,
     ino: Ino,
     /// What is still to be read.
-    extents: Vec<Range<u64>>,
+    extents: VecDeque<Range<u64>>,
     path: &'a [u8],
     /// There was less than the extents say.
     short: bool,
@@ -267,7 +267,7 @@ impl Data for FileData<'_> {
     fn fill(&mut self, buf: &mut [u8]) -> Result<()> {
         let mut done = 0;
         while done < buf.len() {
-            let Some(extent) = self.extents.first_mut() else {
+            let Some(extent) = self.extents.front_mut() else {
                 break;
             };
             let len = usize::try_from(extent.end - extent.start)
@@ -284,7 +284,7 @@ impl Data for FileData<'_> {
             extent.start += len as u64;
             done += len;
             if extent.is_empty() {
-                self.extents.remove(0);
+                self.extents.pop_front();
             }
         }
         Ok(())

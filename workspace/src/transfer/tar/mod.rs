@@ -6,6 +6,7 @@
 //! what GNU tar and older programs write: long names, all four kinds of sparse
 //! files, numbers in binary.
 
+mod name;
 mod number;
 mod pax;
 mod read;
