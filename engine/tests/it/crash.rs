@@ -127,6 +127,21 @@ impl Script {
         }
     }
 
+    /// The states within an operation that is not done at once: bytes are
+    /// copied a mebibyte at a time.
+    fn on_the_way(&self, op: &Op) -> Vec<Tree> {
+        let Op::Copy(from, to) = op else {
+            return Vec::new();
+        };
+        let part = |mib: u64| {
+            let mut tree = self.tree.clone();
+            tree.copy((*from, 0), (*to, 0), mib << 20)
+                .ok()
+                .map(|_| tree)
+        };
+        (1..8).filter_map(part).collect()
+    }
+
     /// Does an operation in the model. `made` is the number of the node that
     /// the engine made, where it made one.
     fn follow(&mut self, op: &Op, made: Option<u64>) {
@@ -331,6 +346,7 @@ fn states(seed: u64, start: &Tree, ledger: &[String], found: &Tree) -> (Vec<Tree
     let mut kept = 0;
     for line in ledger.iter().skip(1) {
         let op = script.next();
+        all.extend(script.on_the_way(&op));
         script.follow(&op, line.parse().ok());
         all.push(script.tree.clone());
         if line == "kept" {
@@ -338,6 +354,7 @@ fn states(seed: u64, start: &Tree, ledger: &[String], found: &Tree) -> (Vec<Tree
         }
     }
     let op = script.next();
+    all.extend(script.on_the_way(&op));
     let unknown = found
         .nodes
         .keys()
@@ -373,9 +390,9 @@ fn kill_rounds(seed: u64, count: u64) {
             .collect();
         assert!(
             whys.iter().any(Option::is_none),
-            "seed {seed}, round {round}, script {script}: of {} operations, {kept} promised, none \
+            "seed {seed}, round {round}, script {script}: of {} states, {kept} before the last promise, none \
              leads to what is left: {whys:#?}",
-            states.len() - 2,
+            states.len(),
         );
         assert_clean(&replica);
         replica.gc().unwrap();
