@@ -8,10 +8,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 use rustc_hash::FxHashSet;
 
 use crate::attr::Ino;
-use crate::commit::{meta_of, node_id};
 use crate::db::{self, corrupt, int, uint};
 use crate::node::Body;
 use crate::replica::Replica;
+use crate::rows::{meta_of, node_id};
 use crate::{FsError, Result};
 
 /// Why changes since a cursor cannot be told.

@@ -7,10 +7,11 @@ use cairn_protocol::{ChunkHash, Data, NodeKind};
 use crate::Result;
 use crate::attr::Ino;
 use crate::chunks::Place;
-use crate::commit::{HISTORY_DATA, each_chunk};
 use crate::db::{self, uint};
+use crate::history::HISTORY_DATA;
 use crate::node::Body;
 use crate::replica::Replica;
+use crate::rows::each_chunk;
 
 /// Something that is not as it must be.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 //! file that becomes a pack. It is *pending* until a commit has its row. Reads
 //! hold the gate, so that no space is given back under them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use cairn_protocol::ChunkHash;
@@ -348,13 +348,16 @@ impl Chunks {
         self.leases.lock()
     }
 
-    /// Everything that waits for a row.
+    /// Everything that waits for a row, in the order of the rows.
     pub(crate) fn pending(&self) -> Vec<(ChunkHash, Pending)> {
-        self.pending
+        let mut pending: Vec<_> = self
+            .pending
             .lock()
             .iter()
             .map(|(h, p)| (*h, p.clone()))
-            .collect()
+            .collect();
+        pending.sort_unstable_by_key(|(hash, _)| *hash);
+        pending
     }
 
     /// These have rows now.
@@ -389,50 +392,56 @@ pub(crate) fn place_in(db: &rusqlite::Connection, hash: &ChunkHash) -> Result<Op
     }
 }
 
-pub(crate) fn insert_row(
+/// Adds the rows of chunks with their first references, and counts them in
+/// their packs. Gives the chunks that had a row already, which stays as it is.
+pub(crate) fn insert_rows<'a>(
     db: &rusqlite::Connection,
-    hash: &ChunkHash,
-    place: Place,
-) -> Result<bool> {
-    let added = db
-        .prepare_cached(
-            "INSERT INTO chunk(hash, pack, off, len, encoding, refs) VALUES(?, ?, ?, ?, 0, 0) ON CONFLICT DO NOTHING",
-        )?
-        .execute(params![hash.as_bytes().as_slice(), int(place.pack), int(place.offset), place.len])?;
-    if added > 0 {
-        db.prepare_cached(
-            "INSERT INTO pack(id, size, live) VALUES(?1, ?2, ?3)
-             ON CONFLICT(id) DO UPDATE SET size = max(size, ?2), live = live + ?3",
-        )?
-        .execute(params![
+    chunks: impl Iterator<Item = (&'a ChunkHash, Place, i64)>,
+) -> Result<Vec<ChunkHash>> {
+    let mut twice = Vec::new();
+    let mut packs: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+    let mut insert = db.prepare_cached(
+        "INSERT INTO chunk(hash, pack, off, len, encoding, refs) VALUES(?, ?, ?, ?, 0, ?) ON CONFLICT DO NOTHING",
+    )?;
+    for (hash, place, refs) in chunks {
+        let added = insert.execute(params![
+            hash.as_bytes().as_slice(),
             int(place.pack),
-            int(place.offset + u64::from(place.len)),
-            place.len
+            int(place.offset),
+            place.len,
+            refs
         ])?;
+        if added == 0 {
+            twice.push(*hash);
+            continue;
+        }
+        let len = u64::from(place.len);
+        let (size, live) = packs.entry(place.pack).or_default();
+        *size = (*size).max(place.offset + len);
+        *live += len;
     }
-    Ok(added > 0)
+    let mut count = db.prepare_cached(
+        "INSERT INTO pack(id, size, live) VALUES(?1, ?2, ?3)
+         ON CONFLICT(id) DO UPDATE SET size = max(size, ?2), live = live + ?3",
+    )?;
+    for (pack, (size, live)) in packs {
+        count.execute(params![int(pack), int(size), int(live)])?;
+    }
+    Ok(twice)
 }
 
-/// Takes a reference from a chunk. Returns the bytes that this made dead.
-pub(crate) fn drop_ref(db: &rusqlite::Connection, hash: &ChunkHash) -> Result<u64> {
-    let left: Option<(i64, u32)> = db
-        .prepare_cached("UPDATE chunk SET refs = refs - 1 WHERE hash = ? RETURNING refs, len")?
-        .query_row([hash.as_bytes().as_slice()], |r| Ok((r.get(0)?, r.get(1)?)))
+/// Changes the number of references of a chunk. Returns the bytes that this
+/// made dead.
+pub(crate) fn add_refs(db: &rusqlite::Connection, hash: &ChunkHash, by: i64) -> Result<u64> {
+    let now: Option<(i64, u32)> = db
+        .prepare_cached("UPDATE chunk SET refs = refs + ? WHERE hash = ? RETURNING refs, len")?
+        .query_row(params![by, hash.as_bytes().as_slice()], |r| {
+            Ok((r.get(0)?, r.get(1)?))
+        })
         .optional()?;
-    match left {
-        Some((0, len)) => Ok(u64::from(len)),
+    match now {
+        Some((0, len)) if by < 0 => Ok(u64::from(len)),
         Some(_) => Ok(0),
         None => Err(FsError::Corrupt(format!("chunk {hash} has no row"))),
     }
-}
-
-/// Adds `by` to the number of references of a chunk.
-pub(crate) fn count_refs(db: &rusqlite::Connection, hash: &ChunkHash, by: i64) -> Result<()> {
-    let changed = db
-        .prepare_cached("UPDATE chunk SET refs = refs + ? WHERE hash = ?")?
-        .execute(params![by, hash.as_bytes().as_slice()])?;
-    if changed == 0 {
-        return Err(FsError::Corrupt(format!("chunk {hash} has no row")));
-    }
-    Ok(())
 }

@@ -1,5 +1,5 @@
 //! The database of a replica: its schema, its connections, and how rows become
-//! nodes. What a commit writes is in [`crate::commit`].
+//! nodes. What a commit writes is in [`crate::rows`].
 //!
 //! One connection writes, under the commit lock; another reads what is not in
 //! memory. SQLite runs in WAL mode without syncing by itself: [`Db::sync`]

@@ -6,10 +6,15 @@ use rusqlite::params;
 
 use crate::Result;
 use crate::attr::Ino;
-use crate::commit::{HISTORY_DATA, each_chunk};
 use crate::db::{corrupt, int, uint};
 use crate::replica::{Inner, Replica};
+use crate::rows::each_chunk;
 use crate::{FsError, chunks};
+
+/// Kinds of rows in `history`.
+pub(crate) const HISTORY_DATA: u8 = 0;
+pub(crate) const HISTORY_META: u8 = 1;
+pub(crate) const HISTORY_NAME: u8 = 2;
 
 /// A version that is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,7 +127,7 @@ impl Inner {
                 let bytes: Vec<u8> = row.get(1)?;
                 let data: Data = postcard::from_bytes(&bytes).map_err(|e| corrupt(ino, e))?;
                 each_chunk(self, &tx, &data, &mut |hash| {
-                    chunks::count_refs(&tx, &hash, -1)
+                    chunks::add_refs(&tx, &hash, -1).map(drop)
                 })?;
             }
             tx.execute(&format!("DELETE FROM history WHERE {unneeded}"), [])?;

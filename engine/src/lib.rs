@@ -45,6 +45,7 @@ mod path;
 mod ranges;
 mod recover;
 mod replica;
+mod rows;
 mod seal;
 mod search;
 mod sync;

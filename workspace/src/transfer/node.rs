@@ -1,5 +1,7 @@
 //! What passes from a source to a sink: one node at a time.
 
+use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use cairn::{NodeKind, Timestamp};
@@ -20,6 +22,19 @@ pub(crate) struct Node {
     pub(crate) meta: Meta,
     /// Its extended attributes.
     pub(crate) xattrs: Xattrs,
+}
+
+impl Node {
+    /// The same node at another path, if there is one.
+    pub(crate) fn moved(&self, path: Option<&[u8]>) -> Cow<'_, Self> {
+        match path {
+            None => Cow::Borrowed(self),
+            Some(path) => Cow::Owned(Self {
+                path: path.to_vec(),
+                ..self.clone()
+            }),
+        }
+    }
 }
 
 /// Names and values of extended attributes.
@@ -77,6 +92,77 @@ pub(crate) trait Sink {
 pub(crate) trait Data {
     /// Fills the buffer with the next bytes. Never asked for more than there is.
     fn fill(&mut self, buf: &mut [u8]) -> Result<()>;
+}
+
+/// The extents of a file of `size` bytes, found with `seek`: the first offset
+/// from another on where there is data (`true`) or a hole, if one follows.
+pub(crate) fn extents<E>(
+    size: u64,
+    mut seek: impl FnMut(u64, bool) -> Result<Option<u64>, E>,
+) -> Result<Vec<Range<u64>>, E> {
+    let mut extents = Vec::new();
+    let mut at = 0;
+    while at < size {
+        let Some(start) = seek(at, true)? else { break };
+        let Some(end) = seek(start, false)? else {
+            break;
+        };
+        at = end.min(size);
+        if start < at {
+            extents.push(start..at);
+        }
+    }
+    Ok(extents)
+}
+
+/// What is still to be read of a file.
+pub(crate) struct Unread {
+    extents: VecDeque<Range<u64>>,
+    /// There was less than the extents say.
+    pub(crate) short: bool,
+}
+
+impl Unread {
+    pub(crate) fn new(extents: &[Range<u64>]) -> Self {
+        Self {
+            extents: extents.iter().cloned().collect(),
+            short: false,
+        }
+    }
+
+    /// Fills the buffer with the next bytes, as `read` gives them for an
+    /// offset: how many, none at the end of the file.
+    pub(crate) fn fill(
+        &mut self,
+        buf: &mut [u8],
+        mut read: impl FnMut(u64, &mut [u8]) -> Result<usize>,
+    ) -> Result<()> {
+        let mut done = 0;
+        while done < buf.len() {
+            let Some(extent) = self.extents.front_mut() else {
+                break;
+            };
+            let len = usize::try_from(extent.end - extent.start)
+                .unwrap_or(usize::MAX)
+                .min(buf.len() - done);
+            let part = &mut buf[done..done + len];
+            let taken = match read(extent.start, part)? {
+                0 => {
+                    // It was cut meanwhile. What was announced has to come all the same.
+                    part.fill(0);
+                    self.short = true;
+                    len
+                }
+                read => read,
+            };
+            extent.start += taken as u64;
+            done += taken;
+            if extent.is_empty() {
+                self.extents.pop_front();
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The data of what is no file.

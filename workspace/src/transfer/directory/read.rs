@@ -2,7 +2,7 @@
 //!
 //! What cannot be read, or goes meanwhile, is left out and said.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -13,10 +13,11 @@ use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, SeekFrom, Stat, fstat, openat, readlinkat, seek,
     statat,
 };
-use rustix::io::{self, Errno, pread};
+use rustix::io::{self, Errno, pread, retry_on_intr};
 
 use crate::failure::{Failure, Result};
 use crate::transfer::error::Shown;
+use crate::transfer::node::{self, Unread};
 use crate::transfer::{Body, Data, Meta, NoData, Node, Sink, Talk, join};
 
 use super::xattr::At;
@@ -298,12 +299,11 @@ impl Reader<'_, '_> {
         };
         let mut data = FileData {
             file: &file,
-            extents: extents.into(),
+            unread: Unread::new(&extents),
             path: &node.path,
-            short: false,
         };
         self.sink.put(&node, &mut data)?;
-        if data.short {
+        if data.unread.short {
             self.talk.leave_out(
                 &node.path,
                 "became shorter while it was read; its end is zeros",
@@ -348,69 +348,44 @@ fn extents(file: &OwnedFd, found: &Stat, size: u64) -> io::Result<Vec<Range<u64>
     if allocated >= size {
         return Ok(std::iter::once(0..size).collect());
     }
-    let mut extents = Vec::new();
-    let mut at = 0;
-    while at < size {
-        let start = match seek(file, SeekFrom::Data(at)) {
-            Ok(start) => start.min(size),
+    let mut knows_holes = true;
+    let found = node::extents(size, |at, data| {
+        let whence = if data {
+            SeekFrom::Data(at)
+        } else {
+            SeekFrom::Hole(at)
+        };
+        match seek(file, whence) {
+            Ok(found) => Ok(Some(found)),
             // No data follows.
-            Err(Errno::NXIO) => break,
-            // The filesystem does not know holes.
-            Err(Errno::INVAL | Errno::NOTSUP) => return Ok(std::iter::once(0..size).collect()),
-            Err(error) => return Err(error),
-        };
-        at = match seek(file, SeekFrom::Hole(start)) {
-            Ok(end) => end.min(size),
-            Err(Errno::NXIO) => break,
-            Err(error) => return Err(error),
-        };
-        if start < at {
-            extents.push(start..at);
+            Err(Errno::NXIO) => Ok(None),
+            Err(Errno::INVAL | Errno::NOTSUP) => {
+                knows_holes = false;
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
+    })?;
+    if knows_holes {
+        Ok(found)
+    } else {
+        Ok(std::iter::once(0..size).collect())
     }
-    Ok(extents)
 }
 
 /// The data of an open file.
 struct FileData<'a> {
     file: &'a OwnedFd,
-    /// What is still to be read.
-    extents: VecDeque<Range<u64>>,
+    unread: Unread,
     path: &'a [u8],
-    /// There was less than the extents say.
-    short: bool,
 }
 
 impl Data for FileData<'_> {
     fn fill(&mut self, buf: &mut [u8]) -> Result<()> {
-        let mut done = 0;
-        while done < buf.len() {
-            let Some(extent) = self.extents.front_mut() else {
-                break;
-            };
-            let len = usize::try_from(extent.end - extent.start)
-                .unwrap_or(usize::MAX)
-                .min(buf.len() - done);
-            let part = &mut buf[done..done + len];
-            let read = match pread(self.file, &mut *part, extent.start) {
-                Err(Errno::INTR) => continue,
-                read => read.map_err(Failure::io::<Errno>(format!(
-                    "cannot read {}",
-                    Shown::new(self.path)
-                )))?,
-            };
-            if read == 0 {
-                // It was cut meanwhile. What was announced has to come all the same.
-                part.fill(0);
-                self.short = true;
-            }
-            let taken = if read == 0 { len } else { read };
-            extent.start += taken as u64;
-            done += taken;
-            if extent.is_empty() {
-                self.extents.pop_front();
-            }
-        }
-        Ok(())
+        self.unread.fill(buf, |offset, part| {
+            retry_on_intr(|| pread(self.file, &mut *part, offset)).map_err(Failure::io::<Errno>(
+                format!("cannot read {}", Shown::new(self.path)),
+            ))
+        })
     }
 }

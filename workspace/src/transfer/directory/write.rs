@@ -344,11 +344,7 @@ impl Sink for Writer<'_, '_> {
         if self.top.is_none() {
             self.open_top(node.path.is_empty())?;
         }
-        let renamed = self.rename.clone().map(|path| Node {
-            path,
-            ..node.clone()
-        });
-        let node = renamed.as_ref().unwrap_or(node);
+        let node = &*node.moved(self.rename.as_deref());
         match node.body {
             Body::Dir => self.put_dir(node),
             _ => self.put_other(node, data),

@@ -1,12 +1,13 @@
 //! Sends a tree of a replica, as it is while it is read: it is no snapshot.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::ops::Range;
 
 use cairn::{Attr, FsError, Ino, NodeKind, Replica, SeekTo};
 
 use crate::failure::{Failure, Result};
 use crate::transfer::error::Shown;
+use crate::transfer::node::{self, Unread};
 use crate::transfer::{
     Body, Data, Meta, NoData, Node, Sink, Talk, Xattrs, join, keeps_xattr, split,
 };
@@ -186,12 +187,11 @@ impl Reader<'_, '_> {
         let mut data = FileData {
             reader: self.replica,
             ino,
-            extents: extents.clone().into(),
+            unread: Unread::new(extents),
             path: &node.path,
-            short: false,
         };
         self.sink.put(&node, &mut data)?;
-        if data.short {
+        if data.unread.short {
             self.talk.leave_out(
                 &node.path,
                 "became shorter while it was read; its end is zeros",
@@ -232,61 +232,32 @@ fn extents(replica: &Replica, attr: &Attr) -> Result<Vec<Range<u64>>, FsError> {
     if attr.blocks.saturating_mul(512) >= attr.size {
         return Ok(std::iter::once(0..attr.size).collect());
     }
-    let mut extents = Vec::new();
-    let mut at = 0;
-    while at < attr.size {
-        let start = match replica.seek(attr.ino, at, SeekTo::Data) {
-            Ok(start) => start.min(attr.size),
-            Err(FsError::NoSuchOffset) => break,
-            Err(error) => return Err(error),
-        };
-        at = match replica.seek(attr.ino, start, SeekTo::Hole) {
-            Ok(end) => end.min(attr.size),
-            Err(FsError::NoSuchOffset) => break,
-            Err(error) => return Err(error),
-        };
-        if start < at {
-            extents.push(start..at);
+    node::extents(attr.size, |at, data| {
+        let to = if data { SeekTo::Data } else { SeekTo::Hole };
+        match replica.seek(attr.ino, at, to) {
+            Ok(found) => Ok(Some(found)),
+            Err(FsError::NoSuchOffset) => Ok(None),
+            Err(error) => Err(error),
         }
-    }
-    Ok(extents)
+    })
 }
 
 /// The data of a file in the replica.
 struct FileData<'a> {
     reader: &'a Replica,
     ino: Ino,
-    /// What is still to be read.
-    extents: VecDeque<Range<u64>>,
+    unread: Unread,
     path: &'a [u8],
-    /// There was less than the extents say.
-    short: bool,
 }
 
 impl Data for FileData<'_> {
     fn fill(&mut self, buf: &mut [u8]) -> Result<()> {
-        let mut done = 0;
-        while done < buf.len() {
-            let Some(extent) = self.extents.front_mut() else {
-                break;
-            };
-            let len = usize::try_from(extent.end - extent.start)
-                .unwrap_or(usize::MAX)
-                .min(buf.len() - done);
-            let part = &mut buf[done..done + len];
-            let read = self.reader.read(self.ino, extent.start, part);
-            let read = read.map_err(Failure::fs(format!(
+        self.unread.fill(buf, |offset, part| {
+            let read = self.reader.read(self.ino, offset, part);
+            read.map_err(Failure::fs(format!(
                 "cannot read {}",
                 Shown::new(self.path)
-            )))?;
-            part[read..].fill(0);
-            self.short |= read < len;
-            extent.start += len as u64;
-            done += len;
-            if extent.is_empty() {
-                self.extents.pop_front();
-            }
-        }
-        Ok(())
+            )))
+        })
     }
 }

@@ -386,11 +386,7 @@ impl<'a> Writer<'a> {
 
 impl Sink for Writer<'_> {
     fn put(&mut self, node: &Node, data: &mut dyn Data) -> Result<()> {
-        let renamed = self.rename.clone().map(|path| Node {
-            path,
-            ..node.clone()
-        });
-        let node = renamed.as_ref().unwrap_or(node);
+        let node = &*node.moved(self.rename.as_deref());
         match node.body {
             Body::Dir => self.put_dir(node),
             _ => self.put_other(node, data),
