@@ -442,8 +442,30 @@ impl Tree {
                 self.evictions += 1;
             }
         }
+        self.drop_clean_names(target);
         if self.memory > target_memory {
             self.drop_clean_contents(target_memory);
+        }
+    }
+
+    /// Forgets what the database has of directories with more than `target`
+    /// names in memory: one that is in use is not evicted, and may grow without
+    /// end.
+    fn drop_clean_names(&mut self, target: usize) {
+        let mut dropped = false;
+        self.nodes.retain(|_, node| {
+            if let Body::Dir(dir) = &mut node.body
+                && dir.children.len().saturating_sub(dir.pinned as usize) > target
+            {
+                dir.children.retain(|_, dirent| dirent.state.pinned());
+                dir.complete = false;
+                dir.window = None;
+                dropped = true;
+            }
+            true
+        });
+        if dropped {
+            self.evictions += 1;
         }
     }
 

@@ -9,7 +9,7 @@ use cairn_protocol::Entry;
 use crate::model::holds;
 use crate::support::{
     assert_clean, assert_same, crash_copy, eventually, files_in, make_file, new, noise, open,
-    place, quiet,
+    place, quiet, tiny,
 };
 
 fn resize(replica: &Replica, ino: Ino, size: u64) {
@@ -291,4 +291,37 @@ fn a_closed_replica_can_be_opened_while_processes_start() {
             replica.make(Ino::ROOT, b"d", &new(NodeKind::Dir)).ok();
         }
     });
+}
+
+/// A directory in use kept every name it ever had in memory. Now it forgets
+/// those that are stored, and everything still finds them.
+#[test]
+fn a_directory_larger_than_the_cache_is_whole() {
+    let (_dir, path) = place();
+    let replica = Replica::open(&path, quiet(tiny())).unwrap();
+    let name = |i: u32| format!("f{i}");
+    for i in 0..6_000 {
+        make_file(&replica, Ino::ROOT, &name(i));
+        if i % 500 == 0 {
+            replica.flush().unwrap();
+        }
+    }
+    for i in (0..6_000).step_by(3) {
+        replica.unlink(Ino::ROOT, name(i).as_bytes()).unwrap();
+    }
+    let mut listed = std::collections::BTreeSet::new();
+    let mut cookie = 0;
+    loop {
+        let page = replica.list("/", cookie, 100).unwrap();
+        let Some(last) = page.last() else { break };
+        cookie = last.cookie;
+        listed.extend(page.into_iter().map(|e| String::from_utf8(e.name).unwrap()));
+    }
+    let expected = (0..6_000).filter(|i| i % 3 != 0).map(name).collect();
+    assert_eq!(listed, expected);
+    for i in 0..6_000 {
+        let found = replica.lookup(Ino::ROOT, name(i).as_bytes());
+        assert_eq!(found.is_ok(), i % 3 != 0, "{i}");
+    }
+    assert_clean(&replica);
 }
