@@ -143,11 +143,8 @@ impl Replica {
                 continue;
             }
             buf.resize(place.len as usize, 0);
-            let read = self
-                .inner
-                .chunks
-                .file_of(&hash, place)
-                .and_then(|f| f.read(&mut buf, place.offset));
+            let chunks = &self.inner.chunks;
+            let read = chunks.read_at(|| db, &hash, place, 0, &mut buf);
             let why = match read {
                 Err(error) => Some(error.to_string()),
                 Ok(()) if ChunkHash::of(&buf) != hash => Some(format!(
@@ -163,6 +160,15 @@ impl Replica {
             report.chunks += 1;
             report.bytes += u64::from(place.len);
             progress(report.bytes, total);
+        }
+        let lost = "SELECT count(*) FROM content WHERE NOT EXISTS
+            (SELECT 1 FROM chunk WHERE chunk.pack = content.id)";
+        let lost: i64 = db.query_row(lost, [], |r| r.get(0))?;
+        if lost > 0 && self.inner.chunks.files.home().has_chunk_rows() {
+            report.add(
+                "database",
+                format!("{lost} rows of content belong to no chunk"),
+            );
         }
         Ok(())
     }

@@ -1,15 +1,18 @@
 //! Chunks: where their bytes are, how new ones are stored, how they are read.
 //!
 //! A chunk is written once, at the end of the current pack or inside a staging
-//! file that becomes a pack. It is *pending* until a commit has its row. Reads
-//! hold the gate, so that no space is given back under them.
+//! file that becomes a pack. In a replica of one file it is a row; until the
+//! commit that writes it, it is in a *spill file*. A chunk is *pending* until a
+//! commit has its row. Reads hold the gate, so that no space is given back under
+//! them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use cairn_protocol::ChunkHash;
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use rustc_hash::FxHashMap;
 
 use crate::attr::Ino;
@@ -19,6 +22,8 @@ use crate::{FsError, Result};
 
 /// A pack is closed to appends at this size.
 const PACK_MAX: u64 = 64 << 20;
+/// When this much waits for a commit to make it rows, a seal commits first.
+const SPILL_MAX: u64 = PACK_MAX / 2;
 /// Space is reserved in steps of this size, so that a sync seldom has to write
 /// the file's metadata.
 const RESERVE_STEP: u64 = 4 << 20;
@@ -60,7 +65,8 @@ impl Drop for Leases<'_> {
     }
 }
 
-/// Where a chunk's bytes are.
+/// Where a chunk's bytes are: in a pack, or in the row of `content` whose id is
+/// `pack`, from 0 on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) pack: u64,
@@ -79,9 +85,39 @@ impl Place {
 #[derive(Debug, Clone)]
 pub(crate) struct Pending {
     pub(crate) place: Place,
+    /// The file that has its bytes.
     pub(crate) file: Arc<DataFile>,
-    /// The file is a staging file that becomes a pack.
-    pub(crate) adopt: bool,
+    pub(crate) keep: Keep,
+}
+
+/// What a commit does with the bytes of a chunk that is pending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// They are in a pack.
+    InPack,
+    /// Their staging file becomes a pack.
+    Adopt,
+    /// They are at this offset of a spill file, and are copied to a row.
+    Copy(u64),
+}
+
+impl Pending {
+    fn offset(&self) -> u64 {
+        match self.keep {
+            Keep::InPack | Keep::Adopt => self.place.offset,
+            Keep::Copy(offset) => offset,
+        }
+    }
+
+    /// The bytes that become a row, if they do.
+    pub(crate) fn to_copy(&self) -> Result<Option<Vec<u8>>> {
+        let Keep::Copy(offset) = self.keep else {
+            return Ok(None);
+        };
+        let mut bytes = vec![0; self.place.len as usize];
+        self.file.read(&mut bytes, offset)?;
+        Ok(Some(bytes))
+    }
 }
 
 #[derive(Debug)]
@@ -89,6 +125,13 @@ struct Tail {
     file: Arc<DataFile>,
     len: u64,
     reserved: u64,
+}
+
+impl Tail {
+    /// Whether somebody has its file: of a spill file, what is pending.
+    fn is_read(&self) -> bool {
+        Arc::strong_count(&self.file) > 1
+    }
 }
 
 /// Where stored chunks are, as far as it was asked lately.
@@ -202,17 +245,29 @@ impl Chunks {
                 "chunk {hash} is shorter than the file says"
             )));
         }
-        self.file_of(hash, place)?.read(buf, place.offset + offset)
+        self.read_at(|| db.reader(), hash, place, offset, buf)
     }
 
-    /// The open file that holds a chunk.
-    pub(crate) fn file_of(&self, hash: &ChunkHash, place: Place) -> Result<Arc<DataFile>> {
-        if let Some(pending) = self.pending.lock().get(hash)
-            && pending.place == place
-        {
-            return Ok(pending.file.clone());
+    /// Reads part of a chunk that is at `place`. Asks for the database only
+    /// where chunks are rows.
+    pub(crate) fn read_at<C: Deref<Target = Connection>>(
+        &self,
+        db: impl FnOnce() -> C,
+        hash: &ChunkHash,
+        place: Place,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<()> {
+        let pending = self.pending.lock().get(hash).cloned();
+        if let Some(pending) = pending.filter(|p| p.place == place) {
+            return pending.file.read(buf, pending.offset() + offset);
         }
-        self.files.pack(place.pack)
+        if self.files.home().has_chunk_rows() {
+            return read_row(&db(), hash, place.pack, offset, buf);
+        }
+        self.files
+            .pack(place.pack)?
+            .read(buf, place.offset + offset)
     }
 
     /// Reads a whole chunk and checks that it is what its name says.
@@ -221,7 +276,7 @@ impl Chunks {
             .place(db, hash)?
             .ok_or_else(|| FsError::Corrupt(format!("chunk {hash} is missing")))?;
         let mut bytes = vec![0; place.len as usize];
-        self.file_of(hash, place)?.read(&mut bytes, place.offset)?;
+        self.read_at(|| db.reader(), hash, place, 0, &mut bytes)?;
         if ChunkHash::of(&bytes) != *hash {
             return Err(FsError::Corrupt(format!(
                 "chunk {hash} does not match its hash"
@@ -241,10 +296,19 @@ impl Chunks {
     /// Stores a chunk that is known to be new.
     pub(crate) fn append(&self, hash: ChunkHash, bytes: &[u8]) -> Result<Place> {
         let len = bytes.len() as u64;
+        let rows = self.files.home().has_chunk_rows();
         let mut tail = self.tail.lock();
+        if let Some(open) = tail.as_mut().filter(|t| rows && !t.is_read()) {
+            open.len = 0;
+        }
         if tail.as_ref().is_none_or(|t| t.len + len > PACK_MAX) {
+            let file = if rows {
+                self.files.create_spill()?
+            } else {
+                self.files.create_pack()?
+            };
             let new = Tail {
-                file: self.files.create_pack()?,
+                file,
                 len: 0,
                 reserved: 0,
             };
@@ -261,22 +325,21 @@ impl Chunks {
         }
         // The length moves only after the write: a failed one is written over.
         open.file.write(bytes, open.len)?;
+        let (pack, offset, keep) = if rows {
+            (self.files.new_id(), 0, Keep::Copy(open.len))
+        } else {
+            (open.file.id, open.len, Keep::InPack)
+        };
         let place = Place {
-            pack: open.file.id,
-            offset: open.len,
+            pack,
+            offset,
             len: u32::try_from(bytes.len()).map_err(|_| FsError::TooLarge("a chunk"))?,
         };
         open.len += len;
         let file = open.file.clone();
         drop(tail);
-        self.pending.lock().insert(
-            hash,
-            Pending {
-                place,
-                file,
-                adopt: false,
-            },
-        );
+        let pending = Pending { place, file, keep };
+        self.pending.lock().insert(hash, pending);
         Ok(place)
     }
 
@@ -285,6 +348,13 @@ impl Chunks {
         if let Some(tail) = self.tail.lock().take() {
             self.files.cut_pack(tail.file.id, tail.len);
         }
+    }
+
+    /// Whether so much waits to be copied to rows that a commit should come first.
+    pub(crate) fn is_spill_full(&self) -> bool {
+        let tail = self.tail.lock();
+        tail.as_ref()
+            .is_some_and(|t| t.len > SPILL_MAX && t.is_read() && self.files.home().has_chunk_rows())
     }
 
     /// Notes a chunk that lies in a staging file. `false` when it is stored
@@ -297,7 +367,7 @@ impl Chunks {
                 entry.insert(Pending {
                     place,
                     file,
-                    adopt: true,
+                    keep: Keep::Adopt,
                 });
                 true
             }
@@ -373,7 +443,29 @@ impl Chunks {
     }
 }
 
-pub(crate) fn place_in(db: &rusqlite::Connection, hash: &ChunkHash) -> Result<Option<Place>> {
+/// Reads part of a chunk that is a row.
+fn read_row(db: &Connection, hash: &ChunkHash, id: u64, offset: u64, buf: &mut [u8]) -> Result<()> {
+    let lost = |why: &dyn std::fmt::Display| {
+        FsError::Corrupt(format!("the bytes of chunk {hash} cannot be read: {why}"))
+    };
+    let blob = match db.blob_open(rusqlite::MAIN_DB, "content", "bytes", int(id), true) {
+        Ok(blob) => blob,
+        Err(e) if e.sqlite_error_code().is_none() || is_missing(&e) => return Err(lost(&e)),
+        Err(e) => return Err(e.into()),
+    };
+    blob.read_at_exact(buf, offset as usize)
+        .map_err(|e| match e {
+            rusqlite::Error::BlobSizeError => lost(&e),
+            e => e.into(),
+        })
+}
+
+/// SQLite has no error code of its own for a blob of a row that is not there.
+fn is_missing(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().map(|e| e.extended_code) == Some(rusqlite::ffi::SQLITE_ERROR)
+}
+
+pub(crate) fn place_in(db: &Connection, hash: &ChunkHash) -> Result<Option<Place>> {
     let found = db
         .prepare_cached("SELECT pack, off, len FROM chunk WHERE hash = ?")?
         .query_row(params![hash.as_bytes().as_slice()], |r| {
@@ -392,18 +484,21 @@ pub(crate) fn place_in(db: &rusqlite::Connection, hash: &ChunkHash) -> Result<Op
     }
 }
 
-/// Adds the rows of chunks with their first references, and counts them in
-/// their packs. Gives the chunks that had a row already, which stays as it is.
+/// Adds the rows of chunks with their first references, and counts those that
+/// are in packs there. Gives the chunks that had a row already, which stays as
+/// it is.
 pub(crate) fn insert_rows<'a>(
-    db: &rusqlite::Connection,
-    chunks: impl Iterator<Item = (&'a ChunkHash, Place, i64)>,
+    db: &Connection,
+    chunks: impl Iterator<Item = (&'a ChunkHash, &'a Pending, i64)>,
 ) -> Result<Vec<ChunkHash>> {
     let mut twice = Vec::new();
     let mut packs: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
     let mut insert = db.prepare_cached(
         "INSERT INTO chunk(hash, pack, off, len, encoding, refs) VALUES(?, ?, ?, ?, 0, ?) ON CONFLICT DO NOTHING",
     )?;
-    for (hash, place, refs) in chunks {
+    let mut copy = db.prepare_cached("INSERT INTO content(id, bytes) VALUES(?, ?)")?;
+    for (hash, pending, refs) in chunks {
+        let place = pending.place;
         let added = insert.execute(params![
             hash.as_bytes().as_slice(),
             int(place.pack),
@@ -413,12 +508,14 @@ pub(crate) fn insert_rows<'a>(
         ])?;
         if added == 0 {
             twice.push(*hash);
-            continue;
+        } else if let Some(bytes) = pending.to_copy()? {
+            copy.execute(params![int(place.pack), bytes])?;
+        } else {
+            let len = u64::from(place.len);
+            let (size, live) = packs.entry(place.pack).or_default();
+            *size = (*size).max(place.offset + len);
+            *live += len;
         }
-        let len = u64::from(place.len);
-        let (size, live) = packs.entry(place.pack).or_default();
-        *size = (*size).max(place.offset + len);
-        *live += len;
     }
     let mut count = db.prepare_cached(
         "INSERT INTO pack(id, size, live) VALUES(?1, ?2, ?3)
@@ -432,7 +529,7 @@ pub(crate) fn insert_rows<'a>(
 
 /// Changes the number of references of a chunk. Returns the bytes that this
 /// made dead.
-pub(crate) fn add_refs(db: &rusqlite::Connection, hash: &ChunkHash, by: i64) -> Result<u64> {
+pub(crate) fn add_refs(db: &Connection, hash: &ChunkHash, by: i64) -> Result<u64> {
     let now: Option<(i64, u32)> = db
         .prepare_cached("UPDATE chunk SET refs = refs + ? WHERE hash = ? RETURNING refs, len")?
         .query_row(params![by, hash.as_bytes().as_slice()], |r| {

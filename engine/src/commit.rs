@@ -13,8 +13,9 @@ use cairn_protocol::{Chain, ChunkHash, ChunkerId, Extent, Manifest, ReplicaTag, 
 use rusqlite::{Connection, params};
 
 use crate::attr::Ino;
-use crate::chunks::{self, Pending};
+use crate::chunks::{self, Keep, Pending};
 use crate::db::{self, int};
+use crate::home::Home;
 use crate::node::{Base, Body, Layout, Node, Overlay, Sealed};
 use crate::replica::Inner;
 use crate::rows::{Content, NameRow, NodeRow, RowWriter};
@@ -360,15 +361,12 @@ impl Inner {
         for (_, pending) in chunks {
             files.insert(pending.file.id, pending);
         }
-        if self.chunks.files.dir().is_none() {
-            for pending in files.values().filter(|p| p.adopt) {
-                self.chunks.files.adopt(&pending.file)?;
-            }
-            return Ok(());
-        }
         for pending in files.values() {
-            pending.file.sync()?;
-            if pending.adopt {
+            // Of a memory file there is nothing to sync; a copy is in the transaction.
+            if matches!(self.chunks.files.home(), Home::Dir(_)) {
+                pending.file.sync()?;
+            }
+            if pending.keep == Keep::Adopt {
                 self.chunks.files.adopt(&pending.file)?;
             }
         }
@@ -419,7 +417,7 @@ impl Inner {
 /// shorter than its staging file.
 fn tails(chunks: &[(ChunkHash, Pending)]) -> Vec<Item> {
     let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
-    for (_, pending) in chunks.iter().filter(|(_, p)| p.adopt) {
+    for (_, pending) in chunks.iter().filter(|(_, p)| p.keep == Keep::Adopt) {
         let end = ends.entry(pending.place.pack).or_default();
         *end = (*end).max(pending.place.offset + u64::from(pending.place.len));
     }

@@ -297,7 +297,7 @@ impl Replica {
         );
         if matches!(how, Allocate::Reserve { .. }) {
             let stat = self.stat_fs()?;
-            if self.dir().is_some() && len > stat.available_bytes {
+            if self.path().is_some() && len > stat.available_bytes {
                 return Err(FsError::NoSpace);
             }
         } else if offset < size {

@@ -19,17 +19,20 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::attr::Ino;
+use crate::home::{APPLICATION_ID, Home, beside};
 use crate::node::{Base, Body, DirBody, FileBody, Layout, Node, Persist, Sealed, Times, Xattr};
 use crate::{FsError, OpenError, Result};
 
 /// The newest schema this program knows. A change of the schema adds a step to
 /// [`MIGRATIONS`] and moves this number.
-pub(crate) const SCHEMA: u32 = 2;
+pub(crate) const SCHEMA: u32 = 3;
 
 /// `MIGRATIONS[n]` takes schema `n + 1` to `n + 2`.
-const MIGRATIONS: [&str; 1] = [
+const MIGRATIONS: [&str; 2] = [
     // 2: dead chunks are found without a scan.
     "CREATE INDEX IF NOT EXISTS chunk_dead ON chunk(pack) WHERE refs = 0;",
+    // 3: the bytes of chunks, in a replica of one file. `chunk.pack` is the id.
+    "CREATE TABLE IF NOT EXISTS content(id INTEGER PRIMARY KEY, bytes BLOB NOT NULL);",
 ];
 
 const TABLES: &str = "
@@ -89,18 +92,23 @@ pub(crate) struct Db {
 }
 
 impl Db {
-    /// Opens or creates the database in a replica's directory.
-    pub(crate) fn open(dir: &Path, cache_bytes: usize) -> Result<Self, OpenError> {
-        let path = dir.join("cairn.db");
-        let fail = |error: rusqlite::Error| classify(dir, error);
+    /// Opens or creates the database of a replica.
+    pub(crate) fn open(home: &Home, cache_bytes: usize) -> Result<Self, OpenError> {
+        let (Some(here), Some(path)) = (home.path(), home.database()) else {
+            return Self::in_memory();
+        };
+        let fail = |error: rusqlite::Error| classify(here, error);
         let mut writer = Connection::open(&path).map_err(fail)?;
         // Until it is clear that this program may write to it, closing it
         // changes nothing.
         let no_checkpoint = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
         writer.set_db_config(no_checkpoint, true).map_err(fail)?;
-        refuse_lost(&writer, dir)?;
+        refuse_lost(&writer, home)?;
+        if home.has_chunk_rows() {
+            begin_single_file(&writer).map_err(fail)?;
+        }
         prepare_connection(&writer, cache_bytes).map_err(fail)?;
-        migrate(&mut writer, dir)?;
+        migrate(&mut writer, here)?;
         writer
             .query_row("SELECT count(*) FROM meta", [], |r| r.get::<_, i64>(0))
             .map_err(fail)?;
@@ -147,7 +155,7 @@ impl Db {
         };
         let mut wal = self.wal.lock();
         if wal.is_none() {
-            let name = path.with_extension("db-wal");
+            let name = beside(path, "-wal");
             *wal = match File::options().write(true).open(&name) {
                 Ok(file) => Some(file),
                 // Nothing was written since the database was opened.
@@ -163,7 +171,7 @@ impl Db {
 
     /// Bytes in the write-ahead log.
     pub(crate) fn wal_len(&self) -> u64 {
-        let wal = self.path.as_ref().map(|p| p.with_extension("db-wal"));
+        let wal = self.path.as_ref().map(|p| beside(p, "-wal"));
         wal.and_then(|p| p.metadata().ok()).map_or(0, |m| m.len())
     }
 
@@ -220,17 +228,29 @@ pub(crate) fn open_error(dir: &Path, error: FsError) -> OpenError {
 
 /// An empty database is a new one, unless there are data files: then it was
 /// lost, and to begin anew would remove them.
-fn refuse_lost(db: &Connection, dir: &Path) -> Result<(), OpenError> {
+fn refuse_lost(db: &Connection, home: &Home) -> Result<(), OpenError> {
+    let here = home.path().unwrap_or(Path::new(":memory:"));
     let schema: u32 = db
         .query_row("PRAGMA user_version", [], |r| r.get(0))
-        .map_err(|e| classify(dir, e))?;
+        .map_err(|e| classify(here, e))?;
     let has_files =
-        |sub| std::fs::read_dir(dir.join(sub)).is_ok_and(|mut files| files.next().is_some());
-    if schema == 0 && (has_files("chunks") || has_files("dirty")) {
+        |folder| std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some());
+    if schema == 0 && home.folders().any(has_files) {
         return Err(OpenError::Damaged {
-            path: dir.into(),
+            path: here.into(),
             detail: "it is empty, but there are data files".into(),
         });
+    }
+    Ok(())
+}
+
+/// Marks a new database as a replica of one file, which can give space back.
+/// One that is there already stays as it is.
+fn begin_single_file(db: &Connection) -> rusqlite::Result<()> {
+    let schema: u32 = db.query_row("PRAGMA user_version", [], |r| r.get(0))?;
+    if schema == 0 {
+        db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+        db.pragma_update(None, "application_id", APPLICATION_ID)?;
     }
     Ok(())
 }

@@ -432,6 +432,9 @@ impl Inner {
     /// The pack that is this content byte for byte. The caller holds the
     /// chunks' gate.
     fn whole_pack(&self, sealed: &Sealed) -> Result<Option<u64>> {
+        if self.chunks.files.home().has_chunk_rows() {
+            return Ok(None);
+        }
         let layout = self.layout(sealed)?;
         let mut chunks = layout.extents.iter().zip(&layout.starts);
         let place = |extent: &Extent| match extent {

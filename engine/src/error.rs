@@ -151,7 +151,7 @@ pub enum OpenError {
     #[error("no replica at {}; create one with `cairn mount` or `cairn import`", .0.display())]
     Missing(PathBuf),
     /// The path holds something else.
-    #[error("{} is not a replica: it has no cairn.db; give a new path or the path of a replica", .0.display())]
+    #[error("{} is not a replica: neither a directory with a cairn.db nor a file that cairn made; give a new path or the path of a replica", .0.display())]
     NotReplica(PathBuf),
     /// Another process owns the replica.
     #[error("the replica {} is in use by {owner}; use that process, or stop it first", .path.display())]
@@ -172,7 +172,7 @@ pub enum OpenError {
         known: u32,
     },
     /// The database is damaged.
-    #[error("the database of {} is damaged: {detail}; copy the directory before you try to repair it", .path.display())]
+    #[error("the database of {} is damaged: {detail}; copy the replica before you try to repair it", .path.display())]
     Damaged {
         /// The replica.
         path: PathBuf,

@@ -3,7 +3,8 @@
 //! become a pack by a rename and keep its identity.
 //!
 //! On disk a staging file is `dirty/N` and a pack is `chunks/N.pack`. A replica
-//! in memory keeps both in anonymous memory files with the same calls.
+//! in memory keeps both in anonymous memory files with the same calls. One in a
+//! single file has no packs, see [`crate::home`].
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use rustix::fs::FallocateFlags;
 
+use crate::home::Home;
 use crate::{FsError, Result};
 
 /// Open packs kept at most; what is in use stays open beyond it.
@@ -145,7 +147,7 @@ impl DataFile {
 /// Where the data files are, and which are open.
 #[derive(Debug)]
 pub(crate) struct Files {
-    dir: Option<PathBuf>,
+    home: Home,
     next_id: AtomicU64,
     packs: Mutex<HashMap<u64, Arc<DataFile>>>,
     /// Empty staging files for direct use, see [`crate::direct`].
@@ -158,19 +160,16 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// `dir` is the replica's directory, or `None` for memory.
-    pub(crate) fn open(dir: Option<&Path>) -> io::Result<Self> {
+    pub(crate) fn open(home: Home) -> io::Result<Self> {
         let mut newest = 0;
-        if let Some(dir) = dir {
-            for sub in ["chunks", "dirty"] {
-                std::fs::create_dir_all(dir.join(sub))?;
-                for id in list(&dir.join(sub))? {
-                    newest = newest.max(id);
-                }
+        for folder in home.folders() {
+            std::fs::create_dir_all(&folder)?;
+            for id in list(&folder)? {
+                newest = newest.max(id);
             }
         }
         Ok(Self {
-            dir: dir.map(Path::to_path_buf),
+            home,
             next_id: AtomicU64::new(newest + 1),
             packs: Mutex::new(HashMap::new()),
             spare: Mutex::default(),
@@ -184,20 +183,25 @@ impl Files {
         self.next_id.fetch_max(id + 1, Ordering::Relaxed);
     }
 
-    pub(crate) fn dir(&self) -> Option<&Path> {
-        self.dir.as_deref()
+    pub(crate) fn home(&self) -> &Home {
+        &self.home
     }
 
     pub(crate) fn pack_path(&self, id: u64) -> Option<PathBuf> {
-        Some(self.dir.as_ref()?.join(format!("chunks/{id}.pack")))
+        Some(self.home.packs()?.join(format!("{id}.pack")))
     }
 
     pub(crate) fn staging_path(&self, id: u64) -> Option<PathBuf> {
-        Some(self.dir.as_ref()?.join(format!("dirty/{id}")))
+        Some(self.home.staging()?.join(id.to_string()))
+    }
+
+    /// A number that no data file has had.
+    pub(crate) fn new_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
     fn create(&self, path: impl Fn(u64) -> Option<PathBuf>) -> Result<Arc<DataFile>> {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let id = self.new_id();
         let file = match path(id) {
             Some(path) => File::options()
                 .read(true)
@@ -213,6 +217,14 @@ impl Files {
 
     pub(crate) fn create_staging(&self) -> Result<Arc<DataFile>> {
         self.create(|id| self.staging_path(id))
+    }
+
+    /// A file for what the next commits will copy to the database. It has no
+    /// name, so that a crash leaves nothing of it.
+    pub(crate) fn create_spill(&self) -> Result<Arc<DataFile>> {
+        let file = self.create_staging()?;
+        self.remove_staging(file.id);
+        Ok(file)
     }
 
     /// An empty staging file that was used before, or a new one.
@@ -315,17 +327,16 @@ impl Files {
 
     /// Makes the names of packs as durable as their bytes.
     pub(crate) fn sync_names(&self) -> Result<()> {
-        let Some(dir) = &self.dir else { return Ok(()) };
         let _one = self.names_sync.lock();
         if !self.names_changed.swap(false, Ordering::SeqCst) {
             return Ok(());
         }
-        for sub in ["chunks", "dirty"] {
-            File::open(dir.join(sub))
+        for folder in self.home.folders() {
+            File::open(&folder)
                 .and_then(|d| d.sync_all())
                 .map_err(|e| {
                     self.names_changed.store(true, Ordering::SeqCst);
-                    FsError::io(format!("syncing the folder {sub}"), e)
+                    FsError::io(format!("syncing the folder {}", folder.display()), e)
                 })?;
         }
         Ok(())
@@ -380,9 +391,25 @@ impl Files {
 
     /// Numbers of the packs and of the staging files on disk.
     pub(crate) fn on_disk(&self) -> io::Result<(Vec<u64>, Vec<u64>)> {
-        match &self.dir {
-            Some(dir) => Ok((list(&dir.join("chunks"))?, list(&dir.join("dirty"))?)),
-            None => Ok((self.packs.lock().keys().copied().collect(), Vec::new())),
+        let ids = |folder: Option<PathBuf>| folder.map_or(Ok(Vec::new()), |f| list(&f));
+        match &self.home {
+            Home::Memory => Ok((self.packs.lock().keys().copied().collect(), Vec::new())),
+            home => Ok((ids(home.packs())?, ids(home.staging())?)),
+        }
+    }
+
+    /// Removes what is of use only while a replica of one file is open.
+    pub(crate) fn tidy_up(&self) {
+        let Home::File(_) = &self.home else { return };
+        for spare in self.spare.lock().drain(..) {
+            self.remove_staging(spare.id);
+        }
+        let Some(folder) = self.home.staging() else {
+            return;
+        };
+        // Data is left in it when it could not be sealed, and stays.
+        if list(&folder).is_ok_and(|left| left.is_empty()) {
+            let _ = std::fs::remove_dir_all(folder);
         }
     }
 }

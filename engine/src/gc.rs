@@ -128,7 +128,34 @@ impl Inner {
         while self.drop_dead(&mut report)? {}
         self.compact(&mut report)?;
         self.prune_log(&mut report)?;
+        if self.chunks.files.home().has_chunk_rows() {
+            self.shorten_database()?;
+        }
         Ok(report)
+    }
+
+    /// Gives the free pages of the database back, some at a time.
+    fn shorten_database(&self) -> Result<()> {
+        const PAGES: u64 = 4_096;
+        loop {
+            let db = self.db.writer();
+            let free: i64 = db.query_row("PRAGMA freelist_count", [], |r| r.get(0))?;
+            if free == 0 {
+                return Ok(());
+            }
+            {
+                let mut vacuum = db.prepare(&format!("PRAGMA incremental_vacuum({PAGES})"))?;
+                let mut steps = vacuum.query([])?;
+                while steps.next()?.is_some() {}
+            }
+            self.written.fetch_add(1, Ordering::SeqCst);
+            self.make_durable()?;
+            self.db.checkpoint(&db)?;
+            let left: i64 = db.query_row("PRAGMA freelist_count", [], |r| r.get(0))?;
+            if left >= free {
+                return Ok(());
+            }
+        }
     }
 
     /// Removes the rows of some dead chunks, then gives their space back.
@@ -165,8 +192,13 @@ impl Inner {
                     gone.push(hash);
                     tx.prepare_cached("DELETE FROM chunk WHERE hash = ?")?
                         .execute([hash.as_bytes().as_slice()])?;
-                    tx.prepare_cached("UPDATE pack SET live = live - ? WHERE id = ?")?
-                        .execute(params![place.len, int(place.pack)])?;
+                    if self.chunks.files.home().has_chunk_rows() {
+                        tx.prepare_cached("DELETE FROM content WHERE id = ?")?
+                            .execute([int(place.pack)])?;
+                    } else {
+                        tx.prepare_cached("UPDATE pack SET live = live - ? WHERE id = ?")?
+                            .execute(params![place.len, int(place.pack)])?;
+                    }
                     dead.push(place);
                 }
             }
@@ -201,6 +233,9 @@ impl Inner {
         report.bytes += dead.iter().map(|p| u64::from(p.len)).sum::<u64>();
         report.packs += empty.len() as u64;
         let more = dead.len() == STEP;
+        if self.chunks.files.home().has_chunk_rows() {
+            return Ok(more);
+        }
         let _alone = self.chunks.reclaiming();
         for id in &empty {
             self.chunks.files.remove_pack(*id);

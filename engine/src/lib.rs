@@ -1,4 +1,5 @@
-//! The replica: one durable, content-addressed filesystem in a directory.
+//! The replica: one durable, content-addressed filesystem in a directory, in a
+//! single file, or in memory.
 //!
 //! SQLite holds the tree, pack files hold the content in chunks of at most
 //! 512 KiB named by their BLAKE3 hash. Everything that can change is a register
@@ -11,7 +12,7 @@
 //! | `path`, `handle`, `search`, `watch` | operations by path: at once, as streams, over a tree, over time |
 //! | `tree`, `node`, `ranges` | the state in memory, and versions |
 //! | `commit`, `db`, `recover`, `waste` | the state in the database |
-//! | `chunks`, `files`, `seal` | the bytes |
+//! | `home`, `chunks`, `files`, `seal` | the bytes, and where they are |
 //! | `changes`, `history`, `gc`, `check` | the log, old versions, care |
 #![allow(
     clippy::cast_possible_truncation,
@@ -36,6 +37,7 @@ mod files;
 mod gc;
 mod handle;
 mod history;
+mod home;
 mod lock;
 mod node;
 mod observe;

@@ -1,5 +1,6 @@
 //! One process owns a replica: an advisory lock on the file `lock`, which names
-//! the owner. The kernel lets go of it when the process ends, however it ends.
+//! the owner, or on a replica of one file itself. The kernel lets go of it when
+//! the process ends, however it ends.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -8,6 +9,7 @@ use std::path::Path;
 use rustix::fs::FlockOperation;
 
 use crate::OpenError;
+use crate::home::Home;
 
 #[derive(Debug)]
 pub(crate) struct OwnerLock(File);
@@ -21,9 +23,12 @@ impl Drop for OwnerLock {
 }
 
 impl OwnerLock {
-    pub(crate) fn take(dir: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn take(home: &Home, path: &Path) -> Result<Option<Self>, OpenError> {
+        let Some(lock) = home.lock() else {
+            return Ok(None);
+        };
         let fail = |context: &str, source| OpenError::Io {
-            path: dir.into(),
+            path: path.into(),
             context: context.into(),
             source,
         };
@@ -32,28 +37,32 @@ impl OwnerLock {
             .write(true)
             .create(true)
             .truncate(false)
-            .open(dir.join("lock"))
+            .open(lock)
             .map_err(|e| fail("opening its lock file", e))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut owner = String::new();
-                let _ = Read::by_ref(&mut file).take(64).read_to_string(&mut owner);
+                if !home.has_chunk_rows() {
+                    let _ = Read::by_ref(&mut file).take(64).read_to_string(&mut owner);
+                }
                 let owner = match owner.trim() {
                     "" => "another process".into(),
                     pid => format!("process {pid}"),
                 };
                 return Err(OpenError::InUse {
-                    path: dir.into(),
+                    path: path.into(),
                     owner,
                 });
             }
             Err(e) => return Err(fail("locking it", e.into())),
         }
-        // Only a hint for people; the lock itself is the kernel's.
-        let _ = file
-            .set_len(0)
-            .and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Self(file))
+        if !home.has_chunk_rows() {
+            // Only a hint for people; the lock itself is the kernel's.
+            let _ = file
+                .set_len(0)
+                .and_then(|()| writeln!(file, "{}", std::process::id()));
+        }
+        Ok(Some(Self(file)))
     }
 }

@@ -434,11 +434,11 @@ impl Replica {
     /// What the disk says.
     pub fn stat_fs(&self) -> Result<StatFs> {
         let nodes = self.inner.tree.lock().count;
-        let dir = self
-            .dir()
+        let here = self
+            .path()
             .unwrap_or_else(|| std::path::Path::new("/dev/shm"));
         let stat =
-            rustix::fs::statvfs(dir).map_err(|e| FsError::io("examining the disk", e.into()))?;
+            rustix::fs::statvfs(here).map_err(|e| FsError::io("examining the disk", e.into()))?;
         Ok(StatFs {
             total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
             free_bytes: stat.f_bfree.saturating_mul(stat.f_frsize),

@@ -7,6 +7,10 @@ use std::time::Duration;
 pub struct Options {
     /// Create the replica when there is none. Default: `true`.
     pub create: bool,
+    /// Create it as one file, with the chunks in the database: easier to copy
+    /// and to hand on, slower for large files. A replica that is there already
+    /// stays as it is. Default: `false`.
+    pub single_file: bool,
     /// Longest time a change stays in memory only: what a crash of the process
     /// may lose without `fsync`. Default: 50 ms, range 1 ms to 10 s.
     pub commit_interval: Duration,
@@ -33,6 +37,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             create: true,
+            single_file: false,
             commit_interval: Duration::from_millis(50),
             cached_nodes: 400_000,
             cached_bytes: 64 << 20,

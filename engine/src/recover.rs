@@ -102,7 +102,7 @@ pub(crate) fn overlays(db: &Db, files: &Files, tree: &mut Tree) -> Result<Vec<In
     let db = db.reader();
     // Also of files that are missing: their number must not name another.
     let newest: Option<i64> = db.query_row(
-        "SELECT max(id) FROM (SELECT id FROM pack UNION ALL SELECT file FROM staging)",
+        "SELECT max(id) FROM (SELECT id FROM pack UNION ALL SELECT file FROM staging UNION ALL SELECT max(id) FROM content)",
         [],
         |r| r.get(0),
     )?;
@@ -157,7 +157,7 @@ pub(crate) fn overlays(db: &Db, files: &Files, tree: &mut Tree) -> Result<Vec<In
         }
     }
     remove_orphans(&db, tree)?;
-    if files.dir().is_some() {
+    if files.home().path().is_some() {
         // What is removed now must not be named by what a power cut brings back.
         files.sync_names()?;
         database.sync()?;

@@ -17,6 +17,7 @@ use crate::attr::Ino;
 use crate::chunks::Chunks;
 use crate::db::{self, Db, Identity};
 use crate::files::Files;
+use crate::home::Home;
 use crate::lock::OwnerLock;
 use crate::node::{Body, DirBody, Dirent, Node, Persist, Times};
 use crate::observe::{Invalidation, Observer};
@@ -131,8 +132,8 @@ pub(crate) struct Faults {
 }
 
 impl Replica {
-    /// Opens the replica in the directory `path`, and creates it when it is
-    /// not there and [`Options::create`] says so.
+    /// Opens the replica at `path`, a directory or a file, and creates it when
+    /// it is not there and [`Options::create`] says so.
     ///
     /// # Errors
     ///
@@ -147,29 +148,15 @@ impl Replica {
                 source,
             }
         };
-        let new = !path.join("cairn.db").exists();
-        if !new {
-        } else if !path.exists() {
-            if !options.create {
-                return Err(OpenError::Missing(path.into()));
-            }
-            std::fs::create_dir_all(path).map_err(io("creating the directory"))?;
-        } else {
-            let empty = std::fs::read_dir(path)
-                .map_err(io("reading the directory"))?
-                .all(|e| e.is_ok_and(|e| e.file_name() == "lock"));
-            if !empty || !options.create {
-                return Err(OpenError::NotReplica(path.into()));
-            }
-        }
-        let lock = OwnerLock::take(path)?;
-        let db = Db::open(path, options.database_cache_bytes)?;
-        let files = Files::open(Some(path)).map_err(io("opening the data files"))?;
-        let replica = Self::start(path, db, files, options, Some(lock))?;
+        let (home, new) = Home::find(path, &options)?;
+        let lock = OwnerLock::take(&home, path)?;
+        let db = Db::open(&home, options.database_cache_bytes)?;
+        let files = Files::open(home).map_err(io("opening the data files"))?;
+        let replica = Self::start(path, db, files, options, lock)?;
         if new {
             let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-            for dir in [path, parent.unwrap_or(Path::new("."))] {
-                std::fs::File::open(dir)
+            for name in [path, parent.unwrap_or(Path::new("."))] {
+                std::fs::File::open(name)
                     .and_then(|d| d.sync_all())
                     .map_err(io("making its name durable"))?;
             }
@@ -184,7 +171,7 @@ impl Replica {
     /// [`OpenError`] when there is no memory for it.
     pub fn in_memory() -> Result<Self, OpenError> {
         let here = PathBuf::from(":memory:");
-        let files = Files::open(None).map_err(|source| OpenError::Io {
+        let files = Files::open(Home::Memory).map_err(|source| OpenError::Io {
             path: here.clone(),
             context: "opening the data files".into(),
             source,
@@ -259,9 +246,9 @@ impl Replica {
         })
     }
 
-    /// The directory of the replica, or `None` for one in memory.
-    pub fn dir(&self) -> Option<&Path> {
-        self.inner.chunks.files.dir()
+    /// The directory or the file of the replica, or `None` for one in memory.
+    pub fn path(&self) -> Option<&Path> {
+        self.inner.chunks.files.home().path()
     }
 
     /// A handle whose operations are not reported back to `observer`, which
@@ -505,9 +492,15 @@ impl Inner {
 
     /// Commits what is left and closes the database.
     fn shut(&self) -> Result<()> {
+        if self.chunks.files.home().has_chunk_rows() {
+            // What is not in the one file is left out when it is moved.
+            self.seal_all()?;
+        }
         self.commit(true)?;
         self.chunks.close_tail();
-        self.checkpoint()
+        self.checkpoint()?;
+        self.chunks.files.tidy_up();
+        Ok(())
     }
 }
 
@@ -548,10 +541,10 @@ fn committer(inner: &Inner) {
 
 impl Inner {
     fn look_at_space(&self) {
-        let Some(dir) = self.chunks.files.dir() else {
+        let Some(path) = self.chunks.files.home().path() else {
             return;
         };
-        if let Ok(stat) = rustix::fs::statvfs(dir) {
+        if let Ok(stat) = rustix::fs::statvfs(path) {
             let free = stat.f_bavail.saturating_mul(stat.f_frsize);
             let full = free
                 < self

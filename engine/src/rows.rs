@@ -401,7 +401,7 @@ impl<'a> RowWriter<'a> {
         let refs = &self.refs;
         let rows = new.iter().map(|(hash, pending)| {
             let count = refs.get(hash).copied().unwrap_or(0);
-            (hash, pending.place, count)
+            (hash, pending, count)
         });
         self.twice = chunks::insert_rows(self.db, rows)?;
         let twice = &self.twice;
@@ -544,10 +544,7 @@ pub(crate) fn each_chunk(
             let place =
                 place.ok_or_else(|| FsError::Corrupt(format!("chunk {page} is missing")))?;
             let mut bytes = vec![0; place.len as usize];
-            inner
-                .chunks
-                .file_of(page, place)?
-                .read(&mut bytes, place.offset)?;
+            inner.chunks.read_at(|| db, page, place, 0, &mut bytes)?;
             Ok::<_, FsError>(bytes)
         })
         .map_err(|e| FsError::Corrupt(format!("a manifest cannot be read: {e}")))?;

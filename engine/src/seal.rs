@@ -289,7 +289,9 @@ impl Inner {
         let staged = &source.staging;
         let mut fresh: Vec<Fresh> = Vec::new();
         let leases = std::cell::RefCell::new(Leases::new(&self.chunks));
-        let may_adopt = may_adopt && !staged.is_loose() && staged.ranges.bytes() >= ADOPT_MIN;
+        let rows = self.chunks.files.home().has_chunk_rows();
+        let may_adopt =
+            may_adopt && !rows && !staged.is_loose() && staged.ranges.bytes() >= ADOPT_MIN;
         let (mut unique, mut seen) = (0_u64, 0_u64);
         let mut sink = |offset: u64, extent: &Extent, bytes: &[u8]| -> Result<()> {
             let Extent::Chunk { hash, len } = extent else {
@@ -310,6 +312,9 @@ impl Inner {
                 });
             } else {
                 self.chunks.append(*hash, bytes)?;
+                if self.chunks.is_spill_full() {
+                    self.commit(false)?;
+                }
             }
             Ok(())
         };

@@ -319,7 +319,7 @@ fn who_reads_a_pack_sees_a_change_of_the_file_and_its_copies_do_not() {
     let status = std::process::Command::new("cp")
         .args([
             "-r".as_ref(),
-            replica.dir().unwrap().as_os_str(),
+            replica.path().unwrap().as_os_str(),
             crashed.as_os_str(),
         ])
         .status();
@@ -508,7 +508,7 @@ fn who_writes_on_after_a_crash_does_not_damage_what_is_stored() {
     let status = std::process::Command::new("cp")
         .args([
             "-r".as_ref(),
-            replica.dir().unwrap().as_os_str(),
+            replica.path().unwrap().as_os_str(),
             crashed.as_os_str(),
         ])
         .status();

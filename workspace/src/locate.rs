@@ -1,12 +1,14 @@
 //! Which replica a command is about, and which path in it.
 //!
 //! With `--replica`, a place is a path in that replica. Without, it is a path
-//! outside: of a replica's directory (`demo.cairn`), of something in it
+//! outside: of a replica's directory or file (`demo.cairn`), of something in it
 //! (`demo.cairn/src`), or of something below a mount (`demo/src`).
 
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
+
+use cairn::Replica;
 
 use crate::failure::{Failure, Result};
 use crate::mountinfo;
@@ -14,7 +16,7 @@ use crate::mountinfo;
 /// The option that names a replica.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ReplicaArg {
-    /// The replica's directory; places are then paths in it
+    /// The replica's directory or file; places are then paths in it
     #[arg(short, long, value_name = "DIR", global = false)]
     pub(crate) replica: Option<PathBuf>,
 }
@@ -40,7 +42,7 @@ impl PlaceArgs {
 /// A path in a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// The directory of the replica.
+    /// The directory or file of the replica.
     pub(crate) replica: PathBuf,
     /// The path in it, from its root `/` on.
     pub(crate) path: Vec<u8>,
@@ -109,7 +111,10 @@ pub(crate) fn remove_made(made: &[PathBuf]) {
         return;
     };
     // What cannot be removed is in use by somebody else, which is no failure.
-    let _ = std::fs::remove_dir_all(replica);
+    let _ = match replica.is_file() {
+        true => std::fs::remove_file(replica),
+        false => std::fs::remove_dir_all(replica),
+    };
     for dir in above {
         let _ = std::fs::remove_dir(dir);
     }
@@ -161,14 +166,24 @@ pub(crate) fn in_directory(path: &Path) -> Option<Place> {
         })
 }
 
+/// Whether a path is that of a replica, which may be about to be made.
 fn looks_like_replica(dir: &Path) -> bool {
+    if dir.is_file() {
+        return Replica::is_single_file(dir) && mountinfo::showing(dir).is_none();
+    }
     if dir.extension().is_some_and(|end| end == "cairn") {
         return match dir.symlink_metadata() {
-            Ok(found) => !found.is_file() && mountinfo::showing(dir).is_none(),
+            Ok(_) => mountinfo::showing(dir).is_none(),
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         };
     }
-    dir.join("cairn.db").is_file() && dir.join("chunks").is_dir()
+    is_replica(dir)
+}
+
+/// Whether there is a replica at a path.
+pub(crate) fn is_replica(path: &Path) -> bool {
+    let is_dir = path.join("cairn.db").is_file() && path.join("chunks").is_dir();
+    is_dir || Replica::is_single_file(path)
 }
 
 fn in_mount(path: &Path) -> Option<Place> {

@@ -3,11 +3,12 @@
 //! `CAIRN_LOG` chooses what is told, as `debug` or `cairn_engine=trace`.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tracing_subscriber::EnvFilter;
 
-/// Name of the log file in the replica's directory.
+/// Name of the log file in the replica's directory; a replica of one file has it
+/// beside it, behind its own name.
 const NAME: &str = "cairn.log";
 /// A longer log is set aside when a daemon starts.
 const BYTES_MAX: u64 = 4 << 20;
@@ -33,7 +34,13 @@ pub(crate) fn start(daemon: bool) {
 
 /// Opens the log file of a replica.
 pub(crate) fn file(replica: &Path) -> std::io::Result<File> {
-    let path = replica.join(NAME);
+    let path = if replica.is_file() {
+        let mut name = replica.as_os_str().to_owned();
+        name.push(".log");
+        PathBuf::from(name)
+    } else {
+        replica.join(NAME)
+    };
     if path
         .metadata()
         .is_ok_and(|metadata| metadata.len() > BYTES_MAX)

@@ -17,7 +17,7 @@ use cairn_engine::{Ino, NewNode, NodeKind, Options, RenameMode, Replica, SetAttr
 use crate::reference::{Answer, ROOT, Tree};
 use crate::support::{
     Rng, assert_clean, assert_same, crash_copy, files_in, noise, open, place, quiet, rounds, seeds,
-    tiny,
+    single_file, tiny,
 };
 
 /// One operation of a script.
@@ -279,8 +279,10 @@ fn run_script(path: &Path, seed: u64, mut ledger: File) {
 fn downgrade(path: &Path) {
     let mut db = rusqlite::Connection::open(path.join("cairn.db")).unwrap();
     let step = db.transaction().unwrap();
-    step.execute_batch("DROP INDEX IF EXISTS chunk_dead; PRAGMA user_version = 1;")
-        .unwrap();
+    step.execute_batch(
+        "DROP TABLE IF EXISTS content; DROP INDEX IF EXISTS chunk_dead; PRAGMA user_version = 1;",
+    )
+    .unwrap();
     step.commit().unwrap();
 }
 
@@ -364,8 +366,10 @@ fn states(seed: u64, start: &Tree, ledger: &[String], found: &Tree) -> (Vec<Tree
     (all, kept)
 }
 
-fn kill_rounds(seed: u64, count: u64) {
+fn kill_rounds(seed: u64, count: u64, options: &Options) {
     let mut rng = Rng::new(seed);
+    // Who opens it again does not say what it is.
+    let open = |path: &Path| Replica::open(path, options.clone()).unwrap();
     let mut dir = place();
     drop(open(&dir.1));
     let mut start = Tree::of(&open(&dir.1));
@@ -414,7 +418,13 @@ fn kills(default: u64) -> u64 {
 #[test]
 fn what_a_kill_leaves_is_a_prefix_with_all_that_was_promised() {
     let seed = seeds(1)[0];
-    kill_rounds(seed, kills(24));
+    kill_rounds(seed, kills(24), &Options::default());
+}
+
+#[test]
+fn what_a_kill_leaves_of_a_single_file_is_a_prefix_too() {
+    let seed = seeds(1)[0];
+    kill_rounds(seed, kills(12), &single_file(Options::default()));
 }
 
 #[test]

@@ -132,7 +132,7 @@ fn what_is_not_a_database_is_refused_and_nothing_is_touched() {
     let before = state(&path);
     match try_open(&path) {
         Err(error @ OpenError::Damaged { .. }) => {
-            assert!(error.to_string().contains("copy the directory"), "{error}");
+            assert!(error.to_string().contains("copy the replica"), "{error}");
         }
         other => panic!("{other:?}"),
     }

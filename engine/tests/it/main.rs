@@ -29,5 +29,6 @@ mod model;
 mod races;
 mod reference;
 mod regressions;
+mod single_file;
 mod smoke;
 mod support;

@@ -13,7 +13,9 @@ use cairn_protocol::{ChunkerId, Data, Manifest, ReadAt, cut};
 use rustix::io::Errno;
 
 use crate::reference::{Answer, Node, ROOT, Tree};
-use crate::support::{Rng, assert_clean, assert_same, crash_copy, place, quiet, seeds, tiny};
+use crate::support::{
+    Rng, assert_clean, assert_same, crash_copy, place, quiet, seeds, single_file, tiny,
+};
 
 const FILE_MAX: u64 = 8 << 20;
 /// All contents of the model together, so that whole-tree comparisons stay quick.
@@ -760,7 +762,11 @@ impl Run {
         if pins.collect::<BTreeSet<_>>() == self.pins.iter().map(|k| k.pin.id).collect() {
             self.replica = None;
             let old = std::mem::replace(&mut self.path, copy);
-            std::fs::remove_dir_all(old).unwrap();
+            if old.is_dir() {
+                std::fs::remove_dir_all(old).unwrap();
+            } else {
+                std::fs::remove_file(old).unwrap();
+            }
             self.replica = Some(replica);
             // The contents that were found, which may be newer in place.
             self.tree = trail.swap_remove(survived.unwrap()).without_orphans();
@@ -846,6 +852,14 @@ fn random_operations_agree_with_the_reference() {
 fn random_operations_agree_when_memory_is_small() {
     for seed in seeds(1) {
         run(seed ^ 0x5eed, tiny(), 1_000);
+    }
+}
+
+#[test]
+fn random_operations_agree_in_a_single_file() {
+    for seed in seeds(1) {
+        run(seed, single_file(Options::default()), 1_000);
+        run(seed ^ 0xf11e, single_file(tiny()), 500);
     }
 }
 

@@ -85,6 +85,12 @@ pub(crate) fn tiny() -> Options {
     }
 }
 
+/// The same, with the replica in one file.
+pub(crate) fn single_file(mut options: Options) -> Options {
+    options.single_file = true;
+    options
+}
+
 /// No commit but those that are asked for.
 pub(crate) fn quiet(mut options: Options) -> Options {
     options.commit_interval = std::time::Duration::from_secs(10);
@@ -163,19 +169,27 @@ pub(crate) fn difference(got: &[u8], want: &[u8]) -> Option<String> {
 /// Another process copies: closing a file of a database drops the locks that
 /// this process has on it.
 pub(crate) fn crash_copy(from: &Path, to: &Path) {
+    // What a replica of one file has beside it, but for the index of the log,
+    // which belongs to its processes.
+    const PARTS: [&str; 3] = ["", "-wal", "-dirty"];
     for _ in 0..100 {
-        let _ = std::fs::remove_dir_all(to);
+        for part in PARTS {
+            let to = beside(to, part);
+            let _ = std::fs::remove_dir_all(&to).or_else(|_| std::fs::remove_file(&to));
+        }
         let before = database_state(from);
-        let status = Command::new("cp")
-            .arg("-a")
-            .arg("--sparse=always")
-            .arg(from)
-            .arg(to)
-            .stderr(std::process::Stdio::null())
-            .status()
-            .unwrap();
+        let copied = PARTS.iter().all(|part| {
+            let from = beside(from, part);
+            let copy = || {
+                let mut cp = Command::new("cp");
+                cp.args(["-a", "--sparse=always"]).arg(&from);
+                cp.arg(beside(to, part)).stderr(std::process::Stdio::null());
+                cp.status().unwrap().success()
+            };
+            !from.exists() || copy()
+        });
         // A commit beside the copy makes it one of no single moment.
-        if status.success() && before == database_state(from) {
+        if copied && before == database_state(from) {
             return;
         }
         std::thread::sleep(std::time::Duration::from_millis(20));
@@ -183,10 +197,22 @@ pub(crate) fn crash_copy(from: &Path, to: &Path) {
     panic!("the replica does not come to rest");
 }
 
-fn database_state(dir: &Path) -> Vec<(u64, std::time::SystemTime)> {
-    ["cairn.db", "cairn.db-wal"]
+/// The path that begins with another and has `end` behind it.
+pub(crate) fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
+}
+
+fn database_state(path: &Path) -> Vec<(u64, std::time::SystemTime)> {
+    let database = if path.is_dir() {
+        path.join("cairn.db")
+    } else {
+        path.to_path_buf()
+    };
+    ["", "-wal"]
         .iter()
-        .filter_map(|name| dir.join(name).metadata().ok())
+        .filter_map(|end| beside(&database, end).metadata().ok())
         .map(|m| (m.len(), m.modified().unwrap()))
         .collect()
 }

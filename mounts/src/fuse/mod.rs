@@ -113,7 +113,7 @@ impl Mount {
         reason = "a mount takes its replica over; who needs it besides keeps a clone"
     )]
     pub fn new(replica: Replica, at: &Path, options: MountOptions) -> Result<Self, MountError> {
-        let point = mountpoint::prepare(at, replica.dir())?;
+        let point = mountpoint::prepare(at, replica.path())?;
         match Server::start(&replica, &point.path, &options) {
             Ok(server) => Ok(Self {
                 path: point.path,

@@ -72,6 +72,9 @@ pub(crate) struct Args {
     /// Take SOURCE as a file, even if its name is that of an archive
     #[arg(long, conflicts_with = "tar")]
     file: bool,
+    /// If the replica is to be created, as one file: easier to hand on, slower for large files
+    #[arg(long)]
+    single_file: bool,
 }
 
 /// An import; its source comes as an archive over the standard input.
@@ -121,7 +124,11 @@ pub(crate) fn run(args: &Args) -> Result {
         single,
     };
     let missing = locate::missing(&place.replica);
-    let owner = host::owner(&place.replica, &Options::default())?;
+    let options = Options {
+        single_file: args.single_file,
+        ..Options::default()
+    };
+    let owner = host::owner(&place.replica, &options)?;
     let ended = import(owner, request, source, &place);
     if !missing.is_empty() && ended.is_err() && is_empty(&place.replica) {
         locate::remove_made(&missing);
@@ -187,7 +194,14 @@ fn measure(path: &Path) -> Option<u64> {
 /// What lies in the source but is the target: the import would never end.
 fn skip(place: &Place) -> directory::Skip {
     let mounts = mountinfo::mounts_of(&place.replica);
-    directory::Skip::new(mounts.iter().chain([&place.replica]).map(PathBuf::as_path))
+    let beside = ["-wal", "-shm", "-dirty", ".log"].map(|end| {
+        let mut name = place.replica.clone().into_os_string();
+        name.push(end);
+        PathBuf::from(name)
+    });
+    let own = [place.replica.clone()].into_iter().chain(beside);
+    let all: Vec<PathBuf> = mounts.into_iter().chain(own).collect();
+    directory::Skip::new(all.iter().map(PathBuf::as_path))
 }
 
 /// Whether there is nothing in a replica. It is of no use if it was made for
@@ -267,7 +281,7 @@ fn check_compressed(path: &Path) -> Result<()> {
 /// Refuses a source that is the replica, or shows what the import is to make.
 fn check_apart(source: &Path, place: &Place) -> Result<()> {
     let real = locate::canonical(source);
-    if real.join("cairn.db").is_file() && real.join("chunks").is_dir() {
+    if locate::is_replica(&real) {
         return Err(Failure::Usage(format!(
             "{0} is a replica; copy what is in it with `cairn export {0} - | cairn import - PLACE`",
             source.display(),

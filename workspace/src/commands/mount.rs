@@ -27,7 +27,7 @@ const GRACE: Duration = Duration::from_secs(10);
 pub(crate) struct Args {
     /// Where to mount: an empty directory, or a new one
     mountpoint: PathBuf,
-    /// The replica's directory [default: MOUNTPOINT.cairn]
+    /// The replica's directory or file [default: MOUNTPOINT.cairn]
     #[arg(short, long, value_name = "DIR")]
     replica: Option<PathBuf>,
     /// Return when it is mounted, and leave a process behind that serves it
@@ -57,6 +57,9 @@ struct How {
     /// Do all reading and writing in this process, also where the kernel could do it itself
     #[arg(long)]
     no_passthrough: bool,
+    /// If the replica is to be created, as one file: easier to hand on, slower for large files
+    #[arg(long)]
+    single_file: bool,
     /// The longest time a change may be lost by a crash, unless it is synced
     #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     commit_interval_ms: u64,
@@ -81,6 +84,9 @@ impl How {
         if self.no_passthrough {
             words.push("--no-passthrough".into());
         }
+        if self.single_file {
+            words.push("--single-file".into());
+        }
         words.into_iter().map(OsString::from).collect()
     }
 
@@ -100,7 +106,7 @@ impl How {
 
 pub(crate) fn run(args: &Args) -> Result {
     let at = locate::absolute(&args.mountpoint)?;
-    if at.join("cairn.db").is_file() {
+    if locate::is_replica(&at) {
         return Err(Failure::Usage(format!(
             "{0} is a replica; name where to mount it: `cairn mount DIR --replica {0}`",
             args.mountpoint.display(),
@@ -159,6 +165,7 @@ fn begin(at: &Path, dir: &Path, how: &How) -> Result<(Replica, Arc<Mount>)> {
         dir,
         &Options {
             commit_interval,
+            single_file: how.single_file,
             ..Options::default()
         },
     )?;

@@ -7,14 +7,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-/// Name of the socket in the replica's directory.
+use cairn::Replica;
+
+/// Name of the socket in the replica's working directory.
 const NAME: &str = "control.sock";
 /// Longest path of a socket, without the NUL: `sizeof(sockaddr_un.sun_path) - 1`.
 const PATH_MAX: usize = 107;
 
 /// The path of the socket.
 pub(crate) fn path(replica: &Path) -> PathBuf {
-    replica.join(NAME)
+    Replica::working_dir(replica).join(NAME)
 }
 
 /// Calls `f` with a path to the socket that is short enough.
@@ -23,7 +25,7 @@ fn with_short<T>(replica: &Path, f: impl FnOnce(&Path) -> io::Result<T>) -> io::
     if path.as_os_str().as_bytes().len() <= PATH_MAX {
         return f(&path);
     }
-    let dir = File::open(replica)?;
+    let dir = File::open(Replica::working_dir(replica))?;
     f(&Path::new("/proc/self/fd")
         .join(dir.as_raw_fd().to_string())
         .join(NAME))

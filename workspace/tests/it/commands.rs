@@ -297,3 +297,39 @@ fn command_lines_that_make_no_sense() {
         .ended(2)
         .says(&["name a replica", "working directory"]);
 }
+
+#[test]
+fn a_replica_in_one_file_is_used_as_any_other() {
+    let s = Scratch::new();
+    fs::create_dir(s.join("src")).unwrap();
+    fs::write(s.join("src/small"), "small").unwrap();
+    fs::write(s.join("src/large"), vec![7; 3 << 20]).unwrap();
+    // It lies in what it is made from.
+    s.cairn("import src src/one.cairn --single-file")
+        .ended(1)
+        .says(&["one.cairn", "left out"]);
+    assert_eq!(fs::read_dir(s.join("src")).unwrap().count(), 3);
+    fs::rename(s.join("src/one.cairn"), s.join("one.cairn")).unwrap();
+    assert_eq!(s.cairn("cat one.cairn/small").done().text(), "small");
+    s.cairn("check one.cairn").done();
+    s.cairn("import one.cairn other.cairn")
+        .ended(2)
+        .says(&["is a replica"]);
+    if can_mount() {
+        let _mount = s.mount("one");
+        assert_eq!(fs::read(s.join("one/large")).unwrap(), vec![7; 3 << 20]);
+        fs::write(s.join("one/new"), vec![8; 5 << 20]).unwrap();
+        // The owner is asked.
+        let listed = s.cairn("ls one.cairn").done();
+        assert_eq!(listed.text(), "large\nnew\nsmall\n");
+        s.cairn("umount one").done();
+    }
+    let left: Vec<_> = fs::read_dir(&*s)
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .filter(|name| name.to_string_lossy().starts_with("one.cairn-"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    s.cairn("export one.cairn out").done();
+    assert_eq!(fs::read(s.join("out/large")).unwrap(), vec![7; 3 << 20]);
+}

@@ -127,11 +127,7 @@ impl Reader<'_, '_> {
         let Some(stat) = self.try_to(path, fstat(dir))? else {
             return Ok(Vec::new());
         };
-        if self.skip.0.contains(&id(&stat)) {
-            self.talk.leave_out(
-                path,
-                "left out: it is the replica that the import goes to, or a mount of it",
-            )?;
+        if self.skips(path, &stat)? {
             return Ok(Vec::new());
         }
         let Some(mut names) = self.try_to(path, list(dir))? else {
@@ -165,6 +161,18 @@ impl Reader<'_, '_> {
         Ok(dirs)
     }
 
+    /// Whether this belongs to where it would go, which is said.
+    fn skips(&self, path: &[u8], stat: &Stat) -> Result<bool> {
+        let skips = self.skip.0.contains(&id(stat));
+        if skips {
+            self.talk.leave_out(
+                path,
+                "left out: it is the replica that the import goes to, or a mount of it",
+            )?;
+        }
+        Ok(skips)
+    }
+
     /// What was to be had, or `None` if that could not be done, which is said.
     fn try_to<T>(&self, path: &[u8], got: io::Result<T>) -> Result<Option<T>> {
         match got {
@@ -194,6 +202,9 @@ impl Reader<'_, '_> {
         let Some(stat) = self.try_to(&path, found)? else {
             return Ok(());
         };
+        if self.skips(&path, &stat)? {
+            return Ok(());
+        }
         if stat.st_nlink > 1
             && let Some(first) = self.linked.get(&id(&stat))
         {
