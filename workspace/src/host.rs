@@ -28,6 +28,28 @@ pub(crate) struct Host {
     pub(crate) serving: bool,
 }
 
+/// How a replica is created, if it is not there.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Creation {
+    /// If the replica is to be created, as one file: easier to hand on, slower for large files
+    #[arg(long)]
+    single_file: bool,
+}
+
+impl Creation {
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            single_file: self.single_file,
+            ..Options::default()
+        }
+    }
+
+    /// The same for another start of the program.
+    pub(crate) fn argument(&self) -> Option<&'static str> {
+        self.single_file.then_some("--single-file")
+    }
+}
+
 /// A command that needs the replica, with all it needs to know. Paths outside
 /// of the replica are absolute.
 #[derive(Debug, Serialize, Deserialize)]

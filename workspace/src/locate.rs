@@ -111,9 +111,10 @@ pub(crate) fn remove_made(made: &[PathBuf]) {
         return;
     };
     // What cannot be removed is in use by somebody else, which is no failure.
-    let _ = match replica.is_file() {
-        true => std::fs::remove_file(replica),
-        false => std::fs::remove_dir_all(replica),
+    let _ = if replica.is_file() {
+        std::fs::remove_file(replica)
+    } else {
+        std::fs::remove_dir_all(replica)
     };
     for dir in above {
         let _ = std::fs::remove_dir(dir);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::console::Console;
 use crate::failure::{Failure, Result};
-use crate::host::{self, Host, Owner};
+use crate::host::{self, Creation, Host, Owner};
 use crate::locate::{self, Place, ReplicaArg, locate, shown};
 use crate::mountinfo;
 use crate::terminal::Terminal;
@@ -72,9 +72,8 @@ pub(crate) struct Args {
     /// Take SOURCE as a file, even if its name is that of an archive
     #[arg(long, conflicts_with = "tar")]
     file: bool,
-    /// If the replica is to be created, as one file: easier to hand on, slower for large files
-    #[arg(long)]
-    single_file: bool,
+    #[command(flatten)]
+    creation: Creation,
 }
 
 /// An import; its source comes as an archive over the standard input.
@@ -124,11 +123,7 @@ pub(crate) fn run(args: &Args) -> Result {
         single,
     };
     let missing = locate::missing(&place.replica);
-    let options = Options {
-        single_file: args.single_file,
-        ..Options::default()
-    };
-    let owner = host::owner(&place.replica, &options)?;
+    let owner = host::owner(&place.replica, &args.creation.options())?;
     let ended = import(owner, request, source, &place);
     if !missing.is_empty() && ended.is_err() && is_empty(&place.replica) {
         locate::remove_made(&missing);

@@ -14,7 +14,7 @@ use signal_hook::iterator::Signals;
 
 use crate::control;
 use crate::failure::{Failure, Outcome, Result};
-use crate::host::{self, Host};
+use crate::host::{self, Creation, Host};
 use crate::terminal::{StatusLine, say};
 use crate::{daemon, locate, logging, text};
 
@@ -37,6 +37,8 @@ pub(crate) struct Args {
     detached: bool,
     #[command(flatten)]
     how: How,
+    #[command(flatten)]
+    creation: Creation,
 }
 
 #[derive(Debug, clap::Args)]
@@ -57,9 +59,6 @@ struct How {
     /// Do all reading and writing in this process, also where the kernel could do it itself
     #[arg(long)]
     no_passthrough: bool,
-    /// If the replica is to be created, as one file: easier to hand on, slower for large files
-    #[arg(long)]
-    single_file: bool,
     /// The longest time a change may be lost by a crash, unless it is synced
     #[arg(long, value_name = "MS", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     commit_interval_ms: u64,
@@ -83,9 +82,6 @@ impl How {
         }
         if self.no_passthrough {
             words.push("--no-passthrough".into());
-        }
-        if self.single_file {
-            words.push("--single-file".into());
         }
         words.into_iter().map(OsString::from).collect()
     }
@@ -125,6 +121,7 @@ pub(crate) fn run(args: &Args) -> Result {
             dir.into(),
         ];
         words.extend(args.how.arguments());
+        words.extend(args.creation.argument().map(OsString::from));
         words.extend(["--".into(), at.into()]);
         return daemon::start(&words);
     }
@@ -154,19 +151,19 @@ enum Event {
 }
 
 /// Owns the replica and mounts it. If that fails, nothing of it is left.
-fn begin(at: &Path, dir: &Path, how: &How) -> Result<(Replica, Arc<Mount>)> {
+fn begin(at: &Path, dir: &Path, args: &Args) -> Result<(Replica, Arc<Mount>)> {
     // The replica beside it would be made with the directory above it.
     if !at.starts_with(dir) && !at.parent().is_none_or(Path::is_dir) {
         return Err(MountError::Missing(at.into()).into());
     }
     let missing = locate::missing(dir);
+    let (how, creation) = (&args.how, &args.creation);
     let commit_interval = Duration::from_millis(how.commit_interval_ms);
     let replica = host::own(
         dir,
         &Options {
             commit_interval,
-            single_file: how.single_file,
-            ..Options::default()
+            ..creation.options()
         },
     )?;
     match Mount::new(replica.clone(), at, how.options(dir)) {
@@ -184,7 +181,7 @@ fn serve(at: &Path, dir: &Path, args: &Args) -> Result {
     // From here on a signal is an event; one that comes early ends the mount at once.
     let (events, happened) = channel();
     watch_signals(events.clone())?;
-    let (replica, mount) = begin(at, dir, &args.how)?;
+    let (replica, mount) = begin(at, dir, args)?;
     let at = mount.path();
     let control = control::Server::start(
         dir,
