@@ -141,7 +141,9 @@ impl Entry {
     }
 }
 
-fn xattr_value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Bytes>, D::Error> {
+pub(crate) fn xattr_value<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Bytes>, D::Error> {
     let value = Option::<Bytes>::deserialize(deserializer)?;
     match &value {
         Some(bytes) if bytes.len() > XATTR_VALUE_MAX => Err(de::Error::invalid_length(

@@ -65,6 +65,11 @@ impl Name {
         }
         Ok(Self(bytes.into()))
     }
+
+    /// The name of a node of which no name is known.
+    pub(crate) fn lost() -> Self {
+        Self(b"lost".as_slice().into())
+    }
 }
 
 impl XattrName {

@@ -1,8 +1,8 @@
 //! The encoding of changes: it gives back what it got, and takes any bytes (I12).
 
 use cairn_protocol::{
-    Change, ChunkHash, ChunkerId, CommitHasher, Data, Entry, Extent, Manifest, Meta, Name, NodeId,
-    NodeKind, ReplicaTag, Timestamp, XattrName,
+    Change, ChunkHash, ChunkerId, CommitHasher, Data, Edit, Entry, Extent, Manifest, Meta,
+    MetaFields, Name, NodeId, NodeKind, ReplicaTag, Timestamp, XattrName,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -106,6 +106,57 @@ fn change() -> impl Strategy<Value = Change> {
     (any::<u64>(), entry()).prop_map(|(ver, entry)| Change { ver, entry })
 }
 
+/// An edit says what an entry says, and what its editor saw.
+fn edit() -> impl Strategy<Value = Edit> {
+    (entry(), any::<u64>(), 0_u8..32, option::of(node())).prop_map(|(entry, base, fields, was)| {
+        match entry {
+            Entry::Node { id: node, kind } => Edit::New { node, kind },
+            Entry::Data { node, data } => Edit::Data { node, base, data },
+            Entry::Meta { node, meta } => Edit::Meta {
+                node,
+                base,
+                fields: MetaFields::try_from(fields).unwrap(),
+                meta,
+            },
+            Entry::Name { parent, name, node } => Edit::Name {
+                parent,
+                name,
+                was,
+                node,
+            },
+            Entry::Xattr { node, name, value } => Edit::Xattr {
+                node,
+                name,
+                base,
+                value,
+            },
+            Entry::Gone { node } => Edit::Drop {
+                node,
+                data_base: base,
+            },
+        }
+    })
+}
+
+#[test]
+fn the_encoding_of_edits_is_pinned() {
+    let node = NodeId::ROOT;
+    let base = 300;
+    let drop = Edit::Drop {
+        node,
+        data_base: base,
+    };
+    assert_eq!(postcard::to_stdvec(&drop), Ok(vec![5, 0, 1, 0xac, 2]));
+    let name = Edit::Name {
+        parent: node,
+        name: Name::new(b"ab").unwrap(),
+        was: None,
+        node: Some(node),
+    };
+    let bytes = vec![4, 0, 1, 2, b'a', b'b', 0, 1, 0, 1];
+    assert_eq!(postcard::to_stdvec(&name), Ok(bytes));
+}
+
 /// What holds for any bytes whatever.
 fn decode_is_total(bytes: &[u8]) {
     if let Ok(change) = Change::decode(bytes) {
@@ -117,6 +168,12 @@ proptest! {
     #[test]
     fn a_change_survives_its_encoding(change in change()) {
         prop_assert_eq!(Change::decode(&change.encode()), Ok(change));
+    }
+
+    #[test]
+    fn edits_survive_their_encoding(edit in edit()) {
+        let encoded = postcard::to_stdvec(&edit).unwrap();
+        prop_assert_eq!(postcard::from_bytes(&encoded), Ok(edit));
     }
 
     #[test]

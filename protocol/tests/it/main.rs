@@ -12,7 +12,11 @@ mod content;
 #[cfg(test)]
 mod manifest;
 #[cfg(test)]
+mod merge;
+#[cfg(test)]
 mod names;
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod spec;
 #[cfg(test)]

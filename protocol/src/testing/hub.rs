@@ -1,0 +1,151 @@
+//! The hub of the model: one tree, one order, and what it has answered.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+use super::tree::ModelTree;
+use crate::change::Entry;
+use crate::cursor::{Seq, Ver};
+use crate::edit::Edit;
+use crate::id::{NodeId, ReplicaTag};
+use crate::merge::{ResolveError, Safeguards, resolve_with};
+use crate::outcome::Outcome;
+
+/// The hub's own tag, in the ids that it mints.
+const TAG: ReplicaTag = ReplicaTag(0xb);
+
+/// The answer to a push.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// The batch.
+    pub batch: u64,
+    /// The commit that it became.
+    pub seq: Seq,
+    /// What did not simply take effect.
+    pub outcomes: Vec<(usize, Outcome)>,
+}
+
+/// Why a push is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PushError {
+    /// Batches are numbered without gaps.
+    #[error("batch {got} comes after batch {last}")]
+    Gap {
+        /// The last that was committed.
+        last: u64,
+        /// The one that came.
+        got: u64,
+    },
+    /// The same number came with other edits before: there are two replicas of
+    /// one tag.
+    #[error("batch {0} came before with other edits")]
+    ReplicaForked(u64),
+    /// The edits contradict each other.
+    #[error("the edits make no sense")]
+    Batch(#[source] ResolveError<Infallible>),
+}
+
+/// A hub.
+#[derive(Clone, Debug)]
+pub struct Hub {
+    tree: ModelTree,
+    head: Seq,
+    minted: u64,
+    /// The last batch of each replica, and its answer.
+    answered: BTreeMap<ReplicaTag, (Vec<Edit>, Ack)>,
+    /// What each commit changed.
+    log: Vec<Vec<Entry>>,
+    safe: Safeguards,
+    /// Batches that come twice take effect once (I3).
+    exactly_once: bool,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self::with(Safeguards::ALL, true)
+    }
+}
+
+impl Hub {
+    /// A hub with an empty tree, perhaps without some safeguards.
+    pub fn with(safe: Safeguards, exactly_once: bool) -> Self {
+        Self {
+            tree: ModelTree::new(),
+            head: 0,
+            minted: 0,
+            answered: BTreeMap::new(),
+            log: Vec::new(),
+            safe,
+            exactly_once,
+        }
+    }
+
+    /// Its tree.
+    pub fn tree(&self) -> &ModelTree {
+        &self.tree
+    }
+
+    /// The number of its last commit.
+    pub fn head(&self) -> Seq {
+        self.head
+    }
+
+    /// What its commits after `seq` changed.
+    pub fn changes_since(&self, seq: Seq) -> impl Iterator<Item = (Ver, &Entry)> {
+        let commits = (1..).zip(&self.log).filter(move |(ver, _)| *ver > seq);
+        commits.flat_map(|(ver, entries)| entries.iter().map(move |entry| (ver, entry)))
+    }
+
+    /// Commits a batch of a replica, or answers again what it answered before.
+    ///
+    /// # Errors
+    ///
+    /// [`PushError`]; then nothing has changed.
+    pub fn push(&mut self, from: ReplicaTag, batch: u64, edits: &[Edit]) -> Result<Ack, PushError> {
+        if let Some((before, ack)) = self.answered.get(&from).filter(|_| self.exactly_once) {
+            if ack.batch == batch {
+                let same = before == edits;
+                return if same {
+                    Ok(ack.clone())
+                } else {
+                    Err(PushError::ReplicaForked(batch))
+                };
+            }
+            if ack.batch + 1 != batch {
+                let last = ack.batch;
+                return Err(PushError::Gap { last, got: batch });
+            }
+        }
+        let ack = self.commit(from, batch, edits)?;
+        self.answered.insert(from, (edits.to_vec(), ack.clone()));
+        Ok(ack)
+    }
+
+    fn commit(&mut self, from: ReplicaTag, batch: u64, edits: &[Edit]) -> Result<Ack, PushError> {
+        let mut minted = self.minted;
+        let mut mint = || {
+            minted += 1;
+            NodeId {
+                replica: TAG,
+                counter: minted,
+            }
+        };
+        let resolution = resolve_with(self.safe, &self.tree, edits, from, &mut mint)
+            .map_err(PushError::Batch)?;
+        self.minted = minted;
+        self.head += 1;
+        self.tree.commit(self.head, &resolution);
+        for (_, outcome) in &resolution.outcomes {
+            if let Outcome::Alias { from, to } = outcome {
+                self.tree.aliases.insert(*from, *to);
+            }
+        }
+        self.log.push(resolution.entries);
+        Ok(Ack {
+            batch,
+            seq: self.head,
+            outcomes: resolution.outcomes,
+        })
+    }
+}

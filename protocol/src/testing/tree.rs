@@ -1,0 +1,284 @@
+//! A tree of registers with versions, in ordered maps.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+
+use bytes::Bytes;
+
+use crate::change::Entry;
+use crate::cursor::Ver;
+use crate::data::Data;
+use crate::id::NodeId;
+use crate::merge::{NodeInfo, Place, Resolution, TreeView};
+use crate::name::{Name, XattrName};
+use crate::register::{Meta, NodeKind};
+
+/// A tree. Two are equal when nobody can tell them apart by looking at nodes,
+/// names, contents and attributes; versions do not count.
+#[derive(Clone, Debug, Default)]
+pub struct ModelTree {
+    pub(super) kinds: BTreeMap<NodeId, NodeKind>,
+    pub(super) names: BTreeMap<Place, NodeId>,
+    pub(super) places: BTreeMap<NodeId, BTreeSet<Place>>,
+    pub(super) data: BTreeMap<NodeId, (Ver, Data)>,
+    pub(super) metas: BTreeMap<NodeId, (Ver, Meta)>,
+    pub(super) xattrs: BTreeMap<(NodeId, XattrName), Bytes>,
+    /// Where dead nodes were last.
+    pub(super) dead: BTreeMap<NodeId, Place>,
+    pub(super) aliases: BTreeMap<NodeId, NodeId>,
+}
+
+/// What is wrong with a tree (I11).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Broken {
+    /// A directory has several names.
+    #[error("directory {0} has several names")]
+    SeveralNames(NodeId),
+    /// A name is in something that is no directory, or leads nowhere.
+    #[error("the name {1} in {0} is in no directory or leads nowhere")]
+    Dangling(NodeId, Name),
+    /// The root does not lead to a node.
+    #[error("node {0} is not reachable from the root")]
+    Unreachable(NodeId),
+}
+
+impl PartialEq for ModelTree {
+    fn eq(&self, other: &Self) -> bool {
+        self.contents() == other.contents()
+    }
+}
+
+impl Eq for ModelTree {}
+
+type NodeContent<'a> = (NodeKind, Option<&'a Data>, Option<&'a Meta>);
+
+impl ModelTree {
+    /// A tree with nothing but its root.
+    pub fn new() -> Self {
+        let mut tree = Self::default();
+        tree.kinds.insert(NodeId::ROOT, NodeKind::Dir);
+        tree
+    }
+
+    /// Everything that can be seen from the root.
+    #[allow(
+        clippy::type_complexity,
+        reason = "the names, the nodes, the attributes: compared as they are"
+    )]
+    fn contents(
+        &self,
+    ) -> (
+        &BTreeMap<Place, NodeId>,
+        BTreeMap<NodeId, NodeContent<'_>>,
+        BTreeMap<&(NodeId, XattrName), &Bytes>,
+    ) {
+        let live = |node: &NodeId| self.is_live(*node);
+        let nodes = self.kinds.iter().filter(|(node, _)| live(node));
+        let nodes = nodes.map(|(node, kind)| {
+            let data = self.data.get(node).map(|(_, data)| data);
+            let meta = self.metas.get(node).map(|(_, meta)| meta);
+            (*node, (*kind, data, meta))
+        });
+        let xattrs = self.xattrs.iter().filter(|((node, _), _)| live(node));
+        (&self.names, nodes.collect(), xattrs.collect())
+    }
+
+    /// Whether a node has a name, or is the root.
+    pub fn is_live(&self, node: NodeId) -> bool {
+        node == NodeId::ROOT || self.places.get(&node).is_some_and(|p| !p.is_empty())
+    }
+
+    /// What a name stands for.
+    pub fn at(&self, place: &Place) -> Option<NodeId> {
+        self.names.get(place).copied()
+    }
+
+    /// What a node is.
+    pub fn kind(&self, node: NodeId) -> Option<NodeKind> {
+        self.kinds.get(&node).copied()
+    }
+
+    /// All nodes that live, the root first.
+    pub fn live(&self) -> impl Iterator<Item = (NodeId, NodeKind)> {
+        let nodes = self.kinds.iter().map(|(node, kind)| (*node, *kind));
+        nodes.filter(|(node, _)| self.is_live(*node))
+    }
+
+    /// All names, and what they stand for.
+    pub fn names(&self) -> impl Iterator<Item = (&Place, NodeId)> {
+        self.names.iter().map(|(place, node)| (place, *node))
+    }
+
+    /// The content of a node.
+    pub fn content(&self, node: NodeId) -> Option<&Data> {
+        self.data.get(&node).map(|(_, data)| data)
+    }
+
+    /// The attributes of a node.
+    pub fn attributes(&self, node: NodeId) -> Option<&Meta> {
+        self.metas.get(&node).map(|(_, meta)| meta)
+    }
+
+    /// Whether a directory is empty.
+    pub fn is_empty(&self, dir: NodeId) -> bool {
+        !self.names.keys().any(|(parent, _)| *parent == dir)
+    }
+
+    /// Whether `dir` is `above` or somewhere below it.
+    pub fn is_below(&self, mut dir: NodeId, above: NodeId) -> bool {
+        for _ in 0..=self.kinds.len() {
+            if dir == above {
+                return true;
+            }
+            let Some(place) = self.places.get(&dir).and_then(BTreeSet::first) else {
+                return false;
+            };
+            dir = place.0;
+        }
+        true
+    }
+
+    pub(super) fn set_name(&mut self, place: &Place, node: Option<NodeId>) {
+        let old = match node {
+            Some(new) => {
+                let places = self.places.entry(new).or_default();
+                places.insert(place.clone());
+                self.names.insert(place.clone(), new)
+            }
+            None => self.names.remove(place),
+        };
+        if let Some(old) = old.filter(|old| Some(*old) != node)
+            && let Some(places) = self.places.get_mut(&old)
+        {
+            places.remove(place);
+        }
+    }
+
+    /// Makes what a batch came to part of the tree, as commit `ver`.
+    pub fn commit(&mut self, ver: Ver, resolution: &Resolution) {
+        for entry in &resolution.entries {
+            self.apply(ver, entry);
+        }
+        self.dead.extend(resolution.deaths.iter().cloned());
+    }
+
+    /// Sets one register.
+    pub fn apply(&mut self, ver: Ver, entry: &Entry) {
+        match entry {
+            Entry::Node { id, kind } => {
+                self.kinds.insert(*id, *kind);
+            }
+            Entry::Data { node, data } => {
+                self.data.insert(*node, (ver, data.clone()));
+            }
+            Entry::Meta { node, meta } => {
+                self.metas.insert(*node, (ver, *meta));
+            }
+            Entry::Name { parent, name, node } => {
+                let place = (*parent, name.clone());
+                let old = self.at(&place);
+                self.set_name(&place, *node);
+                if let Some(node) = node {
+                    self.dead.remove(node);
+                }
+                if let Some(old) = old.filter(|old| !self.is_live(*old)) {
+                    self.dead.insert(old, place);
+                }
+            }
+            Entry::Xattr { node, name, value } => {
+                let key = (*node, name.clone());
+                match value {
+                    Some(value) => self.xattrs.insert(key, value.clone()),
+                    None => self.xattrs.remove(&key),
+                };
+            }
+            Entry::Gone { .. } => {}
+        }
+    }
+
+    /// Checks that it is a tree (I11).
+    ///
+    /// # Errors
+    ///
+    /// [`Broken`]: what is wrong with it.
+    pub fn check(&self) -> Result<(), Broken> {
+        for ((parent, name), node) in &self.names {
+            let in_dir = self.kind(*parent) == Some(NodeKind::Dir);
+            if !in_dir || self.kind(*node).is_none() {
+                return Err(Broken::Dangling(*parent, name.clone()));
+            }
+        }
+        for (node, kind) in self.live() {
+            let places = self.places.get(&node).map_or(0, BTreeSet::len);
+            if kind == NodeKind::Dir && places > 1 {
+                return Err(Broken::SeveralNames(node));
+            }
+            for (parent, _) in self.places.get(&node).into_iter().flatten() {
+                if !self.is_rooted(*parent) {
+                    return Err(Broken::Unreachable(node));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_rooted(&self, mut dir: NodeId) -> bool {
+        for _ in 0..=self.kinds.len() {
+            if dir == NodeId::ROOT {
+                return true;
+            }
+            match self.places.get(&dir).and_then(BTreeSet::first) {
+                Some(place) => dir = place.0,
+                None => return false,
+            }
+        }
+        false
+    }
+}
+
+impl TreeView for ModelTree {
+    type Error = Infallible;
+
+    fn node(&self, node: NodeId) -> Result<Option<NodeInfo>, Infallible> {
+        let last = self.dead.get(&node).filter(|_| !self.is_live(node));
+        Ok(self.kind(node).map(|kind| NodeInfo {
+            kind,
+            last: last.cloned(),
+        }))
+    }
+
+    fn child(&self, place: &Place) -> Result<Option<NodeId>, Infallible> {
+        Ok(self.at(place))
+    }
+
+    fn places(&self, node: NodeId) -> Result<Vec<Place>, Infallible> {
+        let places = self.places.get(&node);
+        Ok(places.into_iter().flatten().cloned().collect())
+    }
+
+    fn has_child(
+        &self,
+        dir: NodeId,
+        counts: &mut dyn FnMut(&Name) -> bool,
+    ) -> Result<bool, Infallible> {
+        let mut names = self.names.keys().filter(|(parent, _)| *parent == dir);
+        Ok(names.any(|(_, name)| counts(name)))
+    }
+
+    fn data(&self, node: NodeId) -> Result<Option<(Ver, Data)>, Infallible> {
+        Ok(self.data.get(&node).cloned())
+    }
+
+    fn meta(&self, node: NodeId) -> Result<Option<(Ver, Meta)>, Infallible> {
+        Ok(self.metas.get(&node).copied())
+    }
+
+    fn xattr(&self, node: NodeId, name: &XattrName) -> Result<Option<Bytes>, Infallible> {
+        Ok(self.xattrs.get(&(node, name.clone())).cloned())
+    }
+
+    fn alias(&self, node: NodeId) -> Result<Option<NodeId>, Infallible> {
+        Ok(self.aliases.get(&node).copied())
+    }
+}
