@@ -374,3 +374,102 @@ fn without_the_base_of_the_acknowledgement_updates_are_lost() {
     on.replica.ack_base = false;
     assert!(failures(on, "I2") > 0);
 }
+
+/// Edits that no replica in its right mind makes, of nodes that are, were and
+/// never have been.
+fn lies(rng: &mut Rng, hub: &Hub) -> Vec<Edit> {
+    let known: Vec<NodeId> = hub.tree().live().map(|(node, _)| node).collect();
+    let node = |rng: &mut Rng| match rng.below(3) {
+        0 => NodeId {
+            replica: ReplicaTag(1),
+            counter: rng.next() % 12,
+        },
+        _ => rng.pick(&known).unwrap(),
+    };
+    let name = |rng: &mut Rng| Name::new([b"a", b"b", b"c"][rng.below(3)]).unwrap();
+    let mut edits = Vec::new();
+    for _ in 0..rng.below(8) {
+        let about = node(rng);
+        let ver = rng.next() % 8;
+        let maybe = if rng.below(3) > 0 {
+            Some(node(rng))
+        } else {
+            None
+        };
+        let edit = match rng.below(8) {
+            0..2 => {
+                let place = (node(rng), name(rng));
+                let about = NodeId {
+                    replica: ReplicaTag(1),
+                    counter: rng.next() % 12,
+                };
+                edits.push(Edit::New {
+                    node: about,
+                    kind: [NodeKind::File, NodeKind::Dir][rng.below(3).min(1)],
+                });
+                Edit::Name {
+                    was: hub.tree().at(&place),
+                    parent: place.0,
+                    name: place.1,
+                    node: Some(about),
+                }
+            }
+            2 => Edit::Data {
+                node: about,
+                base: ver,
+                data: Data::Inline {
+                    bytes: vec![0; rng.below(3)].into(),
+                },
+            },
+            3 => Edit::Drop {
+                node: about,
+                data_base: ver,
+            },
+            _ => {
+                let place = (about, name(rng));
+                let honest = rng.below(2) == 0;
+                Edit::Name {
+                    was: if honest { hub.tree().at(&place) } else { maybe },
+                    parent: place.0,
+                    name: place.1,
+                    node: if rng.below(3) > 0 {
+                        Some(node(rng))
+                    } else {
+                        None
+                    },
+                }
+            }
+        };
+        edits.push(edit);
+    }
+    edits
+}
+
+#[test]
+fn i11_a_replica_that_lies_does_not_break_the_tree() {
+    let (mut taken, mut refused) = (0, 0);
+    for seed in seeds(3_000) {
+        let mut rng = Rng(seed);
+        let mut hub = Hub::default();
+        let mut batch = 1;
+        for _ in 0..30 {
+            let edits = lies(&mut rng, &hub);
+            let before = hub.clone();
+            match hub.push(ReplicaTag(1), batch, &edits) {
+                Ok(_) => (batch, taken) = (batch + 1, taken + 1),
+                Err(_) => {
+                    refused += 1;
+                    assert!(hub.tree() == before.tree() && hub.head() == before.head());
+                }
+            }
+            let broken = hub.tree().check();
+            assert_eq!(broken, Ok(()), "CAIRN_SEED={seed}, after {edits:?}");
+        }
+    }
+    println!("{taken} batches taken, {refused} refused");
+    // Neither is everything taken nor everything refused.
+    assert!(
+        taken > refused / 20 && refused > taken / 20,
+        "{taken}, {refused}"
+    );
+}
