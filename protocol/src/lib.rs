@@ -30,6 +30,7 @@ pub mod testing;
 mod text;
 mod time;
 mod varint;
+pub mod wire;
 
 pub use chain::{Chain, CommitDigest, CommitHasher};
 pub use change::{Change, DecodeError, Entry};

@@ -53,3 +53,36 @@ pub const MANIFEST_PAGE_MIN: usize = 256;
 
 /// Most names in one path.
 pub const PATH_DEPTH_MAX: usize = 4096;
+
+/// Longest payload of a frame, in bytes.
+pub const FRAME_MAX: usize = 1024 * 1024;
+
+/// Most changes of one message.
+pub const ENTRIES_MAX: usize = 4096;
+
+/// Most edits, and most outcomes, of one message.
+pub const EDITS_MAX: usize = 16384;
+
+/// Most chunks that one message names.
+pub const HASHES_MAX: usize = 16384;
+
+/// Longest token, in bytes.
+pub const TOKEN_MAX: usize = 256;
+
+/// Longest name of a program in a greeting, in bytes.
+pub const AGENT_MAX: usize = 128;
+
+/// Longest text that explains an error to people, in bytes.
+pub const DETAIL_MAX: usize = 1024;
+
+/// Most values that a later version adds to one message.
+pub const EXT_KEYS_MAX: usize = 16;
+
+/// Longest such value, in bytes.
+pub const EXT_VALUE_MAX: usize = 4096;
+
+/// Most rules of a scope.
+pub const RULES_MAX: usize = 1024;
+
+/// Longest rule of a scope, in bytes.
+pub const RULE_MAX: usize = 4096;

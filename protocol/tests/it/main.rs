@@ -21,3 +21,5 @@ mod simulation;
 mod spec;
 #[cfg(test)]
 mod text;
+#[cfg(test)]
+mod wire;

@@ -79,6 +79,17 @@ fn the_limits_are_those_of_the_document() {
         ("MANIFEST_INLINE_MAX", protocol::MANIFEST_INLINE_MAX as u64),
         ("MANIFEST_PAGE_MIN", protocol::MANIFEST_PAGE_MIN as u64),
         ("PATH_DEPTH_MAX", protocol::PATH_DEPTH_MAX as u64),
+        ("FRAME_MAX", protocol::FRAME_MAX as u64),
+        ("ENTRIES_MAX", protocol::ENTRIES_MAX as u64),
+        ("EDITS_MAX", protocol::EDITS_MAX as u64),
+        ("HASHES_MAX", protocol::HASHES_MAX as u64),
+        ("TOKEN_MAX", protocol::TOKEN_MAX as u64),
+        ("AGENT_MAX", protocol::AGENT_MAX as u64),
+        ("DETAIL_MAX", protocol::DETAIL_MAX as u64),
+        ("EXT_KEYS_MAX", protocol::EXT_KEYS_MAX as u64),
+        ("EXT_VALUE_MAX", protocol::EXT_VALUE_MAX as u64),
+        ("RULES_MAX", protocol::RULES_MAX as u64),
+        ("RULE_MAX", protocol::RULE_MAX as u64),
     ];
     let spec = spec();
     let rows: Vec<_> = spec
