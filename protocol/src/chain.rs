@@ -50,10 +50,14 @@ impl CommitHasher {
 
     /// Adds the next change of the commit.
     pub fn push(&mut self, change: &Change) {
-        let encoded = change.encode();
+        self.push_encoded(&change.encode());
+    }
+
+    /// [`Self::push`] for who has the encoding of the change.
+    pub(crate) fn push_encoded(&mut self, encoded: &[u8]) {
         let len = u32::try_from(encoded.len()).unwrap_or(u32::MAX);
         self.hasher.update(&len.to_le_bytes());
-        self.hasher.update(&encoded);
+        self.hasher.update(encoded);
     }
 
     /// The digest of the changes added.

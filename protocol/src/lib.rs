@@ -25,6 +25,7 @@ pub mod merge;
 mod name;
 mod outcome;
 mod register;
+pub mod session;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod text;

@@ -57,6 +57,10 @@ pub const PATH_DEPTH_MAX: usize = 4096;
 /// Longest payload of a frame, in bytes.
 pub const FRAME_MAX: usize = 1024 * 1024;
 
+/// Payload that everybody takes once a peer is known, in bytes: a chunk and what
+/// is around it, or any one edit or change.
+pub const FRAME_MIN: u32 = 576 * 1024;
+
 /// Most changes of one message.
 pub const ENTRIES_MAX: usize = 4096;
 
@@ -86,3 +90,9 @@ pub const RULES_MAX: usize = 1024;
 
 /// Longest rule of a scope, in bytes.
 pub const RULE_MAX: usize = 4096;
+
+/// Most edits of one batch, and most chunks that it names.
+pub const BATCH_EDITS_MAX: usize = 65536;
+
+/// Largest sum of the encodings of a batch's edits, in bytes.
+pub const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;

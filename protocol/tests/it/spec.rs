@@ -80,6 +80,7 @@ fn the_limits_are_those_of_the_document() {
         ("MANIFEST_PAGE_MIN", protocol::MANIFEST_PAGE_MIN as u64),
         ("PATH_DEPTH_MAX", protocol::PATH_DEPTH_MAX as u64),
         ("FRAME_MAX", protocol::FRAME_MAX as u64),
+        ("FRAME_MIN", protocol::FRAME_MIN.into()),
         ("ENTRIES_MAX", protocol::ENTRIES_MAX as u64),
         ("EDITS_MAX", protocol::EDITS_MAX as u64),
         ("HASHES_MAX", protocol::HASHES_MAX as u64),
@@ -90,6 +91,8 @@ fn the_limits_are_those_of_the_document() {
         ("EXT_VALUE_MAX", protocol::EXT_VALUE_MAX as u64),
         ("RULES_MAX", protocol::RULES_MAX as u64),
         ("RULE_MAX", protocol::RULE_MAX as u64),
+        ("BATCH_EDITS_MAX", protocol::BATCH_EDITS_MAX as u64),
+        ("BATCH_BYTES_MAX", protocol::BATCH_BYTES_MAX as u64),
     ];
     let spec = spec();
     let rows: Vec<_> = spec
