@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use super::tree::ModelTree;
-use crate::change::Entry;
-use crate::cursor::{Seq, Ver};
+use crate::change::{Change, Entry};
+use crate::cursor::Seq;
 use crate::edit::Edit;
 use crate::id::{NodeId, ReplicaTag};
 use crate::merge::{ResolveError, Safeguards, resolve_with};
@@ -92,9 +92,13 @@ impl Hub {
     }
 
     /// What its commits after `seq` changed.
-    pub fn changes_since(&self, seq: Seq) -> impl Iterator<Item = (Ver, &Entry)> {
-        let commits = (1..).zip(&self.log).filter(move |(ver, _)| *ver > seq);
-        commits.flat_map(|(ver, entries)| entries.iter().map(move |entry| (ver, entry)))
+    pub fn changes_since(&self, seq: Seq) -> Vec<Change> {
+        let commits = (1..).zip(&self.log).filter(|(ver, _)| *ver > seq);
+        let changes = commits.flat_map(|(ver, entries)| {
+            let entries = entries.iter().cloned();
+            entries.map(move |entry| Change { ver, entry })
+        });
+        changes.collect()
     }
 
     /// Commits a batch of a replica, or answers again what it answered before.

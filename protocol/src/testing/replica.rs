@@ -12,8 +12,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::hub::{Ack, Hub};
+use super::hub::Ack;
 use super::tree::ModelTree;
+use crate::change::Change;
 use crate::cursor::{Seq, Ver};
 use crate::data::Data;
 use crate::edit::{Edit, MetaFields};
@@ -371,15 +372,21 @@ impl ModelReplica {
         }
     }
 
-    /// Takes what the hub has committed since.
-    pub fn follow(&mut self, hub: &Hub) {
-        self.catch_up(hub);
+    /// The hub's commit that it knows.
+    pub fn cursor(&self) -> Seq {
+        self.cursor
+    }
+
+    /// Takes what the hub has committed since, up to `head`.
+    pub fn follow(&mut self, head: Seq, changes: &[Change]) {
+        self.catch_up(head, changes);
         self.rebase();
     }
 
-    /// Takes the answer to the batch in flight, and what the hub has committed.
-    pub fn acknowledge(&mut self, hub: &Hub, ack: &Ack) {
-        self.catch_up(hub);
+    /// Takes the answer to the batch in flight, and what the hub has committed
+    /// since, up to `head`.
+    pub fn acknowledge(&mut self, head: Seq, changes: &[Change], ack: &Ack) {
+        self.catch_up(head, changes);
         let Some(flight) = self.flight.take_if(|flight| flight.batch == ack.batch) else {
             return;
         };
@@ -408,11 +415,11 @@ impl ModelReplica {
         }
     }
 
-    fn catch_up(&mut self, hub: &Hub) {
-        for (ver, entry) in hub.changes_since(self.cursor) {
-            self.confirmed.apply(ver, entry);
+    fn catch_up(&mut self, head: Seq, changes: &[Change]) {
+        for Change { ver, entry } in changes {
+            self.confirmed.apply(*ver, entry);
         }
-        self.cursor = hub.head();
+        self.cursor = head;
     }
 
     /// The version that an edit of something in flight was based on (R11): that

@@ -45,7 +45,7 @@ impl Pair {
         };
         let prepared = prepare(&mut pair.a);
         push(&mut pair.hub, 1, &mut pair.a);
-        pair.b.follow(&pair.hub);
+        follow(&pair.hub, &mut pair.b);
         (pair, prepared)
     }
 
@@ -56,8 +56,8 @@ impl Pair {
             push(&mut self.hub, 1, &mut self.a),
             push(&mut self.hub, 2, &mut self.b),
         ];
-        self.a.follow(&self.hub);
-        self.b.follow(&self.hub);
+        follow(&self.hub, &mut self.a);
+        follow(&self.hub, &mut self.b);
         assert!(self.a.local() == self.hub.tree(), "I1");
         assert!(self.b.local() == self.hub.tree(), "I1");
         self.hub.tree().check().unwrap();
@@ -81,10 +81,19 @@ impl Pair {
     }
 }
 
+fn follow(hub: &Hub, replica: &mut ModelReplica) {
+    replica.follow(hub.head(), &hub.changes_since(replica.cursor()));
+}
+
+fn answer(hub: &Hub, replica: &mut ModelReplica, ack: &Ack) {
+    let changes = hub.changes_since(replica.cursor());
+    replica.acknowledge(hub.head(), &changes, ack);
+}
+
 fn push(hub: &mut Hub, tag: u64, replica: &mut ModelReplica) -> Option<Ack> {
     let (batch, edits) = replica.push()?;
     let ack = hub.push(ReplicaTag(tag), batch, edits).unwrap();
-    replica.acknowledge(hub, &ack);
+    answer(hub, replica, &ack);
     Some(ack)
 }
 
@@ -327,11 +336,11 @@ fn r11_an_edit_of_something_in_flight_is_based_on_its_answer() {
     let (batch, edits) = pair.a.push().unwrap();
     let edits = edits.to_vec();
     let ack = pair.hub.push(ReplicaTag(1), batch, &edits).unwrap();
-    pair.b.follow(&pair.hub);
+    follow(&pair.hub, &mut pair.b);
     pair.b.write(f, text("of b")).unwrap();
     push(&mut pair.hub, 2, &mut pair.b);
     pair.a.write(f, text("second")).unwrap();
-    pair.a.acknowledge(&pair.hub, &ack);
+    answer(&pair.hub, &mut pair.a, &ack);
     let [a, _] = pair.meet();
     assert!(matches!(&a[..], [Outcome::Copied { .. }]), "{a:?}");
     assert_eq!(pair.shows(&root("f")).unwrap(), "of b");
@@ -347,7 +356,7 @@ fn r12_edits_after_a_conflict_are_of_the_copy() {
     let (batch, edits) = pair.b.push().unwrap();
     let ack = pair.hub.push(ReplicaTag(2), batch, edits).unwrap();
     pair.b.write(f, text("of b, more")).unwrap();
-    pair.b.acknowledge(&pair.hub, &ack);
+    answer(&pair.hub, &mut pair.b, &ack);
     assert_eq!(pair.meet(), [vec![], vec![]]);
     assert_eq!(pair.shows(&root("f")).unwrap(), "of a");
     assert_eq!(pair.shows(&root("f.conflict-2")).unwrap(), "of b, more");
@@ -361,7 +370,7 @@ fn r14_what_would_hide_an_edit_is_not_shown_before_the_answer() {
     push(&mut pair.hub, 1, &mut pair.a);
     file(&mut pair.b, &at(d, "f"), "new");
     pair.b.push().unwrap();
-    pair.b.follow(&pair.hub);
+    follow(&pair.hub, &mut pair.b);
     assert!(pair.b.local().at(&at(d, "f")).is_some());
     assert_eq!(pair.b.local().at(&root("d")), Some(d));
     pair.meet();
