@@ -36,6 +36,8 @@ struct Placer<'a, 'b, T> {
     batch: &'a Batch,
     names: &'b mut Names<'a, T>,
     outcomes: &'b mut Outcomes,
+    /// The nodes that the batch means to take from somewhere.
+    leaving: BTreeSet<NodeId>,
     /// The places that the batch took nodes from, and by which edits.
     removed: BTreeMap<NodeId, Vec<(usize, Place)>>,
     /// Directories that were there before and that the batch put elsewhere.
@@ -57,6 +59,7 @@ pub(super) fn place<'a, T: TreeView>(
         batch,
         names,
         outcomes,
+        leaving: batch.names.iter().filter_map(NameEdit::removes).collect(),
         removed: BTreeMap::new(),
         moved: BTreeMap::new(),
         cause: BTreeMap::new(),
@@ -171,9 +174,7 @@ impl<'a, T: TreeView> Placer<'a, '_, T> {
         if self.is_born(node) || !self.names.has_place(node)? {
             return Ok(None);
         }
-        let names = &self.batch.names;
-        let moves = names.iter().any(|edit| edit.removes() == Some(node));
-        let raced = moves && !self.removed.contains_key(&node);
+        let raced = self.leaving.contains(&node) && !self.removed.contains_key(&node);
         Ok((raced || kind == NodeKind::Dir).then_some(Refusal::Moved))
     }
 

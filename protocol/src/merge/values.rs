@@ -1,5 +1,7 @@
 //! Content and attributes of a batch (R1, R10).
 
+use std::collections::BTreeSet;
+
 use super::batch::{Batch, DataEdit, MetaEdit};
 use super::names::Names;
 use super::place::Placed;
@@ -30,6 +32,7 @@ pub(super) fn resolve<'a, T: TreeView>(
         batch,
         names,
         placed,
+        copied: BTreeSet::new(),
         to,
     };
     for (node, edit) in &batch.data {
@@ -64,6 +67,8 @@ struct Values<'a, 'b, T> {
     batch: &'a Batch,
     names: &'b mut Names<'a, T>,
     placed: &'b mut Placed,
+    /// The nodes whose content of this batch went to a copy.
+    copied: BTreeSet<NodeId>,
     to: &'b mut Resolution,
 }
 
@@ -145,6 +150,7 @@ impl<T: TreeView> Values<'_, '_, T> {
         if let Some(meta) = meta {
             self.to.entries.push(Entry::Meta { node: copy, meta });
         }
+        self.copied.insert(node);
         let (parent, name) = free;
         let outcome = Outcome::Copied { copy, parent, name };
         self.to.outcomes.push((edit.edit, outcome));
@@ -157,11 +163,7 @@ impl<T: TreeView> Values<'_, '_, T> {
             return Ok(());
         };
         let mut fields = edit.fields;
-        let copied = self.to.outcomes.iter().any(|(index, outcome)| {
-            let data = self.batch.data.get(&node).map(|data| data.edit);
-            data == Some(*index) && matches!(outcome, Outcome::Copied { .. })
-        });
-        if copied {
+        if self.copied.contains(&node) {
             // The time is that of the content, which went to the copy.
             fields = fields.without(MetaFields::MTIME);
         }

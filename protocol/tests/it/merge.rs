@@ -533,3 +533,25 @@ fn edits_of_unknown_nodes_are_refused_and_said_so() {
     assert_eq!(refused, [(0, &outcome), (1, &outcome), (2, &outcome)]);
     assert_eq!(got.entries, []);
 }
+
+/// The work grows with the batch, not with its square: this takes minutes then.
+#[test]
+fn a_large_batch_is_resolved() {
+    const COUNT: usize = 20_000;
+    let (mut pair, d) = Pair::after(|a| {
+        for i in 0..COUNT {
+            file(a, &root(&i.to_string()), &i.to_string());
+        }
+        dir(a, &root("d"))
+    });
+    for i in 0..COUNT {
+        let name = i.to_string();
+        pair.b.rename(&root(&name), &at(d, &name)).unwrap();
+    }
+    pair.meet();
+    assert_eq!(
+        pair.hub.tree().at(&at(d, "7")),
+        pair.a.local().at(&at(d, "7"))
+    );
+    assert!(pair.hub.tree().at(&root("7")).is_none());
+}
