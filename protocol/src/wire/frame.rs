@@ -1,5 +1,7 @@
 //! Frames: the length and kind of what follows, and cutting a stream into them.
 
+use std::fmt;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::code::Code;
@@ -12,8 +14,8 @@ pub const FRAME_HEADER: usize = 8;
 /// The bit of a kind that says that who does not know the kind passes it over.
 pub const IGNORABLE: u16 = 1 << 15;
 
-/// A message in bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A message in bytes. Shown without them: a greeting has a token.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Frame {
     /// What the payload is.
     pub kind: u16,
@@ -75,6 +77,16 @@ impl WireError {
     }
 }
 
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frame")
+            .field("kind", &self.kind)
+            .field("lane", &self.lane)
+            .field("len", &self.payload.len())
+            .finish()
+    }
+}
+
 impl Frame {
     /// The bytes of the frame.
     pub fn encode(&self) -> Bytes {
@@ -90,11 +102,20 @@ impl Frame {
 }
 
 /// Cuts a stream of bytes into frames. It holds at most one frame of the longest
-/// length that is allowed, and what was pushed last.
-#[derive(Debug)]
+/// length that is allowed, and what was pushed last. Shown without them, as a
+/// [`Frame`] is.
 pub struct FrameReader {
     bytes: BytesMut,
     max: usize,
+}
+
+impl fmt::Debug for FrameReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FrameReader")
+            .field("len", &self.bytes.len())
+            .field("max", &self.max)
+            .finish()
+    }
 }
 
 impl FrameReader {
@@ -193,6 +214,24 @@ mod tests {
             reader.next(),
             Err(WireError::Oversized { max: FRAME_MAX, .. })
         ));
+    }
+
+    #[test]
+    fn i12_a_reader_makes_room_for_what_came_and_for_few_frames() {
+        let header = &frame(FRAME_MAX).encode()[..FRAME_HEADER];
+        let mut reader = FrameReader::new(FRAME_MAX);
+        reader.push(header);
+        assert_eq!(reader.next(), Ok(None));
+        assert!(reader.bytes.capacity() < 1_000, "a length is no reason");
+        let stream = frame(4_096).encode();
+        let mut reader = FrameReader::new(4_096);
+        for part in (0..50).flat_map(|_| stream.chunks(100)) {
+            reader.push(part);
+            while reader.next().unwrap().is_some() {}
+            // A buffer that grows doubles.
+            assert!(reader.bytes.capacity() <= 3 * stream.len());
+        }
+        assert!(reader.bytes.is_empty());
     }
 
     #[test]
