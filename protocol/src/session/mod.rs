@@ -11,8 +11,13 @@
 
 mod batch;
 mod greeting;
+mod store;
 mod transfer;
 
 pub use batch::{AssemblyError, Batch, BatchAssembly, batch_digest};
 pub use greeting::{Agreement, GreetingError, Offer, agree};
+pub use store::{
+    Admission, Applied, ClientAction, ClientDone, HubAction, HubDone, Offer, Report, Store,
+    StoreFailure, Wanted,
+};
 pub use transfer::{Incoming, Outgoing, TransferError};
