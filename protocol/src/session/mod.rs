@@ -3,6 +3,7 @@
 //! | module | owns |
 //! | --- | --- |
 //! | `greeting` | what two sides agree on, or why they cannot |
+//! | `store` | what a session asks of its store, and what that answers |
 //! | `transfer` | the hub's changes, from one cut to the next |
 //! | `batch` | a replica's edits, in as many messages as they need |
 //!
@@ -11,13 +12,14 @@
 
 mod batch;
 mod greeting;
+
 mod store;
 mod transfer;
 
 pub use batch::{AssemblyError, Batch, BatchAssembly, batch_digest};
 pub use greeting::{Agreement, GreetingError, Offer, agree};
 pub use store::{
-    Admission, Applied, ClientAction, ClientDone, HubAction, HubDone, Offer, Report, Store,
+    Admission, Applied, BatchOffer, ClientAction, ClientDone, HubAction, HubDone, Report, Store,
     StoreFailure, Wanted,
 };
 pub use transfer::{Incoming, Outgoing, TransferError};

@@ -52,7 +52,7 @@ pub struct Report {
 
 /// A batch as a replica offers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Offer {
+pub struct BatchOffer {
     /// The batch. Its `chunks` are all that may be new to the hub.
     pub batch: Batch,
     /// Some of these chunks with their bytes: what is small or a difference to
@@ -131,7 +131,7 @@ pub enum ClientDone {
         from: Start,
     },
     /// The batch to push; `None` when there is nothing to push.
-    Batch(Option<Box<Offer>>),
+    Batch(Option<Box<BatchOffer>>),
     /// The first of the chunks that were asked for.
     Chunks {
         /// As many of the first as fit the budget, but for what is missing.
