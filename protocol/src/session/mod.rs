@@ -12,7 +12,6 @@
 
 mod batch;
 mod greeting;
-
 mod store;
 mod transfer;
 
