@@ -1,5 +1,14 @@
 //! How replicas reach each other: QUIC and WebSocket connections that carry the
 //! sessions of `cairn-protocol`.
-//!
-//! There is nothing here yet. The sync protocol comes first; until then a
-//! replica is used on one machine.
+
+#![forbid(unsafe_code)]
+
+mod error;
+mod link;
+mod memory;
+mod quic;
+mod random;
+pub mod tls;
+mod websocket;
+
+pub use error::{CarrierError, ConnectError};

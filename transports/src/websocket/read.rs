@@ -1,0 +1,178 @@
+//! What comes over a WebSocket: headers, payloads without their masks, pings.
+
+use std::io::Cursor;
+
+use bytes::{Buf, Bytes, BytesMut};
+use cairn_protocol::wire::FrameReader;
+use tokio::io::{AsyncRead, AsyncReadExt, ReadHalf};
+use tokio::sync::mpsc;
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+use super::{Side, drain, mask};
+use crate::error::CarrierError;
+use crate::link::{Incoming, STRANGER_FRAME_MAX};
+
+/// How much is read at once, in bytes, from an admitted peer. Before that it is
+/// no more than a greeting.
+const READ_AT_ONCE: usize = 256 << 10;
+
+/// Longest payload of a control frame, by RFC 6455.
+const CONTROL_MAX: u64 = 125;
+
+/// The frame that is being received.
+#[derive(Debug, Default)]
+struct Payload {
+    left: u64,
+    seen: u64,
+    mask: Option<[u8; 4]>,
+}
+
+/// The reading half of a WebSocket.
+pub(super) struct Source<S> {
+    stream: ReadHalf<S>,
+    /// What was read and not looked at.
+    buffer: BytesMut,
+    payload: Payload,
+    side: Side,
+    pongs: mpsc::Sender<Bytes>,
+}
+
+impl<S: AsyncRead + Unpin> Source<S> {
+    pub(super) fn new(
+        stream: ReadHalf<S>,
+        side: Side,
+        pongs: mpsc::Sender<Bytes>,
+    ) -> Self {
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+            payload: Payload::default(),
+            side,
+            pongs,
+        }
+    }
+
+    /// Receives until the peer closes or nobody takes frames.
+    pub(super) async fn receive_all(&mut self, incoming: Incoming) -> Result<(), CarrierError> {
+        let mut reader = FrameReader::new(incoming.frame_max());
+        loop {
+            if !self.take_buffered(&mut reader, &incoming).await? {
+                return Ok(());
+            }
+            let room = if incoming.frame_max() > STRANGER_FRAME_MAX {
+                READ_AT_ONCE
+            } else {
+                STRANGER_FRAME_MAX
+            };
+            self.buffer.reserve(room);
+            let mut limited = (&mut self.stream).take(room as u64);
+            tokio::select! {
+                read = limited.read_buf(&mut self.buffer) => {
+                    if read? == 0 {
+                        return Ok(());
+                    }
+                }
+                () = incoming.closed() => return Ok(()),
+            }
+        }
+    }
+
+    /// Takes what the buffer has; `false` if nothing more is to be read.
+    async fn take_buffered(
+        &mut self,
+        reader: &mut FrameReader,
+        incoming: &Incoming,
+    ) -> Result<bool, CarrierError> {
+        loop {
+            while self.payload.left > 0 && !self.buffer.is_empty() {
+                self.take_payload(reader);
+                if !incoming.deliver_all(reader).await {
+                    return Ok(false);
+                }
+            }
+            let Some((header, len)) = self.header()? else {
+                return Ok(true);
+            };
+            match header.opcode {
+                OpCode::Data(Data::Binary | Data::Continue) => {
+                    self.buffer.advance(header.len(len));
+                    self.payload = Payload {
+                        left: len,
+                        seen: 0,
+                        mask: header.mask,
+                    };
+                }
+                OpCode::Control(control) => {
+                    if !self.take_control(control, &header, len)? {
+                        return Ok(true);
+                    }
+                    if control == Control::Close {
+                        return Ok(false);
+                    }
+                }
+                OpCode::Data(_) => return Err(CarrierError::WebSocket("a message is not binary")),
+            }
+        }
+    }
+
+    /// Moves what is there of the payload to the reader of frames.
+    fn take_payload(&mut self, reader: &mut FrameReader) {
+        let Payload { left, seen, mask: key } = &mut self.payload;
+        let here = usize::try_from(*left).unwrap_or(usize::MAX).min(self.buffer.len());
+        let mut bytes = self.buffer.split_to(here);
+        if let Some(key) = *key {
+            mask(&mut bytes, key, *seen);
+        }
+        reader.push(&bytes);
+        *left -= here as u64;
+        *seen += here as u64;
+    }
+
+    /// The header at the start of the buffer, checked and still there.
+    fn header(&self) -> Result<Option<(FrameHeader, u64)>, CarrierError> {
+        let parsed = FrameHeader::parse(&mut Cursor::new(&self.buffer[..]))
+            .map_err(|_| CarrierError::WebSocket("a frame has no known kind"))?;
+        let Some((header, len)) = parsed else {
+            return Ok(None);
+        };
+        if header.rsv1 || header.rsv2 || header.rsv3 {
+            return Err(CarrierError::WebSocket("a frame needs an extension"));
+        }
+        if header.mask.is_some() != (self.side == Side::Server) {
+            return Err(CarrierError::WebSocket("frames of clients alone are masked"));
+        }
+        Ok(Some((header, len)))
+    }
+
+    /// Takes a control frame; `false` if it has not all come.
+    fn take_control(
+        &mut self,
+        control: Control,
+        header: &FrameHeader,
+        len: u64,
+    ) -> Result<bool, CarrierError> {
+        if len > CONTROL_MAX || !header.is_final {
+            return Err(CarrierError::WebSocket("a control frame is too long"));
+        }
+        let start = header.len(len);
+        let end = start + usize::try_from(len).unwrap_or(0);
+        if self.buffer.len() < end {
+            return Ok(false);
+        }
+        let mut frame = self.buffer.split_to(end);
+        frame.advance(start);
+        if let Some(key) = header.mask {
+            mask(&mut frame, key, 0);
+        }
+        if control == Control::Ping {
+            let _ = self.pongs.try_send(frame.freeze());
+        }
+        Ok(true)
+    }
+
+    /// Reads and forgets what still comes.
+    pub(super) async fn drain(&mut self) -> Result<(), CarrierError> {
+        drain(&mut self.stream).await
+    }
+}
