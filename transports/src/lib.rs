@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+mod address;
+mod driver;
 mod error;
 mod link;
 mod memory;
@@ -11,4 +13,5 @@ mod random;
 pub mod tls;
 mod websocket;
 
+pub use address::{Address, AddressError, DEFAULT_PORT, Scheme, WorkspaceName};
 pub use error::{CarrierError, ConnectError};

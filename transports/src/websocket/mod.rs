@@ -73,9 +73,9 @@ where
                 }
             },
             received = &mut receiving => {
-                received?;
+                let received_all = received?;
                 // The peer says no more; this side may.
-                (sending.await?, true)
+                (sending.await?, received_all)
             }
         }
     };

@@ -28,6 +28,17 @@ struct Payload {
     mask: Option<[u8; 4]>,
 }
 
+/// What is to be done when the buffer is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    /// Read more.
+    More,
+    /// The peer sends no more.
+    Closed,
+    /// Nobody takes more.
+    Unwanted,
+}
+
 /// The reading half of a WebSocket.
 pub(super) struct Source<S> {
     stream: ReadHalf<S>,
@@ -53,12 +64,14 @@ impl<S: AsyncRead + Unpin> Source<S> {
         }
     }
 
-    /// Receives until the peer closes or nobody takes frames.
-    pub(super) async fn receive_all(&mut self, incoming: Incoming) -> Result<(), CarrierError> {
+    /// Receives until the peer closes (`true`) or nobody takes frames.
+    pub(super) async fn receive_all(&mut self, incoming: Incoming) -> Result<bool, CarrierError> {
         let mut reader = FrameReader::new(incoming.frame_max());
         loop {
-            if !self.take_buffered(&mut reader, &incoming).await? {
-                return Ok(());
+            match self.take_buffered(&mut reader, &incoming).await? {
+                After::More => {}
+                After::Closed => return Ok(true),
+                After::Unwanted => return Ok(false),
             }
             let room = if incoming.frame_max() > STRANGER_FRAME_MAX {
                 READ_AT_ONCE
@@ -70,29 +83,29 @@ impl<S: AsyncRead + Unpin> Source<S> {
             tokio::select! {
                 read = limited.read_buf(&mut self.buffer) => {
                     if read? == 0 {
-                        return Ok(());
+                        return Ok(true);
                     }
                 }
-                () = incoming.closed() => return Ok(()),
+                () = incoming.closed() => return Ok(false),
             }
         }
     }
 
-    /// Takes what the buffer has; `false` if nothing more is to be read.
+    /// Takes what the buffer has.
     async fn take_buffered(
         &mut self,
         reader: &mut FrameReader,
         incoming: &Incoming,
-    ) -> Result<bool, CarrierError> {
+    ) -> Result<After, CarrierError> {
         loop {
             while self.payload.left > 0 && !self.buffer.is_empty() {
                 self.take_payload(reader);
                 if !incoming.deliver_all(reader).await {
-                    return Ok(false);
+                    return Ok(After::Unwanted);
                 }
             }
             let Some((header, len)) = self.header()? else {
-                return Ok(true);
+                return Ok(After::More);
             };
             match header.opcode {
                 OpCode::Data(Data::Binary | Data::Continue) => {
@@ -105,10 +118,10 @@ impl<S: AsyncRead + Unpin> Source<S> {
                 }
                 OpCode::Control(control) => {
                     if !self.take_control(control, &header, len)? {
-                        return Ok(true);
+                        return Ok(After::More);
                     }
                     if control == Control::Close {
-                        return Ok(false);
+                        return Ok(After::Closed);
                     }
                 }
                 OpCode::Data(_) => return Err(CarrierError::WebSocket("a message is not binary")),
