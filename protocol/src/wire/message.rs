@@ -16,8 +16,8 @@ use crate::encoding::Encoding;
 use crate::hash::ChunkHash;
 use crate::id::ReplicaTag;
 use crate::limits::{
-    AGENT_MAX, BATCH_EDITS_MAX, CHUNK_MAX, DETAIL_MAX, EDITS_MAX, ENTRIES_MAX, EXT_KEYS_MAX, EXT_VALUE_MAX,
-    HASHES_MAX, RULE_MAX, RULES_MAX, TOKEN_MAX,
+    AGENT_MAX, BATCH_EDITS_MAX, CHUNK_MAX, DETAIL_MAX, EDITS_MAX, ENTRIES_MAX, EXT_KEYS_MAX,
+    EXT_VALUE_MAX, HASHES_MAX, RULE_MAX, RULES_MAX, TOKEN_MAX,
 };
 use crate::outcome::Outcome;
 

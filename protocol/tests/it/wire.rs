@@ -8,8 +8,8 @@ use bytes::Bytes;
 use cairn_protocol::wire::{
     About, Blob, Capabilities, Changes, ChunkData, Chunks, Code, Credit, Cut, Error, Ext, Fence,
     FenceOk, Frame, FrameReader, Goodbye, Hello, Hydrate, IGNORABLE, Limits, List, Message,
-    Missing, Need, Of, Outcomes, Ping, Pong, Push, PushAck, Report, Reset, Role, SetScope, Start, Subscribe, Text,
-    Token, Want, Welcome, Why, WireError,
+    Missing, Need, Of, Outcomes, Ping, Pong, Push, PushAck, Report, Reset, Role, SetScope, Start,
+    Subscribe, Text, Token, Want, Welcome, Why, WireError,
 };
 use cairn_protocol::wire::{Applied, FRAME_HEADER};
 use cairn_protocol::{
