@@ -253,8 +253,9 @@ mod tests {
         let mut expected = [0; 16];
         expected.copy_from_slice(&blake3::hash(b"cairn workspace a").as_bytes()[..16]);
         assert_eq!(id("a"), expected);
-        assert_eq!(id("000102030405060708090a0b0c0d0e0f"), std::array::from_fn(|i| {
-            u8::try_from(i).unwrap()
-        }));
+        assert_eq!(
+            id("000102030405060708090a0b0c0d0e0f"),
+            std::array::from_fn(|i| { u8::try_from(i).unwrap() })
+        );
     }
 }

@@ -39,6 +39,9 @@ pub struct Drive<A, D> {
     pub inbox: Inbox,
     /// What the program wants of it. When the senders are gone, nothing more.
     pub commands: mpsc::UnboundedReceiver<Command>,
+    /// Longest payload, in bytes, that is taken whatever the session says. A
+    /// client asked for what its hub sends, so it takes all from the start.
+    pub frame_max: usize,
     /// Ends it from outside.
     pub stop: watch::Receiver<Option<Stop>>,
     /// What it has sent and received, always up to date.
@@ -100,14 +103,21 @@ where
             Happening::Stop(stop) => break end(&with.outbox, stop.code, stop.detail.to_owned()),
             Happening::Sent => {}
         }
+        // Before the peer is told that it may.
+        with.inbox.admit(session.frame_max().max(with.frame_max));
         let polled = take_outputs(&mut session, &with.outbox, &mut acting, &mut tell);
         *with.counters.lock() = session.counters();
         let until = match polled {
             Ok(until) => until,
             Err(ended) => break ended,
         };
-        with.inbox.admit(session.frame_max());
-        happened = next(&mut with, &news, &mut answers, until.map(|until| start + until)).await;
+        happened = next(
+            &mut with,
+            &news,
+            &mut answers,
+            until.map(|until| start + until),
+        )
+        .await;
         if matches!(happened, Happening::Input(Input::Done(..))) {
             acting.under_way -= 1;
         }

@@ -4,14 +4,27 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod client;
+mod counters;
 mod driver;
 mod error;
 mod link;
 mod memory;
 mod quic;
 mod random;
+mod server;
 pub mod tls;
 mod websocket;
 
 pub use address::{Address, AddressError, DEFAULT_PORT, Scheme, WorkspaceName};
+pub use client::{
+    Beginning, Client, ClientError, ClientEvent, ClientHandle, ClientOptions, Replica, State,
+    Upstream,
+};
 pub use error::{CarrierError, ConnectError};
+pub use server::{
+    Access, Hub, Permission, STRANGERS, ServeError, Server, ServerBuilder, Workspaces,
+};
+
+/// What this program calls itself in greetings, unless it is told.
+const AGENT: &str = concat!("cairn/", env!("CARGO_PKG_VERSION"));

@@ -14,21 +14,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use cairn_protocol::FRAME_STRANGER;
+use cairn_protocol::session::BACKLOG_MAX;
 use cairn_protocol::wire::{Code, FRAME_HEADER, Frame, FrameReader, WireError};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
-/// Longest payload, in bytes, that is taken from a peer that was not admitted
-/// (FRM-2): a greeting, with much room.
-pub const STRANGER_FRAME_MAX: usize = 4096;
-
 /// What may have come and not been taken, in bytes: some of the longest frames.
 pub const INBOX_BYTES: usize = 4 << 20;
-
-/// From so many bytes that wait to be sent on, nothing is taken from the peer or
-/// the store that might make more. More than the credit of a peer, so that two
-/// sides never wait for each other.
-pub const OUTBOX_BYTES: usize = 16 << 20;
 
 /// What a frame costs beside its payload, in bytes, so that a stream of empty
 /// frames is bounded, too.
@@ -127,7 +120,7 @@ pub struct Wire {
 pub fn link(traffic: Arc<Traffic>) -> (Outbox, Inbox, Wire) {
     let sending = Arc::new(Sending::default());
     let (to_session, frames) = mpsc::unbounded_channel();
-    let (frame_max, limit) = watch::channel(STRANGER_FRAME_MAX);
+    let (frame_max, limit) = watch::channel(FRAME_STRANGER);
     let wire = Wire {
         outgoing: Outgoing {
             sending: Arc::clone(&sending),
@@ -159,7 +152,7 @@ impl Outbox {
 
     /// Whether so much waits that there should not be more.
     pub fn is_full(&self) -> bool {
-        self.0.queues.lock().bytes >= OUTBOX_BYTES
+        self.0.queues.lock().bytes >= BACKLOG_MAX
     }
 
     /// Waits until something was sent.
@@ -199,11 +192,6 @@ impl Inbox {
     pub async fn next(&mut self) -> Option<Result<Frame, WireError>> {
         let came = self.frames.recv().await?;
         Some(came.map(|(frame, _room)| frame))
-    }
-
-    /// Whether nothing has come that was not taken.
-    pub fn is_empty(&self) -> bool {
-        self.frames.is_empty()
     }
 
     /// The peer is known: it may send payloads of `frame_max` bytes.
@@ -311,7 +299,7 @@ impl Incoming {
     ///
     /// Safe.
     pub async fn admitted(&mut self) {
-        let admitted = |max: &usize| *max > STRANGER_FRAME_MAX;
+        let admitted = |max: &usize| *max > FRAME_STRANGER;
         if self.frame_max.wait_for(admitted).await.is_err() {
             std::future::pending().await
         }
@@ -379,7 +367,7 @@ mod tests {
         }
         assert_eq!(
             outbox.0.queues.lock().control.len(),
-            OUTBOX_BYTES / FRAME_COST
+            BACKLOG_MAX / FRAME_COST
         );
     }
 }

@@ -97,7 +97,11 @@ impl Connector {
 
     fn server_name(&self) -> Result<ServerName<'static>, ConnectError> {
         let name = ServerName::try_from(self.address.host().to_owned());
-        name.map_err(|error| self.checked.failed(&self.address.authority(), &error).into())
+        name.map_err(|error| {
+            self.checked
+                .failed(&self.address.authority(), &error)
+                .into()
+        })
     }
 
     async fn quic(&self, peer: SocketAddr) -> Result<Carry, ConnectError> {

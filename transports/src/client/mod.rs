@@ -17,7 +17,7 @@ mod run;
 
 use std::sync::Arc;
 
-use cairn_protocol::session::{ClientAction, ClientDone, Counters, Ended, Event, Store, Wanted};
+use cairn_protocol::session::{Counters, Ended, Event, StoreFailure, Wanted};
 use cairn_protocol::wire::Code;
 use cairn_protocol::{ChunkHash, Cursor};
 use tokio::sync::{broadcast, watch};
@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 use crate::driver::Stop;
 use crate::error::ConnectError;
 
-pub use options::{ClientOptions, Upstream};
+pub use options::{Beginning, ClientOptions, Replica, Upstream};
 
 use requests::{Answer, Requests};
 
@@ -43,6 +43,9 @@ pub enum ClientError {
     /// The session ended.
     #[error(transparent)]
     Ended(#[from] Ended),
+    /// The replica cannot be used.
+    #[error("the replica cannot be used")]
+    Replica(#[from] StoreFailure),
     /// The program has ended the client.
     #[error("the client was shut down")]
     ShutDown,
@@ -54,6 +57,7 @@ impl ClientError {
         match self {
             Self::Connect(error) => !error.is_transient(),
             Self::Ended(ended) => ended.is_final(),
+            Self::Replica(_) => false,
             Self::ShutDown => true,
         }
     }
@@ -62,6 +66,7 @@ impl ClientError {
     pub fn code(&self) -> Option<Code> {
         match self {
             Self::Ended(ended) => Some(ended.code),
+            Self::Replica(failure) => Some(failure.code),
             Self::Connect(_) | Self::ShutDown => None,
         }
     }
@@ -112,11 +117,7 @@ pub struct ClientHandle(Arc<Requests>);
 impl Client {
     /// A client that connects, and connects again, until it is shut down or there
     /// is no use in it. Needs a Tokio runtime with time and IO.
-    pub fn start(
-        upstream: Upstream,
-        options: ClientOptions,
-        store: Arc<dyn Store<ClientAction, ClientDone>>,
-    ) -> Self {
+    pub fn start(upstream: Upstream, options: ClientOptions, replica: Arc<dyn Replica>) -> Self {
         let requests = Arc::new(Requests::new(options.patience));
         let (events, _) = broadcast::channel(EVENTS);
         let (set_state, state) = watch::channel(State::Connecting);
@@ -124,7 +125,7 @@ impl Client {
         let run = run::Run {
             upstream,
             options,
-            store,
+            replica,
             requests: Arc::clone(&requests),
             events: events.clone(),
             state: set_state,

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_protocol::ReplicaTag;
-use cairn_protocol::wire::{Hydrate, Token};
+use cairn_protocol::session::{ClientAction, ClientDone, Store, StoreFailure};
+use cairn_protocol::wire::{Hydrate, Start, Token};
 
+use crate::AGENT;
 use crate::address::Address;
 use crate::server::Hub;
 use crate::tls::Trust;
@@ -22,23 +24,62 @@ pub enum Upstream {
         trust: Trust,
     },
     /// In this process: the hub of which the replica is the working tree.
-    Here(Arc<dyn Hub>),
+    Here {
+        /// The hub.
+        hub: Arc<dyn Hub>,
+        /// Its own tag.
+        replica: ReplicaTag,
+    },
+}
+
+impl Upstream {
+    /// The workspace's id; one in this process has none and needs none.
+    pub(super) fn workspace(&self) -> [u8; 16] {
+        match self {
+            Self::At { address, .. } => address.workspace().id(),
+            Self::Here { .. } => [0; 16],
+        }
+    }
 }
 
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::At { address, .. } => write!(f, "At({address})"),
-            Self::Here(hub) => write!(f, "Here({})", hub.name()),
+            Self::Here { hub, .. } => write!(f, "Here({})", hub.name()),
         }
     }
+}
+
+/// What a session begins with: what the replica's store has now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    /// The replica.
+    pub replica: ReplicaTag,
+    /// What it has of the hub's tree.
+    pub start: Start,
+    /// The last batch that it numbered, answered or not; 0 for none.
+    pub last_batch: u64,
+    /// The digest of that batch, if it has made it.
+    pub last_batch_digest: Option<[u8; 32]>,
+}
+
+/// A replica that follows a hub.
+pub trait Replica: Send + Sync {
+    /// What a session that starts now begins with. It may block.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFailure`]: it is tried again later.
+    fn beginning(&self) -> Result<Beginning, StoreFailure>;
+
+    /// The store of its sessions.
+    fn store(&self) -> Arc<dyn Store<ClientAction, ClientDone>>;
 }
 
 /// What a client is and wants.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
-    /// The replica.
-    pub replica: ReplicaTag,
     /// What allows it to be there. By default it is empty.
     pub token: Token,
     /// Which chunks come by themselves. By default all.
@@ -52,14 +93,12 @@ pub struct ClientOptions {
     pub retry: bool,
 }
 
-impl ClientOptions {
-    /// The defaults, for this replica.
-    pub fn new(replica: ReplicaTag) -> Self {
+impl Default for ClientOptions {
+    fn default() -> Self {
         Self {
-            replica,
             token: Token::default(),
             hydrate: Hydrate::Full,
-            agent: concat!("cairn/", env!("CARGO_PKG_VERSION")).to_owned(),
+            agent: AGENT.to_owned(),
             patience: Duration::from_secs(30),
             retry: true,
         }

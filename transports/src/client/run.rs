@@ -3,28 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cairn_protocol::session::{
-    ClientAction, ClientDone, ClientSession, ClientSettings, Ended, Event, HubSession, HubSettings,
-    Store,
-};
+use cairn_protocol::session::{ClientConfig, ClientSession, Event, HubSession, Offer};
+use cairn_protocol::{FRAME_MAX, ReplicaTag};
 use tokio::sync::{broadcast, mpsc, watch};
 
 use super::backoff::Backoff;
 use super::connect::{Carry, Connector};
-use super::options::{ClientOptions, Upstream};
+use super::options::{ClientOptions, Replica, Upstream};
 use super::requests::Requests;
 use super::{ClientError, ClientEvent, State};
 use crate::driver::{Drive, Stop, drive, together};
-use crate::error::ConnectError;
+use crate::error::{CarrierError, ConnectError};
 use crate::link::{Wire, link};
-use crate::server::Hub;
+use crate::server::{Hub, hub_config};
 use crate::{memory, random};
 
 /// Everything that a client's loop has.
 pub(super) struct Run {
     pub(super) upstream: Upstream,
     pub(super) options: ClientOptions,
-    pub(super) store: Arc<dyn Store<ClientAction, ClientDone>>,
+    pub(super) replica: Arc<dyn Replica>,
     pub(super) requests: Arc<Requests>,
     pub(super) events: broadcast::Sender<ClientEvent>,
     pub(super) state: watch::Sender<State>,
@@ -50,7 +48,7 @@ impl Run {
             let why = tokio::select! {
                 () = told(&mut self.stop) => return ClientError::ShutDown,
                 connected = connector.connect() => match connected {
-                    Ok(carry) => ClientError::from(self.session(carry, &mut backoff).await),
+                    Ok(carry) => self.session(carry, &mut backoff).await,
                     Err(error) => error.into(),
                 },
             };
@@ -62,7 +60,7 @@ impl Run {
             }
             let asked = match &why {
                 ClientError::Ended(ended) => ended.retry_after,
-                ClientError::Connect(_) | ClientError::ShutDown => None,
+                _ => None,
             };
             let wait = backoff.failed(asked, random::number());
             if !self.wait(Arc::new(why), wait).await {
@@ -72,18 +70,23 @@ impl Run {
     }
 
     /// Drives a session to its end.
-    async fn session(&self, carry: Carry, backoff: &mut Backoff) -> Ended {
+    async fn session(&self, carry: Carry, backoff: &mut Backoff) -> ClientError {
+        let config = match self.config().await {
+            Ok(config) => config,
+            Err(error) => return error,
+        };
         let (outbox, inbox, wire) = link(Arc::default());
         let counters = Arc::default();
         let with = Drive {
-            store: Arc::clone(&self.store),
+            store: self.replica.store(),
             outbox,
             inbox,
             commands: self.requests.session(Arc::clone(&counters)),
+            frame_max: FRAME_MAX,
             stop: self.stop.clone(),
             counters,
         };
-        let session = ClientSession::new(self.settings());
+        let session = ClientSession::new(Duration::ZERO, config);
         let driving = drive(session, with, |event| {
             if matches!(event, Event::Connected { .. }) {
                 backoff.succeeded();
@@ -95,11 +98,26 @@ impl Run {
         });
         let (ended, carried) = together(driving, carry(wire)).await;
         tracing::debug!(%ended, ?carried, "session over");
-        ended
+        ended.into()
     }
 
-    fn settings(&self) -> ClientSettings {
-        todo!()
+    /// What a session begins with, as the replica is now.
+    async fn config(&self) -> Result<ClientConfig, ClientError> {
+        let replica = Arc::clone(&self.replica);
+        let beginning = tokio::task::spawn_blocking(move || replica.beginning()).await;
+        let beginning = beginning.map_err(|_| ClientError::ShutDown)??;
+        let options = &self.options;
+        Ok(ClientConfig {
+            workspace: self.upstream.workspace(),
+            replica: beginning.replica,
+            token: options.token.clone(),
+            agent: options.agent.clone(),
+            offer: Offer::OURS,
+            start: beginning.start,
+            last_batch: beginning.last_batch,
+            last_batch_digest: beginning.last_batch_digest,
+            hydrate: options.hydrate,
+        })
     }
 
     /// Waits for the next attempt; `false` if there is to be none.
@@ -128,7 +146,7 @@ async fn told(stop: &mut watch::Receiver<Option<Stop>>) {
 /// Where connections come from.
 enum Source {
     There(Box<Connector>),
-    Here(Arc<dyn Hub>),
+    Here(Arc<dyn Hub>, ReplicaTag),
 }
 
 impl Source {
@@ -138,23 +156,23 @@ impl Source {
                 let connector = Connector::new(address.clone(), trust.clone())?;
                 Self::There(Box::new(connector))
             }
-            Upstream::Here(hub) => Self::Here(Arc::clone(hub)),
+            Upstream::Here { hub, replica } => Self::Here(Arc::clone(hub), *replica),
         })
     }
 
     async fn connect(&self) -> Result<Carry, ConnectError> {
         match self {
             Self::There(connector) => connector.connect().await,
-            Self::Here(hub) => {
-                let hub = Arc::clone(hub);
-                Ok(Box::new(move |wire| Box::pin(here(hub, wire))))
+            Self::Here(hub, tag) => {
+                let (hub, tag) = (Arc::clone(hub), *tag);
+                Ok(Box::new(move |wire| Box::pin(here(hub, tag, wire))))
             }
         }
     }
 }
 
 /// Carries frames to a session of a hub in this process.
-async fn here(hub: Arc<dyn Hub>, client: Wire) -> Result<(), crate::error::CarrierError> {
+async fn here(hub: Arc<dyn Hub>, tag: ReplicaTag, client: Wire) -> Result<(), CarrierError> {
     let (outbox, inbox, wire) = link(Arc::default());
     let (_never, stop) = watch::channel(None);
     let with = Drive {
@@ -162,10 +180,11 @@ async fn here(hub: Arc<dyn Hub>, client: Wire) -> Result<(), crate::error::Carri
         outbox,
         inbox,
         commands: mpsc::unbounded_channel().1,
+        frame_max: FRAME_MAX,
         stop,
         counters: Arc::default(),
     };
-    let session = HubSession::new(HubSettings::default());
+    let session = HubSession::new(Duration::ZERO, hub_config(tag));
     let driving = drive(session, with, |_| {});
     together(driving, memory::run(client, wire)).await.1
 }

@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
-use cairn_protocol::session::{HubSession, HubSettings};
+use cairn_protocol::ReplicaTag;
+use cairn_protocol::session::{HubConfig, HubSession, Offer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
@@ -12,6 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use super::doorman::Doorman;
 use super::registry::{Carrier, Registry};
 use super::{GREETING, STRANGERS, http};
+use crate::AGENT;
 use crate::driver::{Drive, drive, together};
 use crate::error::CarrierError;
 use crate::link::{Wire, link};
@@ -60,14 +63,24 @@ pub(super) async fn serve<F>(
         outbox,
         inbox,
         commands: mpsc::unbounded_channel().1,
+        frame_max: 0,
         stop: place.stop.subscribe(),
         counters: Arc::clone(&place.counters),
     };
-    let session = HubSession::new(HubSettings::default());
+    let session = HubSession::new(Duration::ZERO, hub_config(registry.tag));
     let driving = drive(session, with, |event| tracing::debug!(?event, "session"));
     let (ended, carried) = together(driving, carry(wire)).await;
     tracing::debug!(%ended, ?carried, ?carrier, "connection over");
     registry.leave(&place, &ended);
+}
+
+/// What a hub's session begins with.
+pub(crate) fn hub_config(replica: ReplicaTag) -> HubConfig {
+    HubConfig {
+        replica,
+        agent: AGENT.to_owned(),
+        offer: Offer::OURS,
+    }
 }
 
 /// Takes QUIC connections until the endpoint is closed.
@@ -116,7 +129,7 @@ pub(super) async fn accept_tcp(listener: TcpListener, shared: Arc<Shared>) {
             Err(error) => {
                 // Too many open files, most likely: it passes.
                 tracing::warn!(%error, "cannot take a connection");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };

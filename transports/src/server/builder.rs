@@ -194,7 +194,8 @@ fn quic_config(
     peer: std::net::IpAddr,
 ) -> Result<quinn::ServerConfig, TlsError> {
     let tls = identity.server_config(&[quic::ALPN])?;
-    let tls = QuicServerConfig::try_from(tls).map_err(|error| TlsError::Setup(error.to_string()))?;
+    let tls =
+        QuicServerConfig::try_from(tls).map_err(|error| TlsError::Setup(error.to_string()))?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
     config
         .transport_config(quic::transport_config(quic::Side::Server, (peer, 0).into()))

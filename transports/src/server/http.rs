@@ -41,7 +41,10 @@ pub(super) async fn serve<S>(
         let answer = if allowed {
             route(request, &stranger, &shared)
         } else {
-            text(StatusCode::FORBIDDEN, "this hub takes secure connections only: wss://\n")
+            text(
+                StatusCode::FORBIDDEN,
+                "this hub takes secure connections only: wss://\n",
+            )
         };
         std::future::ready(Ok::<_, Infallible>(answer))
     });
@@ -73,16 +76,17 @@ fn route(
         (&Method::GET, websocket::PATH) => {
             text(StatusCode::UPGRADE_REQUIRED, "this is for WebSocket\n")
         }
-        (&Method::GET, "/health") => {
-            typed("application/json", metrics::health(&shared.registry))
-        }
+        (&Method::GET, "/health") => typed("application/json", metrics::health(&shared.registry)),
         (&Method::GET, "/metrics") => {
             typed("text/plain; version=0.0.4", metrics::text(&shared.registry))
         }
         (_, websocket::PATH | "/health" | "/metrics") => {
             text(StatusCode::METHOD_NOT_ALLOWED, "only GET is known here\n")
         }
-        _ => text(StatusCode::NOT_FOUND, "there are /sync, /health and /metrics\n"),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "there are /sync, /health and /metrics\n",
+        ),
     }
 }
 

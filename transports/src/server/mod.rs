@@ -32,6 +32,7 @@ use tokio::task::JoinHandle;
 use crate::driver::Stop;
 use crate::tls::Fingerprint;
 
+pub(crate) use accept::hub_config;
 pub use builder::{ServeError, ServerBuilder};
 pub use workspaces::{Access, Hub, Permission, Workspaces};
 

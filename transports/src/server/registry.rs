@@ -14,6 +14,7 @@ use super::workspaces::Workspaces;
 use crate::counters::add;
 use crate::driver::Stop;
 use crate::link::Traffic;
+use crate::random;
 
 /// A replica of a workspace.
 type Client = ([u8; 16], ReplicaTag);
@@ -39,6 +40,8 @@ pub(super) struct Registry {
     pub(super) workspaces: Arc<dyn Workspaces>,
     pub(super) traffic: Arc<Traffic>,
     pub(super) turned_away: AtomicU64,
+    /// What the server is called in greetings.
+    pub(super) tag: ReplicaTag,
     next: AtomicU64,
     state: Mutex<State>,
     gone: Notify,
@@ -73,6 +76,8 @@ impl Registry {
             workspaces,
             traffic: Arc::default(),
             turned_away: AtomicU64::new(0),
+            // No replica has the tag 0.
+            tag: ReplicaTag(random::number() | 1),
             next: AtomicU64::new(0),
             state: Mutex::default(),
             gone: Notify::new(),

@@ -67,7 +67,13 @@ mod tests {
         assert_eq!(text.parse(), Ok(fingerprint));
         let pairs: Vec<&str> = (0..32).map(|i| &text[2 * i..2 * i + 2]).collect();
         assert_eq!(pairs.join(":").to_uppercase().parse(), Ok(fingerprint));
-        for wrong in ["", "e3", &text[1..], &format!("{text}00"), &text.replace('e', "g")] {
+        for wrong in [
+            "",
+            "e3",
+            &text[1..],
+            &format!("{text}00"),
+            &text.replace('e', "g"),
+        ] {
             assert_eq!(wrong.parse::<Fingerprint>(), Err(FingerprintError));
         }
     }

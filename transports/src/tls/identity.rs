@@ -26,7 +26,9 @@ pub struct Identity {
 
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Identity").field(&self.fingerprint()).finish()
+        f.debug_tuple("Identity")
+            .field(&self.fingerprint())
+            .finish()
     }
 }
 
@@ -120,7 +122,9 @@ fn make() -> Result<(String, String), TlsError> {
     let key = KeyPair::generate().map_err(setup)?;
     let mut params = CertificateParams::new(vec!["cairn.invalid".to_owned()]).map_err(setup)?;
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "Cairn hub");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "Cairn hub");
     let certificate = params.self_signed(&key).map_err(setup)?;
     Ok((certificate.pem(), key.serialize_pem()))
 }
@@ -155,7 +159,9 @@ mod tests {
         let again = Identity::open_or_create(folder.path()).unwrap();
         assert_eq!(made.fingerprint(), again.fingerprint());
         for name in [CERTIFICATE, KEY] {
-            let mode = fs::metadata(folder.path().join(name)).unwrap().permissions();
+            let mode = fs::metadata(folder.path().join(name))
+                .unwrap()
+                .permissions();
             assert_eq!(mode.mode() & 0o777, 0o600, "{name}");
         }
         let shown = format!("{made:?}");

@@ -22,8 +22,8 @@ use rustls::crypto::ring::{cipher_suite, default_provider};
 
 pub use fingerprint::{Fingerprint, FingerprintError};
 pub use identity::Identity;
-pub use trust::{KnownHubs, Trust};
 pub(crate) use trust::{Checked, client_config};
+pub use trust::{KnownHubs, Trust};
 
 /// Something about certificates is wrong.
 #[derive(Debug, thiserror::Error)]

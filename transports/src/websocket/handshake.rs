@@ -14,7 +14,7 @@ use tungstenite::handshake::client::generate_key;
 use tungstenite::handshake::derive_accept_key;
 
 /// The WebSocket subprotocol.
-pub const SUBPROTOCOL: &str = "cairn.v1";
+const SUBPROTOCOL: &str = "cairn.v1";
 
 /// Where hubs listen.
 pub const PATH: &str = "/sync";
@@ -44,8 +44,15 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 /// What the request lacks, and the status that says so.
 pub fn accept(request: &Request<Incoming>) -> Result<HeaderMap, (StatusCode, &'static str)> {
     let headers = request.headers();
-    if headers.get(SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes) != Some(b"13") {
-        return Err((StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 is spoken\n"));
+    if headers
+        .get(SEC_WEBSOCKET_VERSION)
+        .map(HeaderValue::as_bytes)
+        != Some(b"13")
+    {
+        return Err((
+            StatusCode::UPGRADE_REQUIRED,
+            "WebSocket version 13 is spoken\n",
+        ));
     }
     if !has_token(headers, &SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
         return Err((StatusCode::BAD_REQUEST, "the subprotocol is cairn.v1\n"));
@@ -58,7 +65,10 @@ pub fn accept(request: &Request<Incoming>) -> Result<HeaderMap, (StatusCode, &'s
     answer.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     answer.insert(UPGRADE, HeaderValue::from_static("websocket"));
     answer.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    answer.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    answer.insert(
+        SEC_WEBSOCKET_PROTOCOL,
+        HeaderValue::from_static(SUBPROTOCOL),
+    );
     Ok(answer)
 }
 

@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use crate::error::CarrierError;
 use crate::link::Wire;
 
-pub use handshake::{PATH, SUBPROTOCOL, accept, connect, wants_websocket};
+pub use handshake::{PATH, accept, connect, wants_websocket};
 
 /// How long a closed connection may take to get its last bytes to the peer.
 const LINGER: Duration = Duration::from_secs(2);
@@ -131,7 +131,11 @@ mod tests {
     fn a_mask_goes_on_wherever_the_payload_is_split() {
         let key = [1, 2, 3, 4];
         let plain: Vec<u8> = (0..100).collect();
-        let expected: Vec<u8> = plain.iter().zip(key.iter().cycle()).map(|(b, k)| b ^ k).collect();
+        let expected: Vec<u8> = plain
+            .iter()
+            .zip(key.iter().cycle())
+            .map(|(b, k)| b ^ k)
+            .collect();
         for split in 0..plain.len() {
             let mut bytes = plain.clone();
             let (left, right) = bytes.split_at_mut(split);

@@ -3,6 +3,7 @@
 use std::io::Cursor;
 
 use bytes::{Buf, Bytes, BytesMut};
+use cairn_protocol::FRAME_STRANGER;
 use cairn_protocol::wire::FrameReader;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadHalf};
 use tokio::sync::mpsc;
@@ -11,7 +12,7 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use super::{Side, drain, mask};
 use crate::error::CarrierError;
-use crate::link::{Incoming, STRANGER_FRAME_MAX};
+use crate::link::Incoming;
 
 /// How much is read at once, in bytes, from an admitted peer. Before that it is
 /// no more than a greeting.
@@ -50,11 +51,7 @@ pub(super) struct Source<S> {
 }
 
 impl<S: AsyncRead + Unpin> Source<S> {
-    pub(super) fn new(
-        stream: ReadHalf<S>,
-        side: Side,
-        pongs: mpsc::Sender<Bytes>,
-    ) -> Self {
+    pub(super) fn new(stream: ReadHalf<S>, side: Side, pongs: mpsc::Sender<Bytes>) -> Self {
         Self {
             stream,
             buffer: BytesMut::new(),
@@ -73,10 +70,10 @@ impl<S: AsyncRead + Unpin> Source<S> {
                 After::Closed => return Ok(true),
                 After::Unwanted => return Ok(false),
             }
-            let room = if incoming.frame_max() > STRANGER_FRAME_MAX {
+            let room = if incoming.frame_max() > FRAME_STRANGER {
                 READ_AT_ONCE
             } else {
-                STRANGER_FRAME_MAX
+                FRAME_STRANGER
             };
             self.buffer.reserve(room);
             let mut limited = (&mut self.stream).take(room as u64);
@@ -131,8 +128,14 @@ impl<S: AsyncRead + Unpin> Source<S> {
 
     /// Moves what is there of the payload to the reader of frames.
     fn take_payload(&mut self, reader: &mut FrameReader) {
-        let Payload { left, seen, mask: key } = &mut self.payload;
-        let here = usize::try_from(*left).unwrap_or(usize::MAX).min(self.buffer.len());
+        let Payload {
+            left,
+            seen,
+            mask: key,
+        } = &mut self.payload;
+        let here = usize::try_from(*left)
+            .unwrap_or(usize::MAX)
+            .min(self.buffer.len());
         let mut bytes = self.buffer.split_to(here);
         if let Some(key) = *key {
             mask(&mut bytes, key, *seen);
@@ -153,7 +156,9 @@ impl<S: AsyncRead + Unpin> Source<S> {
             return Err(CarrierError::WebSocket("a frame needs an extension"));
         }
         if header.mask.is_some() != (self.side == Side::Server) {
-            return Err(CarrierError::WebSocket("frames of clients alone are masked"));
+            return Err(CarrierError::WebSocket(
+                "frames of clients alone are masked",
+            ));
         }
         Ok(Some((header, len)))
     }

@@ -101,7 +101,8 @@ impl<S: AsyncWrite + Unpin> Sink<S> {
     /// Says that this is the end.
     pub(super) async fn close(&mut self, code: Code) -> Result<(), CarrierError> {
         let code = close_code(code).to_be_bytes();
-        self.message(OpCode::Control(Control::Close), &[&code]).await?;
+        self.message(OpCode::Control(Control::Close), &[&code])
+            .await?;
         self.stream.shutdown().await?;
         Ok(())
     }
