@@ -22,7 +22,7 @@ use crate::link::{Inbox, Outbox};
 
 /// Why a session is to end, when it is not its own decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stop {
+pub(crate) struct Stop {
     /// What the peer is told.
     pub code: Code,
     /// Why, for people.
@@ -30,7 +30,7 @@ pub struct Stop {
 }
 
 /// What a session is driven with.
-pub struct Drive<A, D> {
+pub(crate) struct Drive<A, D> {
     /// What does its actions.
     pub store: Arc<dyn Store<A, D>>,
     /// Where its frames go.
@@ -70,7 +70,7 @@ enum Happening<D> {
 ///
 /// Dropping it ends the session without a word to the peer. Actions under way
 /// are done to their end, and their answers lost, as in a crash.
-pub async fn drive<S>(
+pub(crate) async fn drive<S>(
     mut session: S,
     mut with: Drive<S::Action, S::Done>,
     mut tell: impl FnMut(Event),
@@ -138,11 +138,12 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// # Cancel safety
 ///
 /// As that of [`drive`].
-pub async fn together(
+pub(crate) async fn together(
     driving: impl Future<Output = Ended>,
     carrying: impl Future<Output = Result<(), CarrierError>>,
 ) -> (Ended, Result<(), CarrierError>) {
-    tokio::pin!(driving, carrying);
+    // They are large, and would be part of every future around them.
+    let (mut driving, mut carrying) = (Box::pin(driving), Box::pin(carrying));
     tokio::select! {
         ended = &mut driving => {
             let carried = tokio::time::timeout(FLUSH, carrying).await;

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 /// What may have come and not been taken, in bytes: some of the longest frames.
-pub const INBOX_BYTES: usize = 4 << 20;
+pub(crate) const INBOX_BYTES: usize = 4 << 20;
 
 /// What a frame costs beside its payload, in bytes, so that a stream of empty
 /// frames is bounded, too.
@@ -29,7 +29,7 @@ const FRAME_COST: usize = 64;
 
 /// What went over connections, for people and benchmarks.
 #[derive(Debug, Default)]
-pub struct Traffic {
+pub(crate) struct Traffic {
     /// Bytes of frames sent, headers included.
     pub sent_bytes: AtomicU64,
     /// Frames sent.
@@ -82,25 +82,25 @@ type Came = Result<(Frame, OwnedSemaphorePermit), WireError>;
 
 /// Where a session's frames go.
 #[derive(Debug)]
-pub struct Outbox(Arc<Sending>);
+pub(crate) struct Outbox(Arc<Sending>);
 
 /// Where a session's frames come from.
 #[derive(Debug)]
-pub struct Inbox {
+pub(crate) struct Inbox {
     frames: mpsc::UnboundedReceiver<Came>,
     frame_max: watch::Sender<usize>,
 }
 
 /// A carrier's end: what to send.
 #[derive(Clone, Debug)]
-pub struct Outgoing {
+pub(crate) struct Outgoing {
     sending: Arc<Sending>,
     traffic: Arc<Traffic>,
 }
 
 /// A carrier's end: where to put what comes.
 #[derive(Clone, Debug)]
-pub struct Incoming {
+pub(crate) struct Incoming {
     frames: mpsc::UnboundedSender<Came>,
     room: Arc<Semaphore>,
     frame_max: watch::Receiver<usize>,
@@ -109,7 +109,7 @@ pub struct Incoming {
 
 /// Both ends of a carrier.
 #[derive(Debug)]
-pub struct Wire {
+pub(crate) struct Wire {
     /// What to send.
     pub outgoing: Outgoing,
     /// Where to put what comes.
@@ -117,7 +117,7 @@ pub struct Wire {
 }
 
 /// The queues of one connection.
-pub fn link(traffic: Arc<Traffic>) -> (Outbox, Inbox, Wire) {
+pub(crate) fn link(traffic: Arc<Traffic>) -> (Outbox, Inbox, Wire) {
     let sending = Arc::new(Sending::default());
     let (to_session, frames) = mpsc::unbounded_channel();
     let (frame_max, limit) = watch::channel(FRAME_STRANGER);
@@ -138,7 +138,7 @@ pub fn link(traffic: Arc<Traffic>) -> (Outbox, Inbox, Wire) {
 
 impl Outbox {
     /// Queues a frame. It is lost if the connection ends.
-    pub fn push(&self, frame: Frame) {
+    pub(crate) fn push(&self, frame: Frame) {
         let mut queues = self.0.queues.lock();
         queues.bytes += cost(&frame);
         if frame.lane == 0 {
@@ -151,7 +151,7 @@ impl Outbox {
     }
 
     /// Whether so much waits that there should not be more.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.0.queues.lock().bytes >= BACKLOG_MAX
     }
 
@@ -160,12 +160,12 @@ impl Outbox {
     /// # Cancel safety
     ///
     /// Safe: nothing is lost.
-    pub async fn taken(&self) {
+    pub(crate) async fn taken(&self) {
         self.0.taken.notified().await;
     }
 
     /// Lets the connection end, with a code, when everything queued is sent.
-    pub fn finish(&self, code: Code) {
+    pub(crate) fn finish(&self, code: Code) {
         self.0.queues.lock().last.get_or_insert(code);
         self.0.control.notify_one();
         self.0.bulk.notify_one();
@@ -189,20 +189,20 @@ impl Inbox {
     /// # Cancel safety
     ///
     /// Safe: a frame is taken or it is not.
-    pub async fn next(&mut self) -> Option<Result<Frame, WireError>> {
+    pub(crate) async fn next(&mut self) -> Option<Result<Frame, WireError>> {
         let came = self.frames.recv().await?;
         Some(came.map(|(frame, _room)| frame))
     }
 
     /// The peer is known: it may send payloads of `frame_max` bytes.
-    pub fn admit(&self, frame_max: usize) {
+    pub(crate) fn admit(&self, frame_max: usize) {
         self.frame_max.send_replace(frame_max);
     }
 }
 
 /// Which lanes a carrier wants the next frame of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lanes {
+pub(crate) enum Lanes {
     /// Control alone.
     Control,
     /// Bulk alone.
@@ -218,7 +218,7 @@ impl Outgoing {
     /// # Cancel safety
     ///
     /// Safe: a frame is taken or it is not.
-    pub async fn next(&self, lanes: Lanes) -> Result<Frame, Code> {
+    pub(crate) async fn next(&self, lanes: Lanes) -> Result<Frame, Code> {
         loop {
             if let Some(next) = self.try_next(lanes) {
                 return next;
@@ -235,7 +235,7 @@ impl Outgoing {
     }
 
     /// What [`Self::next`] would give at once.
-    pub fn try_next(&self, lanes: Lanes) -> Option<Result<Frame, Code>> {
+    pub(crate) fn try_next(&self, lanes: Lanes) -> Option<Result<Frame, Code>> {
         let mut queues = self.sending.queues.lock();
         let mut frame = None;
         if lanes != Lanes::Bulk {
@@ -258,7 +258,7 @@ impl Outgoing {
 impl Incoming {
     /// Hands a frame over, when there is room. `false` when nobody takes frames
     /// any more.
-    pub async fn deliver(&self, frame: Frame) -> bool {
+    pub(crate) async fn deliver(&self, frame: Frame) -> bool {
         self.traffic.received(&frame);
         let cost = u32::try_from(cost(&frame)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).acquire_many_owned(cost).await;
@@ -270,7 +270,7 @@ impl Incoming {
 
     /// Hands over what a stream has by now. `false` when nothing more is taken:
     /// nobody takes frames, or there came what is none.
-    pub async fn deliver_all(&self, reader: &mut FrameReader) -> bool {
+    pub(crate) async fn deliver_all(&self, reader: &mut FrameReader) -> bool {
         loop {
             reader.set_max(self.frame_max());
             match reader.next() {
@@ -289,7 +289,7 @@ impl Incoming {
     }
 
     /// Longest payload that is taken now, in bytes.
-    pub fn frame_max(&self) -> usize {
+    pub(crate) fn frame_max(&self) -> usize {
         *self.frame_max.borrow()
     }
 
@@ -298,10 +298,10 @@ impl Incoming {
     /// # Cancel safety
     ///
     /// Safe.
-    pub async fn admitted(&mut self) {
+    pub(crate) async fn admitted(&mut self) {
         let admitted = |max: &usize| *max > FRAME_STRANGER;
         if self.frame_max.wait_for(admitted).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
@@ -310,7 +310,7 @@ impl Incoming {
     /// # Cancel safety
     ///
     /// Safe.
-    pub async fn closed(&self) {
+    pub(crate) async fn closed(&self) {
         self.frames.closed().await;
     }
 }

@@ -15,7 +15,7 @@ use crate::link::{Lanes, Wire};
 /// # Cancel safety
 ///
 /// Dropping it ends both connections; frames under way are lost.
-pub async fn run(left: Wire, right: Wire) -> Result<(), CarrierError> {
+pub(crate) async fn run(left: Wire, right: Wire) -> Result<(), CarrierError> {
     let Wire {
         outgoing: left_out,
         incoming: left_in,

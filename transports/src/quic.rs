@@ -22,10 +22,10 @@ use crate::error::CarrierError;
 use crate::link::{Incoming, Lanes, Outgoing, Wire};
 
 /// The protocol's name in the TLS handshake.
-pub const ALPN: &[u8] = b"cairn/1";
+pub(crate) const ALPN: &[u8] = b"cairn/1";
 
 /// What a client may send before it is admitted, in bytes: a greeting.
-pub const STRANGER_WINDOW: u32 = 16 << 10;
+pub(crate) const STRANGER_WINDOW: u32 = 16 << 10;
 
 /// What a peer may have under way, in bytes: 10 Gbit/s at 6 ms, or 1 Gbit/s at
 /// 64 ms. What was not taken costs memory.
@@ -43,7 +43,7 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// Who opened the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub(crate) enum Side {
     /// This side.
     Client,
     /// The peer.
@@ -51,7 +51,7 @@ pub enum Side {
 }
 
 /// How endpoints receive.
-pub fn endpoint_config() -> EndpointConfig {
+pub(crate) fn endpoint_config() -> EndpointConfig {
     let mut config = EndpointConfig::default();
     // It is within the bounds that quinn asks for.
     let _ = config.max_udp_payload_size(LOOPBACK_DATAGRAM);
@@ -59,7 +59,7 @@ pub fn endpoint_config() -> EndpointConfig {
 }
 
 /// How a connection with `peer` behaves.
-pub fn transport_config(side: Side, peer: SocketAddr) -> Arc<TransportConfig> {
+pub(crate) fn transport_config(side: Side, peer: SocketAddr) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     let (bidirectional, bulk, window) = match side {
         // The hub may send at once: the client has asked for it.
@@ -93,7 +93,11 @@ pub fn transport_config(side: Side, peer: SocketAddr) -> Arc<TransportConfig> {
 /// # Cancel safety
 ///
 /// Dropping it ends the connection at once; frames under way are lost.
-pub async fn run(connection: Connection, side: Side, wire: Wire) -> Result<(), CarrierError> {
+pub(crate) async fn run(
+    connection: Connection,
+    side: Side,
+    wire: Wire,
+) -> Result<(), CarrierError> {
     let closer = Closer(connection.clone());
     let Wire { outgoing, incoming } = wire;
     let streams = tokio::select! {
@@ -108,7 +112,7 @@ pub async fn run(connection: Connection, side: Side, wire: Wire) -> Result<(), C
     let receiving = receive_all(&connection, receive, incoming);
     tokio::pin!(sending, receiving);
     let code = tokio::select! {
-        sent = &mut sending => match sent {
+        end = &mut sending => match end {
             Ok(code) => code,
             Err(error) => {
                 // The peer may have said why, before it stopped to read.

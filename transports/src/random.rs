@@ -3,7 +3,7 @@
 use rustix::rand::{GetRandomFlags, getrandom};
 
 /// Fills bytes at random.
-pub fn fill(bytes: &mut [u8]) {
+pub(crate) fn fill(bytes: &mut [u8]) {
     let mut filled = 0;
     while filled < bytes.len() {
         // It fails for a signal alone, or on a system that has no such call; the
@@ -17,7 +17,7 @@ pub fn fill(bytes: &mut [u8]) {
 }
 
 /// A random number below 2^64.
-pub fn number() -> u64 {
+pub(crate) fn number() -> u64 {
     let mut bytes = [0; 8];
     fill(&mut bytes);
     u64::from_le_bytes(bytes)
@@ -25,11 +25,11 @@ pub fn number() -> u64 {
 
 /// Words of four random bytes, with few calls of the system.
 #[derive(Debug, Default)]
-pub struct Words(Vec<[u8; 4]>);
+pub(crate) struct Words(Vec<[u8; 4]>);
 
 impl Words {
     /// The next.
-    pub fn next(&mut self) -> [u8; 4] {
+    pub(crate) fn next(&mut self) -> [u8; 4] {
         if self.0.is_empty() {
             let mut bytes = [0; 256];
             fill(&mut bytes);

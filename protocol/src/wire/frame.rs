@@ -92,8 +92,11 @@ impl Frame {
     pub fn header(&self) -> [u8; FRAME_HEADER] {
         // No message of ours is that long; a reader would refuse it.
         let len = u32::try_from(self.payload.len()).unwrap_or(u32::MAX);
-        let ([a, b, c, d], [e, f]) = (len.to_le_bytes(), self.kind.to_le_bytes());
-        [a, b, c, d, e, f, 0, self.lane]
+        let mut header = [0; FRAME_HEADER];
+        header[..4].copy_from_slice(&len.to_le_bytes());
+        header[4..6].copy_from_slice(&self.kind.to_le_bytes());
+        header[7] = self.lane;
+        header
     }
 
     /// The bytes of the frame.

@@ -139,7 +139,7 @@ impl Run {
 /// Waits until the client is to end.
 async fn told(stop: &mut watch::Receiver<Option<Stop>>) {
     if stop.wait_for(Option::is_some).await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

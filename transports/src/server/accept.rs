@@ -69,8 +69,8 @@ pub(super) async fn serve<F>(
     };
     let session = HubSession::new(Duration::ZERO, hub_config(registry.tag));
     let driving = drive(session, with, |event| tracing::debug!(?event, "session"));
-    let (ended, carried) = together(driving, carry(wire)).await;
-    tracing::debug!(%ended, ?carried, ?carrier, "connection over");
+    let (ended, broken) = together(driving, carry(wire)).await;
+    tracing::debug!(%ended, ?broken, ?carrier, "connection over");
     registry.leave(&place, &ended);
 }
 

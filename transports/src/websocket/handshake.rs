@@ -17,13 +17,13 @@ use tungstenite::handshake::derive_accept_key;
 const SUBPROTOCOL: &str = "cairn.v1";
 
 /// Where hubs listen.
-pub const PATH: &str = "/sync";
+pub(crate) const PATH: &str = "/sync";
 
 /// Longest head of an answer, in bytes. It is the least that hyper takes.
 const HEAD_MAX: usize = 8192;
 
 /// Whether a request asks for what [`accept`] gives.
-pub fn wants_websocket(request: &Request<Incoming>) -> bool {
+pub(crate) fn wants_websocket(request: &Request<Incoming>) -> bool {
     request.method() == Method::GET && has_token(request.headers(), &UPGRADE, "websocket")
 }
 
@@ -42,7 +42,7 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 /// # Errors
 ///
 /// What the request lacks, and the status that says so.
-pub fn accept(request: &Request<Incoming>) -> Result<HeaderMap, (StatusCode, &'static str)> {
+pub(crate) fn accept(request: &Request<Incoming>) -> Result<HeaderMap, (StatusCode, &'static str)> {
     let headers = request.headers();
     if headers
         .get(SEC_WEBSOCKET_VERSION)
@@ -75,7 +75,7 @@ pub fn accept(request: &Request<Incoming>) -> Result<HeaderMap, (StatusCode, &'s
 /// Why a server gives no WebSocket.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum HandshakeError {
+pub(crate) enum HandshakeError {
     /// It does not speak HTTP, or the connection broke.
     #[error("it does not answer as a web server does")]
     Http(#[from] hyper::Error),
@@ -99,7 +99,7 @@ pub enum HandshakeError {
 /// # Cancel safety
 ///
 /// Dropping it ends the connection.
-pub async fn connect<S>(stream: S, host: &str) -> Result<Upgraded, HandshakeError>
+pub(crate) async fn connect<S>(stream: S, host: &str) -> Result<Upgraded, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {

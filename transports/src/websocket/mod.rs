@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use crate::error::CarrierError;
 use crate::link::Wire;
 
-pub use handshake::{PATH, accept, connect, wants_websocket};
+pub(crate) use handshake::{PATH, accept, connect, wants_websocket};
 
 /// How long a closed connection may take to get its last bytes to the peer.
 const LINGER: Duration = Duration::from_secs(2);
@@ -34,7 +34,7 @@ const PONGS: usize = 4;
 
 /// Who opened the connection; it masks what it sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub(crate) enum Side {
     /// This side.
     Client,
     /// The peer.
@@ -50,7 +50,7 @@ pub enum Side {
 /// # Cancel safety
 ///
 /// Dropping it ends the connection at once; frames under way are lost.
-pub async fn run<S>(stream: S, side: Side, wire: Wire) -> Result<(), CarrierError>
+pub(crate) async fn run<S>(stream: S, side: Side, wire: Wire) -> Result<(), CarrierError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
