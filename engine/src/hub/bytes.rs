@@ -139,13 +139,14 @@ impl Hub {
                 taken += 1;
                 continue;
             };
+            // As if it did not compress: else the last one would be encoded twice.
+            if total + bytes.len() > budget && !chunks.is_empty() {
+                break;
+            }
             let prefix = base.map(|base| read(inner, &base)).transpose()?.flatten();
             let base = base.zip(prefix.as_deref());
             let encoded = encode_chunk(&bytes, base);
             total += encoded.bytes.len();
-            if total > budget && !chunks.is_empty() {
-                break;
-            }
             taken += 1;
             chunks.push(ChunkData {
                 hash: *hash,

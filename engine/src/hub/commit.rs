@@ -100,8 +100,10 @@ impl Hub {
             inner.make_durable()?;
         }
         inner.watchers.wake();
-        if done.ack.seq % PRUNE_EVERY == 0 {
-            self.prune()?;
+        if done.ack.seq.is_multiple_of(PRUNE_EVERY)
+            && let Err(error) = self.prune()
+        {
+            tracing::warn!(%error, "the hub could not forget what is old; it is tried again");
         }
         Ok((done.ack, done.named))
     }
@@ -138,7 +140,9 @@ impl Hub {
         match written {
             Ok(done) => {
                 inner.written.fetch_add(1, Ordering::SeqCst);
-                inner.dead_bytes.fetch_add(done.refs.dead, Ordering::Relaxed);
+                inner
+                    .dead_bytes
+                    .fetch_add(done.refs.dead, Ordering::Relaxed);
                 inner.chunks.settled(&done.pending);
                 for (hash, pending) in &done.pending {
                     inner.chunks.remember(*hash, pending.place);
@@ -164,7 +168,10 @@ impl Hub {
         let resolution = resolve_on(tree, push, &mut state)?;
         state.head += 1;
         let changes: Vec<Change> = (resolution.entries.into_iter())
-            .map(|entry| Change { ver: state.head, entry })
+            .map(|entry| Change {
+                ver: state.head,
+                entry,
+            })
             .collect();
         let mut hasher = CommitHasher::new();
         changes.iter().for_each(|change| hasher.push(change));
@@ -272,11 +279,7 @@ fn answered(db: &Connection, push: &Push<'_>) -> Result<Option<PushAck>, Stop> {
     Ok(None)
 }
 
-fn resolve_on(
-    tree: Shared<'_>,
-    push: &Push<'_>,
-    state: &mut State,
-) -> Result<Resolution, Stop> {
+fn resolve_on(tree: Shared<'_>, push: &Push<'_>, state: &mut State) -> Result<Resolution, Stop> {
     let tag = state.tag;
     let mut mint = || {
         state.minted += 1;

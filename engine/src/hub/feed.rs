@@ -67,7 +67,9 @@ impl Keys {
         for node in revived {
             *nodes.entry(*node).or_default() |= REVIVED;
         }
-        let nodes = nodes.into_iter().map(|(node, what)| Key::Node { node, what });
+        let nodes = nodes
+            .into_iter()
+            .map(|(node, what)| Key::Node { node, what });
         Self(nodes.chain(keys).collect())
     }
 
@@ -164,7 +166,10 @@ impl Hub {
             let mut rows = find.query([int(after)])?;
             while let Some(row) = rows.next()? {
                 let seq = uint(row.get(0)?);
-                let keys = row.get_ref(1)?.as_blob().map_err(|e| corrupt("commit", e))?;
+                let keys = row
+                    .get_ref(1)?
+                    .as_blob()
+                    .map_err(|e| corrupt("commit", e))?;
                 for key in &Keys::decode(keys)?.0 {
                     tell(tree, seq, key, fresh, &mut changes)?;
                 }
@@ -198,19 +203,12 @@ fn chain_at(db: &Connection, seq: Seq) -> Result<Option<Chain>> {
         return Ok(Some(Chain::GENESIS));
     }
     let mut find = db.prepare_cached("SELECT chain FROM hub_commit WHERE seq = ?")?;
-    let chain: Option<Option<[u8; 16]>> =
-        find.query_row([int(seq)], |r| r.get(0)).optional()?;
+    let chain: Option<Option<[u8; 16]>> = find.query_row([int(seq)], |r| r.get(0)).optional()?;
     Ok(chain.flatten().map(Chain))
 }
 
 /// Tells what a key means now, if its register is still of that commit.
-fn tell(
-    tree: Shared<'_>,
-    seq: Seq,
-    key: &Key,
-    fresh: bool,
-    out: &mut Vec<Change>,
-) -> Result<()> {
+fn tell(tree: Shared<'_>, seq: Seq, key: &Key, fresh: bool, out: &mut Vec<Change>) -> Result<()> {
     match key {
         Key::Node { node, what } => {
             if let Some(record) = tree.record(*node)? {

@@ -9,11 +9,11 @@ use rusqlite::{Connection, params};
 use super::Hub;
 use super::feed::Keys;
 use super::state::State;
+use crate::Result;
 use crate::db::{corrupt, int, uint};
-use crate::refs::Refs;
+use crate::refs::{LayoutFault, Refs};
 use crate::replica::Inner;
 use crate::shared::{HUB, Shared};
-use crate::{FsError, Result};
 
 /// Commits looked through in one transaction.
 const STEP: u64 = 1_024;
@@ -36,7 +36,11 @@ impl Hub {
             }
             let tx = db.unchecked_transaction()?;
             forget(inner, &tx, new)?;
-            State { horizon: new, ..state }.save(&tx)?;
+            State {
+                horizon: new,
+                ..state
+            }
+            .save(&tx)?;
             tx.commit()?;
             inner.written.fetch_add(1, Ordering::SeqCst);
             (state.horizon, new)
@@ -63,7 +67,7 @@ fn forget(inner: &Inner, db: &Connection, upto: Seq) -> Result<()> {
     let mut refs = Refs::default();
     Shared::new(db, HUB).forget(upto, &mut |data: &Data| {
         refs.count(inner, db, data, -1)
-            .map_err(|e| FsError::Corrupt(e.to_string()))
+            .map_err(LayoutFault::into_error)
     })?;
     let written = refs.write(db, &[])?;
     inner.dead_bytes.fetch_add(written.dead, Ordering::Relaxed);
@@ -118,7 +122,10 @@ fn compact_step(db: &Connection, after: Seq, upto: Seq) -> Result<Seq> {
         let mut seen = 0;
         while let Some(row) = rows.next()? {
             let seq = uint(row.get(0)?);
-            let keys = row.get_ref(1)?.as_blob().map_err(|e| corrupt("commit", e))?;
+            let keys = row
+                .get_ref(1)?
+                .as_blob()
+                .map_err(|e| corrupt("commit", e))?;
             let mut keys = Keys::decode(keys)?;
             if keys.retain_current(tree, seq)? {
                 kept.push((seq, keys));

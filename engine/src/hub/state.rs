@@ -55,7 +55,14 @@ impl State {
         let row: Option<([u8; 16], i64, i64, i64, [u8; 16], i64)> = db
             .prepare_cached("SELECT epoch, tag, minted, head, chain, horizon FROM hub")?
             .query_row([], |r| {
-                Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?))
+                Ok((
+                    r.get(0)?,
+                    r.get(1)?,
+                    r.get(2)?,
+                    r.get(3)?,
+                    r.get(4)?,
+                    r.get(5)?,
+                ))
             })
             .optional()?;
         Ok(row.map(|(epoch, tag, minted, head, chain, horizon)| Self {
@@ -75,7 +82,12 @@ impl State {
     pub(super) fn save(&self, db: &Connection) -> Result<()> {
         let (minted, head) = (int(self.minted), int(self.head));
         db.prepare_cached("UPDATE hub SET minted = ?, head = ?, chain = ?, horizon = ?")?
-            .execute(params![minted, head, self.chain.0.as_slice(), int(self.horizon)])?;
+            .execute(params![
+                minted,
+                head,
+                self.chain.0.as_slice(),
+                int(self.horizon)
+            ])?;
         Ok(())
     }
 
@@ -90,8 +102,7 @@ impl State {
 }
 
 pub(super) fn replica(db: &Connection, tag: ReplicaTag) -> Result<Option<Known>> {
-    let mut find =
-        db.prepare_cached("SELECT batch, digest, ack FROM hub_replica WHERE tag = ?")?;
+    let mut find = db.prepare_cached("SELECT batch, digest, ack FROM hub_replica WHERE tag = ?")?;
     let row: Option<(i64, Vec<u8>, Option<Vec<u8>>)> = find
         .query_row([tag.0.cast_signed()], |r| {
             Ok((r.get(0)?, r.get(1)?, r.get(2)?))
