@@ -1,5 +1,30 @@
 //! How replicas reach each other: QUIC and WebSocket connections that carry the
 //! sessions of `cairn-protocol`.
-//!
-//! There is nothing here yet. The sync protocol comes first; until then a
-//! replica is used on one machine.
+
+#![forbid(unsafe_code)]
+
+mod address;
+mod client;
+mod counters;
+mod driver;
+mod error;
+mod link;
+mod memory;
+mod quic;
+mod random;
+mod server;
+pub mod tls;
+mod websocket;
+
+pub use address::{Address, AddressError, DEFAULT_PORT, Scheme, WorkspaceName};
+pub use client::{
+    Beginning, Client, ClientError, ClientEvent, ClientHandle, ClientOptions, Replica, State,
+    Upstream,
+};
+pub use error::{CarrierError, ConnectError};
+pub use server::{
+    Access, Hub, Permission, STRANGERS, ServeError, Server, ServerBuilder, Workspaces,
+};
+
+/// What this program calls itself in greetings, unless it is told.
+const AGENT: &str = concat!("cairn/", env!("CARGO_PKG_VERSION"));

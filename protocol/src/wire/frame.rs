@@ -88,14 +88,21 @@ impl fmt::Debug for Frame {
 }
 
 impl Frame {
+    /// The bytes before the payload.
+    pub fn header(&self) -> [u8; FRAME_HEADER] {
+        // No message of ours is that long; a reader would refuse it.
+        let len = u32::try_from(self.payload.len()).unwrap_or(u32::MAX);
+        let mut header = [0; FRAME_HEADER];
+        header[..4].copy_from_slice(&len.to_le_bytes());
+        header[4..6].copy_from_slice(&self.kind.to_le_bytes());
+        header[7] = self.lane;
+        header
+    }
+
     /// The bytes of the frame.
     pub fn encode(&self) -> Bytes {
         let mut bytes = BytesMut::with_capacity(FRAME_HEADER + self.payload.len());
-        // No message of ours is that long; a reader would refuse it.
-        bytes.put_u32_le(u32::try_from(self.payload.len()).unwrap_or(u32::MAX));
-        bytes.put_u16_le(self.kind);
-        bytes.put_u8(0);
-        bytes.put_u8(self.lane);
+        bytes.put_slice(&self.header());
         bytes.put_slice(&self.payload);
         bytes.freeze()
     }

@@ -380,9 +380,9 @@ fn assemble(messages: Vec<Message>) -> Option<Batch> {
         let Message::Push(push) = message else {
             panic!("{message:?}");
         };
-        let assembly = assembly.get_or_insert_with(|| BatchAssembly::new(&push));
+        let assembly = assembly.get_or_insert_with(|| BatchAssembly::new(&push, LIMITS));
         if let Some(batch) = assembly.take(push).unwrap() {
-            return Some(batch);
+            return Some(batch.batch);
         }
     }
     None

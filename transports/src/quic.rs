@@ -1,0 +1,255 @@
+//! Frames over QUIC (ALPN `cairn/1`).
+//!
+//! Control is one bidirectional stream that the client opens; every bulk frame
+//! is a unidirectional stream of its own, so a lost packet of one holds up no
+//! other. Until a client is admitted it has a window of [`STRANGER_WINDOW`] bytes
+//! and no bulk streams.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cairn_protocol::FRAME_MAX;
+use cairn_protocol::wire::{Code, FrameReader};
+use quinn::{
+    AckFrequencyConfig, Connection, ConnectionError, EndpointConfig, IdleTimeout,
+    MtuDiscoveryConfig, RecvStream, SendStream, TransportConfig, VarInt,
+};
+use tokio::task::JoinSet;
+
+use crate::error::CarrierError;
+use crate::link::{Incoming, Lanes, Outgoing, Wire};
+
+/// The protocol's name in the TLS handshake.
+pub(crate) const ALPN: &[u8] = b"cairn/1";
+
+/// What a client may send before it is admitted, in bytes: a greeting.
+pub(crate) const STRANGER_WINDOW: u32 = 16 << 10;
+
+/// What a peer may have under way, in bytes: 10 Gbit/s at 6 ms, or 1 Gbit/s at
+/// 64 ms. What was not taken costs memory.
+const WINDOW: u32 = 8 << 20;
+
+/// Bulk frames that a peer may have under way.
+const BULK_STREAMS: u32 = 16;
+
+/// Longest datagram, in bytes, that is tried on the loopback interface, where
+/// most of the cost is by datagram.
+const LOOPBACK_DATAGRAM: u16 = 16 << 10;
+
+/// How long a closed connection may take to get its last bytes to the peer.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Who opened the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// This side.
+    Client,
+    /// The peer.
+    Server,
+}
+
+/// How endpoints receive.
+pub(crate) fn endpoint_config() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    // It is within the bounds that quinn asks for.
+    let _ = config.max_udp_payload_size(LOOPBACK_DATAGRAM);
+    config
+}
+
+/// How a connection with `peer` behaves.
+pub(crate) fn transport_config(side: Side, peer: SocketAddr) -> Arc<TransportConfig> {
+    let mut config = TransportConfig::default();
+    let (bidirectional, bulk, window) = match side {
+        // The hub may send at once: the client has asked for it.
+        Side::Client => (0, BULK_STREAMS, WINDOW),
+        Side::Server => (1, 0, STRANGER_WINDOW),
+    };
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(bidirectional))
+        .max_concurrent_uni_streams(VarInt::from_u32(bulk))
+        .receive_window(VarInt::from_u32(window))
+        .stream_receive_window(VarInt::from_u32(WINDOW))
+        .send_window(WINDOW.into())
+        .datagram_receive_buffer_size(None)
+        // The session's pings end a silent connection before this does.
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(60_000))));
+    if peer.ip().is_loopback() {
+        let mut discovery = MtuDiscoveryConfig::default();
+        discovery.upper_bound(LOOPBACK_DATAGRAM);
+        config.mtu_discovery_config(Some(discovery));
+        config.ack_frequency_config(Some(AckFrequencyConfig::default()));
+    }
+    Arc::new(config)
+}
+
+/// Carries frames until the session or the peer ends the connection, or it breaks.
+///
+/// # Errors
+///
+/// [`CarrierError`] when it breaks.
+///
+/// # Cancel safety
+///
+/// Dropping it ends the connection at once; frames under way are lost.
+pub(crate) async fn run(
+    connection: Connection,
+    side: Side,
+    wire: Wire,
+) -> Result<(), CarrierError> {
+    let closer = Closer(connection.clone());
+    let Wire { outgoing, incoming } = wire;
+    let streams = tokio::select! {
+        streams = control_stream(&connection, side) => streams,
+        () = incoming.closed() => return Ok(()),
+    };
+    let (send, receive) = match streams {
+        Ok(streams) => streams,
+        Err(error) => return ended(error.into()),
+    };
+    let sending = send_all(&connection, send, &outgoing);
+    let receiving = receive_all(&connection, receive, incoming);
+    tokio::pin!(sending, receiving);
+    let code = tokio::select! {
+        end = &mut sending => match end {
+            Ok(code) => code,
+            Err(error) => {
+                // The peer may have said why, before it stopped to read.
+                let _ = tokio::time::timeout(LINGER, receiving).await;
+                return ended(error);
+            }
+        },
+        received = &mut receiving => {
+            if let Err(error) = received {
+                return ended(error);
+            }
+            // The peer says no more; this side may.
+            match sending.await {
+                Ok(code) => code,
+                Err(error) => return ended(error),
+            }
+        }
+    };
+    closer.0.close(VarInt::from_u32(code.0.into()), b"");
+    Ok(())
+}
+
+/// A peer that closes the connection is no error: it has said why, or will not.
+fn ended(error: CarrierError) -> Result<(), CarrierError> {
+    match error {
+        CarrierError::Quic(
+            ConnectionError::ApplicationClosed(_) | ConnectionError::LocallyClosed,
+        ) => Ok(()),
+        error => Err(error),
+    }
+}
+
+/// Closes the connection when it is dropped.
+struct Closer(Connection);
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        // Without effect if it is closed.
+        let code = VarInt::from_u32(Code::SHUTDOWN.0.into());
+        self.0.close(code, b"");
+    }
+}
+
+async fn control_stream(
+    connection: &Connection,
+    side: Side,
+) -> Result<(SendStream, RecvStream), ConnectionError> {
+    match side {
+        Side::Client => connection.open_bi().await,
+        Side::Server => connection.accept_bi().await,
+    }
+}
+
+/// Sends until there is nothing more to send and the peer has all control frames.
+async fn send_all(
+    connection: &Connection,
+    mut control: SendStream,
+    outgoing: &Outgoing,
+) -> Result<Code, CarrierError> {
+    let _ = control.set_priority(1);
+    let controls = async {
+        loop {
+            match outgoing.next(Lanes::Control).await {
+                Ok(frame) => {
+                    let header = Bytes::copy_from_slice(&frame.header());
+                    control
+                        .write_all_chunks(&mut [header, frame.payload])
+                        .await?;
+                }
+                Err(code) => break Ok::<_, CarrierError>(code),
+            }
+        }
+    };
+    let (code, ()) = tokio::try_join!(controls, send_bulk(connection, outgoing))?;
+    let _ = control.finish();
+    let _ = tokio::time::timeout(LINGER, control.stopped()).await;
+    Ok(code)
+}
+
+async fn send_bulk(connection: &Connection, outgoing: &Outgoing) -> Result<(), CarrierError> {
+    while let Ok(frame) = outgoing.next(Lanes::Bulk).await {
+        let mut stream = connection.open_uni().await?;
+        let header = Bytes::copy_from_slice(&frame.header());
+        stream
+            .write_all_chunks(&mut [header, frame.payload])
+            .await?;
+        let _ = stream.finish();
+    }
+    Ok(())
+}
+
+/// Receives until the peer finishes its control stream or nobody takes frames.
+async fn receive_all(
+    connection: &Connection,
+    control: RecvStream,
+    mut incoming: Incoming,
+) -> Result<(), CarrierError> {
+    let bulk = receive_bulk(connection, incoming.clone());
+    let control = receive_stream(control, incoming.clone());
+    tokio::pin!(control, bulk);
+    let admitted = async {
+        incoming.admitted().await;
+        connection.set_receive_window(VarInt::from_u32(WINDOW));
+        connection.set_max_concurrent_uni_streams(VarInt::from_u32(BULK_STREAMS));
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        received = &mut control => received,
+        received = &mut bulk => received,
+        () = admitted => Ok(()),
+    }
+}
+
+async fn receive_bulk(connection: &Connection, incoming: Incoming) -> Result<(), CarrierError> {
+    let mut streams = JoinSet::new();
+    loop {
+        tokio::select! {
+            stream = connection.accept_uni() => {
+                streams.spawn(receive_stream(stream?, incoming.clone()));
+            }
+            Some(received) = streams.join_next() => match received {
+                Ok(received) => received?,
+                Err(_) => return Err(CarrierError::Streams("one could not be read")),
+            },
+        }
+    }
+}
+
+/// Receives what is on one stream.
+async fn receive_stream(mut stream: RecvStream, incoming: Incoming) -> Result<(), CarrierError> {
+    let mut reader = FrameReader::new(incoming.frame_max());
+    // Some chunks at once are fewer wake-ups; the window bounds them.
+    while let Some(chunk) = stream.read_chunk(FRAME_MAX, true).await? {
+        reader.push(&chunk.bytes);
+        if !incoming.deliver_all(&mut reader).await {
+            break;
+        }
+    }
+    Ok(())
+}

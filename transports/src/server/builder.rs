@@ -1,0 +1,205 @@
+//! What is refused before anything listens, and the sockets.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use quinn::crypto::rustls::QuicServerConfig;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+use super::accept::{Shared, accept_quic, accept_tcp, same_port};
+use super::registry::Registry;
+use super::workspaces::Workspaces;
+use super::{STRANGERS, Server};
+use crate::address::DEFAULT_PORT;
+use crate::quic;
+use crate::tls::{Identity, TlsError};
+
+/// Tries to find a port that is free on UDP and TCP, if any will do.
+const PORT_TRIES: usize = 16;
+
+/// Connections whose first packet waits to be looked at, and its bytes.
+const INCOMING_BYTES: u64 = 1 << 20;
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// Others could listen, or be the hub.
+    #[error(
+        "{address} is not a loopback address, and there is no certificate: others could read \
+         everything; give or make one, or insist on an insecure server"
+    )]
+    NoCertificate {
+        /// Where it was to listen.
+        address: SocketAddr,
+    },
+    /// Everybody could come.
+    #[error(
+        "{address} is not a loopback address, and the workspace {workspace} has no token: \
+         everybody could change it; set one, or insist on an insecure server"
+    )]
+    NoToken {
+        /// Where it was to listen.
+        address: SocketAddr,
+        /// The workspace.
+        workspace: String,
+    },
+    /// The address is taken, or not one of this machine.
+    #[error("cannot listen at {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The certificate is of no use.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+/// What a server is to be.
+#[derive(Debug)]
+pub struct ServerBuilder {
+    address: SocketAddr,
+    identity: Option<Identity>,
+    insecure: bool,
+}
+
+impl Default for ServerBuilder {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
+            identity: None,
+            insecure: false,
+        }
+    }
+}
+
+impl ServerBuilder {
+    /// Listens there, on UDP and TCP. Port 0 is any that is free on both. By
+    /// default it is [`DEFAULT_PORT`] of the loopback address.
+    #[must_use]
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.address = address;
+        self
+    }
+
+    /// Has a certificate: there is QUIC, and `wss://`. By default there is only
+    /// `ws://`.
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Starts on any address without certificate or tokens, and takes `ws://`
+    /// there. By default these are needed but on a loopback address.
+    #[must_use]
+    pub fn insecure(mut self, insecure: bool) -> Self {
+        self.insecure = insecure;
+        self
+    }
+
+    /// Starts the server, in the runtime of the caller.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it before it is done leaves nothing behind.
+    pub async fn start(self, workspaces: Arc<dyn Workspaces>) -> Result<Server, ServeError> {
+        self.check(&*workspaces)?;
+        let near = self.address.ip().is_loopback();
+        let tls = self.identity.as_ref();
+        let tls = tls.map(|identity| identity.server_config(&[b"http/1.1"]));
+        let registry = Arc::new(Registry::new(workspaces));
+        let shared = Arc::new(Shared {
+            registry: Arc::clone(&registry),
+            strangers: Arc::new(Semaphore::new(STRANGERS)),
+            tls: tls.transpose()?.map(TlsAcceptor::from),
+            plain: near || self.insecure,
+        });
+        let (tcp, udp, address) = self.bind().await?;
+        let mut listeners = vec![tokio::spawn(accept_tcp(tcp, Arc::clone(&shared)))];
+        let mut endpoint = None;
+        if let Some(identity) = &self.identity {
+            let opened = open(udp, identity, address)?;
+            let near = Arc::new(quic_config(identity, Ipv4Addr::LOCALHOST.into())?);
+            listeners.push(tokio::spawn(accept_quic(opened.clone(), near, shared)));
+            endpoint = Some(opened);
+        }
+        Ok(Server {
+            address,
+            fingerprint: self.identity.as_ref().map(Identity::fingerprint),
+            registry,
+            listeners,
+            endpoint,
+        })
+    }
+
+    fn check(&self, workspaces: &dyn Workspaces) -> Result<(), ServeError> {
+        let address = self.address;
+        if self.insecure || address.ip().is_loopback() {
+            return Ok(());
+        }
+        if self.identity.is_none() {
+            return Err(ServeError::NoCertificate { address });
+        }
+        match workspaces.all().iter().find(|hub| hub.access().is_open()) {
+            Some(hub) => Err(ServeError::NoToken {
+                address,
+                workspace: hub.name(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    async fn bind(&self) -> Result<(TcpListener, std::net::UdpSocket, SocketAddr), ServeError> {
+        let address = self.address;
+        let listen = |source| ServeError::Listen { address, source };
+        let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
+        loop {
+            let tcp = TcpListener::bind(address).await.map_err(listen)?;
+            let bound = tcp.local_addr().map_err(listen)?;
+            tries -= 1;
+            match std::net::UdpSocket::bind(same_port(bound, bound.port())) {
+                Ok(udp) => return Ok((tcp, udp, bound)),
+                Err(error) if tries == 0 => return Err(listen(error)),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+fn open(
+    socket: std::net::UdpSocket,
+    identity: &Identity,
+    address: SocketAddr,
+) -> Result<quinn::Endpoint, ServeError> {
+    // Peers that are not on this machine; for others there is another.
+    let far = quic_config(identity, Ipv4Addr::UNSPECIFIED.into())?;
+    let runtime = Arc::new(quinn::TokioRuntime);
+    quinn::Endpoint::new(quic::endpoint_config(), Some(far), socket, runtime)
+        .map_err(|source| ServeError::Listen { address, source })
+}
+
+fn quic_config(
+    identity: &Identity,
+    peer: std::net::IpAddr,
+) -> Result<quinn::ServerConfig, TlsError> {
+    let tls = identity.server_config(&[quic::ALPN])?;
+    let tls =
+        QuicServerConfig::try_from(tls).map_err(|error| TlsError::Setup(error.to_string()))?;
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
+    config
+        .transport_config(quic::transport_config(quic::Side::Server, (peer, 0).into()))
+        .max_incoming(STRANGERS)
+        .incoming_buffer_size_total(INCOMING_BYTES);
+    Ok(config)
+}
