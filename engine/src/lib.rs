@@ -13,6 +13,7 @@
 //! | `tree`, `node`, `ranges` | the state in memory, and versions |
 //! | `commit`, `db`, `recover`, `waste` | the state in the database |
 //! | `home`, `chunks`, `files`, `seal` | the bytes, and where they are |
+//! | `property` | what a program keeps beside the tree |
 //! | `changes`, `history`, `gc`, `check` | the log, old versions, care |
 //! | `shared`, `hub`, `refs` | trees that replicas share, the hub that sequences one, and the chunks they name |
 #![allow(
@@ -46,6 +47,7 @@ mod observe;
 mod ops;
 mod options;
 mod path;
+mod property;
 mod ranges;
 mod recover;
 mod refs;

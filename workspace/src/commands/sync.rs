@@ -1,0 +1,152 @@
+//! `cairn sync`: brings a replica in step with its hub, once or as long as it
+//! runs.
+
+use std::time::Duration;
+
+use cairn::sync::{Address, ClientEvent, Event, Follow, State, Upstream};
+use serde::{Deserialize, Serialize};
+
+use crate::console::Console;
+use crate::failure::{Failure, Outcome, Result};
+use crate::host::{self, Host};
+use crate::locate::PlaceArgs;
+use crate::transfer::Stop;
+
+use super::upstream::{Entry, bring_in_step, choose};
+
+/// Between two looks at whether to stop.
+const PAUSE: Duration = Duration::from_millis(200);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// The hub to follow from now on [default: the one that it follows]
+    #[arg(long, value_name = "URL")]
+    upstream: Option<Address>,
+    #[command(flatten)]
+    entry: Entry,
+    /// Go on until Ctrl-C: what is edited on either side appears on the other
+    #[arg(short, long)]
+    watch: bool,
+    /// Apply what the hub has, even if it removes most of the replica
+    #[arg(long)]
+    proceed: bool,
+    /// A line of JSON for each step
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Request {
+    upstream: Option<Upstream>,
+    watch: bool,
+    proceed: bool,
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result {
+    let place = args.place.locate()?;
+    let address = args.upstream.as_ref();
+    let upstream = address.map(|address| args.entry.upstream(address));
+    let request = Request {
+        upstream: upstream.transpose()?,
+        watch: args.watch,
+        proceed: args.proceed,
+        json: args.json,
+    };
+    host::perform(&place.replica, host::Request::Sync(request))
+}
+
+pub(crate) fn perform(request: &Request, host: &Host, console: &mut dyn Console) -> Result {
+    let stop = Stop::on_signals()?;
+    if let Some(follow) = host.follow() {
+        if request.upstream.is_some() {
+            return Err(Failure::Refused(
+                "the replica follows a hub already, in the process that owns it; end that first"
+                    .into(),
+            ));
+        }
+        return with(&follow, request, host, &stop, console);
+    }
+    let upstream = choose(&host.replica, request.upstream.as_ref())?;
+    let upstream = upstream.ok_or(cairn::sync::SyncError::NoUpstream)?;
+    let follow = Follow::start(&host.replica, &upstream)?;
+    follow.connected_once()?;
+    with(&follow, request, host, &stop, console)
+}
+
+fn with(
+    follow: &Follow,
+    request: &Request,
+    host: &Host,
+    stop: &Stop,
+    console: &mut dyn Console,
+) -> Result {
+    if request.proceed {
+        follow.proceed();
+    }
+    let mut events = follow.events()?;
+    bring_in_step(follow, &host.replica, request.json, console)?;
+    if !request.watch {
+        let open = host.replica.conflicts().map_err(Failure::fs("cannot read the conflicts"))?;
+        return Ok(Outcome::unless(!open.is_empty()));
+    }
+    while stop.check().is_ok() {
+        if let Some(event) = follow.next_event(&mut events, PAUSE) {
+            tell(&event, request.json, console)?;
+            if let ClientEvent::State(State::Over { .. }) = event {
+                follow.connected()?;
+            }
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// What happened, as a line of JSON.
+#[derive(Serialize)]
+struct Line<'a> {
+    event: &'a str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    detail: String,
+}
+
+fn tell(event: &ClientEvent, json: bool, console: &mut dyn Console) -> Result<()> {
+    let Some((name, detail)) = describe(event) else {
+        return Ok(());
+    };
+    if json {
+        let event = name;
+        return console.out(&super::json(&Line { event, detail })?);
+    }
+    console.note(&format!("{name}: {detail}"))
+}
+
+/// The events that count for who watches.
+fn describe(event: &ClientEvent) -> Option<(&'static str, String)> {
+    Some(match event {
+        ClientEvent::State(State::Connected) => ("connected", String::new()),
+        ClientEvent::State(State::Waiting { why }) => ("waiting", why.to_string()),
+        ClientEvent::State(State::Over { why }) => ("over", why.to_string()),
+        ClientEvent::Session(Event::CutApplied { cursor, changes }) => {
+            let changes = crate::text::count(*changes, "change", "changes");
+            ("applied", format!("{changes}, up to commit {}", cursor.seq))
+        }
+        ClientEvent::Session(Event::Pushed { seq, outcomes, .. }) => {
+            let outcomes = match outcomes.len() as u64 {
+                0 => String::new(),
+                n => format!(", {}", crate::text::count(n, "conflict", "conflicts")),
+            };
+            ("pushed", format!("commit {seq}{outcomes}"))
+        }
+        ClientEvent::Session(Event::NotPushed { code, detail, .. }) => {
+            ("refused", format!("{code}: {detail}"))
+        }
+        ClientEvent::Session(Event::Halted { removed, of }) => (
+            "halted",
+            format!("{removed} of {of} nodes would go; `cairn sync --proceed` lets them"),
+        ),
+        ClientEvent::Session(Event::Reset { why }) => ("reset", format!("{why:?}")),
+        _ => return None,
+    })
+}

@@ -1,0 +1,67 @@
+//! Why a replica is not in step with its hub, or cannot be one.
+
+use std::sync::Arc;
+
+use cairn_engine::FsError;
+use cairn_protocol::wire::Code;
+use cairn_transports::{ClientError, ServeError};
+
+/// Why sync does not work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SyncError {
+    /// There is no session with the hub.
+    #[error("no connection to the hub {address}")]
+    Client {
+        /// The hub.
+        address: String,
+        /// Why.
+        #[source]
+        source: Arc<ClientError>,
+    },
+    /// The hub refuses something.
+    #[error("the hub {address} refuses it: {code}")]
+    Refused {
+        /// The hub.
+        address: String,
+        /// Why.
+        code: Code,
+    },
+    /// What comes from the hub would remove most of the replica.
+    #[error(
+        "the hub {address} would remove {removed} of {of} nodes; look at it there, and go on with \
+         --proceed if it is right"
+    )]
+    Halted {
+        /// The hub.
+        address: String,
+        /// Nodes that would go.
+        removed: u64,
+        /// Nodes that there are.
+        of: u64,
+    },
+    /// The replica has no hub.
+    #[error("the replica follows no hub; `cairn sync DIR --upstream URL` gives it one")]
+    NoUpstream,
+    /// The name cannot be that of a workspace.
+    #[error(
+        "{0:?} cannot be the name of a workspace: 1 to 64 letters, digits, dots, dashes and \
+         underscores"
+    )]
+    Name(String),
+    /// Two workspaces of one server have one name.
+    #[error("two workspaces are called {0}; name one of them otherwise, as NAME=REPLICA")]
+    Twice(String),
+    /// The server does not start.
+    #[error("cannot serve")]
+    Serve(#[from] ServeError),
+    /// The replica failed.
+    #[error("the replica failed")]
+    Fs(#[from] FsError),
+    /// What the replica keeps of its hub makes no sense.
+    #[error("the replica's property {0} is damaged; set it again")]
+    Property(&'static str),
+    /// The machine has no threads or sockets left.
+    #[error("cannot start sync")]
+    Start(#[source] std::io::Error),
+}

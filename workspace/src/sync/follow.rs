@@ -1,0 +1,253 @@
+//! A replica in step with a hub.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cairn_engine::{Replica, Side, Upstream as Store};
+use cairn_protocol::session::{ClientAction, ClientDone, Counters, Event, StoreFailure};
+use cairn_protocol::wire::{Code, Start};
+use cairn_protocol::{ChunkHash, Cursor};
+use cairn_transports::{
+    Beginning, Client, ClientEvent, ClientHandle, ClientOptions, State, Upstream as Where,
+};
+use tokio::runtime::Runtime;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::{SyncError, Upstream, runtime};
+
+/// How often who waits is told how far it is.
+const TOLD: Duration = Duration::from_millis(100);
+
+/// Keeps a replica in step with a hub, from a thread of its own, until it is
+/// dropped. Connections that break are made again.
+#[derive(Debug)]
+pub struct Follow {
+    client: Option<Client>,
+    address: String,
+    replica: Replica,
+    runtime: Runtime,
+}
+
+impl Follow {
+    /// Begins to follow a hub.
+    ///
+    /// # Errors
+    ///
+    /// [`SyncError`]. That the hub does not answer is none: see [`Self::connected`].
+    pub fn start(replica: &Replica, upstream: &Upstream) -> Result<Self, SyncError> {
+        let options = ClientOptions {
+            token: upstream.secret()?,
+            hydrate: upstream.hydrate(),
+            ..ClientOptions::default()
+        };
+        let place = Where::At {
+            address: upstream.parsed()?,
+            trust: upstream.trust(replica)?,
+        };
+        let store = Store::attach(replica, Side::UPSTREAM)?;
+        store.set_lazy(upstream.is_lazy())?;
+        let runtime = runtime().map_err(SyncError::Start)?;
+        let client = {
+            let _inside = runtime.enter();
+            Client::start(place, options, Arc::new(Attached(store)))
+        };
+        let fetch = Fetch(client.handle());
+        replica.set_fetcher(Some(Arc::new(fetch)));
+        Ok(Self {
+            client: Some(client),
+            address: upstream.address().to_owned(),
+            replica: replica.clone(),
+            runtime,
+        })
+    }
+
+    /// Where the hub is.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn client(&self) -> Result<&Client, SyncError> {
+        self.client.as_ref().ok_or(SyncError::NoUpstream)
+    }
+
+    /// What it is doing.
+    pub fn state(&self) -> Option<State> {
+        self.client.as_ref().map(Client::state)
+    }
+
+    /// What was sent and received so far.
+    pub fn counters(&self) -> Counters {
+        self.client
+            .as_ref()
+            .map_or_else(Counters::default, Client::counters)
+    }
+
+    /// Waits until the hub has let us in.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no connection.
+    pub fn connected(&self) -> Result<(), SyncError> {
+        let client = self.client()?;
+        self.runtime
+            .block_on(client.connected())
+            .map_err(|source| self.failed(source))
+    }
+
+    /// Waits until everything that was edited before is pushed, and what the hub
+    /// has is here.
+    ///
+    /// # Errors
+    ///
+    /// Why that cannot be.
+    pub fn fence(&self) -> Result<Cursor, SyncError> {
+        self.fence_with(&mut |_| true)
+    }
+
+    /// The same, and tells ten times a second how far it is. Ends early when it is
+    /// answered `false`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::fence`].
+    pub fn fence_with(
+        &self,
+        told: &mut dyn FnMut(&Counters) -> bool,
+    ) -> Result<Cursor, SyncError> {
+        let client = self.client()?;
+        let handle = client.handle();
+        let mut events = client.events();
+        self.runtime.block_on(async {
+            let fence = handle.fence();
+            tokio::pin!(fence);
+            let mut tick = tokio::time::interval(TOLD);
+            loop {
+                tokio::select! {
+                    fenced = &mut fence => {
+                        return match fenced {
+                            Ok(Ok(cursor)) => Ok(cursor),
+                            Ok(Err(code)) => Err(self.refused(code)),
+                            Err(source) => Err(self.failed(source)),
+                        };
+                    }
+                    event = events.recv() => self.look_at(event)?,
+                    _ = tick.tick() => {
+                        if !told(&client.counters()) {
+                            return Err(self.refused(Code::SHUTDOWN));
+                        }
+                    }
+                }
+            }
+        })
+    }
+
+    /// What ends a wait: the hub does not want us, or wants to remove too much.
+    fn look_at(&self, event: Result<ClientEvent, RecvError>) -> Result<(), SyncError> {
+        match event {
+            Ok(ClientEvent::Session(Event::Halted { removed, of })) => Err(SyncError::Halted {
+                address: self.address.clone(),
+                removed,
+                of,
+            }),
+            Ok(ClientEvent::State(State::Over { why })) => Err(self.failed(why)),
+            Ok(ClientEvent::Session(Event::NotPushed {
+                code, retry_after, ..
+            })) if retry_after.is_none() => Err(self.refused(code)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits for what happens next, until `patience` is over.
+    pub fn next_event(&self, events: &mut Events, patience: Duration) -> Option<ClientEvent> {
+        self.runtime.block_on(async {
+            let next = async {
+                loop {
+                    match events.0.recv().await {
+                        Ok(event) => return Some(event),
+                        Err(RecvError::Lagged(_)) => {}
+                        Err(RecvError::Closed) => return None,
+                    }
+                }
+            };
+            tokio::time::timeout(patience, next).await.ok().flatten()
+        })
+    }
+
+    /// What happens from now on.
+    ///
+    /// # Errors
+    ///
+    /// When it has ended.
+    pub fn events(&self) -> Result<Events, SyncError> {
+        Ok(Events(self.client()?.events()))
+    }
+
+    /// Applies what was halted, since it removes most of the tree.
+    pub fn proceed(&self) {
+        if let Some(client) = &self.client {
+            client.handle().proceed();
+        }
+    }
+
+    fn failed(&self, source: Arc<cairn_transports::ClientError>) -> SyncError {
+        SyncError::Client {
+            address: self.address.clone(),
+            source,
+        }
+    }
+
+    fn refused(&self, code: Code) -> SyncError {
+        SyncError::Refused {
+            address: self.address.clone(),
+            code,
+        }
+    }
+}
+
+impl Drop for Follow {
+    fn drop(&mut self) {
+        self.replica.set_fetcher(None);
+        if let Some(client) = self.client.take() {
+            self.runtime.block_on(client.shutdown());
+        }
+    }
+}
+
+/// What happens to a [`Follow`].
+#[derive(Debug)]
+pub struct Events(tokio::sync::broadcast::Receiver<ClientEvent>);
+
+/// The engine's end, as a client wants it.
+pub(super) struct Attached(pub(super) Store);
+
+impl cairn_transports::Replica for Attached {
+    fn beginning(&self) -> Result<Beginning, StoreFailure> {
+        let here = self.0.beginning()?;
+        Ok(Beginning {
+            replica: here.replica,
+            start: here.cursor.map_or(Start::Nothing, Start::At),
+            last_batch: here.last_batch,
+            last_batch_digest: here.last_batch_digest,
+        })
+    }
+
+    fn store(&self) -> Arc<dyn cairn_protocol::session::Store<ClientAction, ClientDone>> {
+        Arc::new(self.0.clone())
+    }
+}
+
+/// Gets contents of a lazy replica when they are read.
+#[derive(Debug)]
+struct Fetch(ClientHandle);
+
+impl cairn_engine::Fetcher for Fetch {
+    fn fetch(&self, chunks: Vec<(ChunkHash, Option<ChunkHash>)>, priority: u8) -> Result<(), String> {
+        match self.0.fetch_blocking(chunks, priority) {
+            Ok(missing) => match missing.first() {
+                None => Ok(()),
+                Some((hash, code)) => Err(format!("the hub does not give chunk {hash}: {code}")),
+            },
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
