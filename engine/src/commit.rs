@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use cairn_protocol::{Chain, ChunkHash, ChunkerId, Extent, Manifest, ReplicaTag, Ver, cut};
+use cairn_protocol::{Chain, ChunkHash, ChunkerId, Extent, Manifest, NodeId, ReplicaTag, Ver, cut};
 use rusqlite::{Connection, params};
 
 use crate::attr::Ino;
@@ -143,6 +143,7 @@ impl Inner {
                 node.state.in_flight = true;
             }
         }
+        let tag = ReplicaTag(self.identity.tag);
         let mut names = Vec::new();
         for (parent, key) in std::mem::take(&mut tree.dirty_names) {
             if let Some(Node {
@@ -158,8 +159,13 @@ impl Inner {
                     key,
                     target: dirent.target,
                     ver: dirent.ver,
+                    ids: (NodeId::ROOT, None),
                 });
             }
+        }
+        for row in &mut names {
+            let target = row.target.map(|ino| tree.id_of(tag, ino));
+            row.ids = (tree.id_of(tag, row.parent), target);
         }
         Some(Batch {
             upto: tree.seq,
@@ -392,7 +398,7 @@ impl Inner {
             writer.name(row)?;
         }
         for gone in &batch.gone {
-            writer.gone(self, *gone)?;
+            writer.gone(self, gone)?;
         }
         writer.chunks(&batch.chunks)?;
         let mut chain = *self.chain.lock();

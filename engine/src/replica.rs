@@ -600,6 +600,7 @@ pub(crate) fn new_node(
     let now = now();
     Node {
         kind,
+        id: None,
         perm: perm & 0o7777,
         uid,
         gid,

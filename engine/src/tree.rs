@@ -12,7 +12,7 @@
 
 use std::collections::BTreeSet;
 
-use cairn_protocol::{ChunkHash, Name, NodeKind, Timestamp, Ver};
+use cairn_protocol::{ChunkHash, Name, NodeId, NodeKind, ReplicaTag, Timestamp, Ver};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::attr::Ino;
@@ -55,9 +55,11 @@ impl From<FsError> for Stop {
 pub(crate) type Step<T> = std::result::Result<T, Stop>;
 
 /// A node that is gone: its rows go with the next commit.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Gone {
     pub(crate) ino: Ino,
+    /// See [`Node::id`].
+    pub(crate) id: Option<Box<NodeId>>,
     pub(crate) ver: Ver,
     pub(crate) was_file: bool,
 }
@@ -209,6 +211,12 @@ impl Tree {
             .ok_or_else(|| FsError::NotFound(key.1.to_string()).into())
     }
 
+    /// The id of a node in memory, and of one that has none of its own.
+    pub(crate) fn id_of(&self, tag: ReplicaTag, ino: Ino) -> NodeId {
+        let id = self.nodes.get(&ino.0).and_then(|node| node.id.as_deref());
+        id.copied().unwrap_or_else(|| crate::db::own_id(tag, ino))
+    }
+
     pub(crate) fn next_ver(&mut self) -> Ver {
         self.seq += 1;
         self.seq
@@ -324,13 +332,17 @@ impl Tree {
         self.dirty_nodes.remove(&ino.0);
         self.count -= 1;
         self.evictions += 1;
-        let was_file = self
-            .nodes
-            .remove(&ino.0)
-            .is_some_and(|n| n.kind == NodeKind::File);
+        let Some(node) = self.nodes.remove(&ino.0) else {
+            return;
+        };
         if state.stored || state.in_flight {
             let ver = self.next_ver();
-            self.bury(Gone { ino, ver, was_file });
+            self.bury(Gone {
+                ino,
+                id: node.id,
+                ver,
+                was_file: node.kind == NodeKind::File,
+            });
         }
     }
 
