@@ -27,14 +27,18 @@ use crate::{FsError, OpenError, Result};
 
 /// The newest schema this program knows. A change of the schema adds a step to
 /// [`MIGRATIONS`] and moves this number.
-pub(crate) const SCHEMA: u32 = 3;
+pub(crate) const SCHEMA: u32 = 5;
 
 /// `MIGRATIONS[n]` takes schema `n + 1` to `n + 2`.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 4] = [
     // 2: dead chunks are found without a scan.
     "CREATE INDEX IF NOT EXISTS chunk_dead ON chunk(pack) WHERE refs = 0;",
     // 3: the bytes of chunks, in a replica of one file. `chunk.pack` is the id.
     "CREATE TABLE IF NOT EXISTS content(id INTEGER PRIMARY KEY, bytes BLOB NOT NULL);",
+    // 4: the trees of hubs, of the one here and as they are known of others.
+    crate::shared::TABLES,
+    // 5: what the hub here knows besides its tree.
+    crate::hub::TABLES,
 ];
 
 const TABLES: &str = "
@@ -71,6 +75,9 @@ CREATE TABLE history(
     first INTEGER NOT NULL, until INTEGER NOT NULL, value BLOB,
     PRIMARY KEY(ino, kind, hash, name, first)) WITHOUT ROWID;
 ";
+
+/// Statements that a connection keeps prepared: more than there are.
+const STATEMENTS: usize = 160;
 
 /// What identifies a replica and where it stands.
 #[derive(Debug, Clone)]
@@ -130,7 +137,7 @@ impl Db {
         let here = Path::new(":memory:");
         let fail = |error: rusqlite::Error| classify(here, error);
         let mut writer = Connection::open_in_memory().map_err(fail)?;
-        writer.set_prepared_statement_cache_capacity(64);
+        writer.set_prepared_statement_cache_capacity(STATEMENTS);
         migrate(&mut writer, here)?;
         Ok(Self {
             path: None,
@@ -202,7 +209,7 @@ impl Db {
 
 fn prepare_connection(db: &Connection, cache_bytes: usize) -> rusqlite::Result<()> {
     db.busy_timeout(Duration::from_secs(10))?;
-    db.set_prepared_statement_cache_capacity(64);
+    db.set_prepared_statement_cache_capacity(STATEMENTS);
     let kib = i64::try_from(cache_bytes / 1024 / 2).unwrap_or(16_384);
     db.execute_batch(&format!(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0;

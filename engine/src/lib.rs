@@ -14,6 +14,7 @@
 //! | `commit`, `db`, `recover`, `waste` | the state in the database |
 //! | `home`, `chunks`, `files`, `seal` | the bytes, and where they are |
 //! | `changes`, `history`, `gc`, `check` | the log, old versions, care |
+//! | `shared`, `hub`, `refs` | trees that replicas share, the hub that sequences one, and the chunks they name |
 #![allow(
     clippy::cast_possible_truncation,
     reason = "u64 fits usize, which is asserted here; lengths of chunks and pages fit u32 by their limits"
@@ -38,6 +39,7 @@ mod gc;
 mod handle;
 mod history;
 mod home;
+mod hub;
 mod lock;
 mod node;
 mod observe;
@@ -46,10 +48,12 @@ mod options;
 mod path;
 mod ranges;
 mod recover;
+mod refs;
 mod replica;
 mod rows;
 mod seal;
 mod search;
+mod shared;
 mod sync;
 mod tree;
 mod waste;
