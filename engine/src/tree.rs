@@ -18,6 +18,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::attr::Ino;
 use crate::direct::DirectUse;
 use crate::node::{Body, DirBody, DirKey, Dirent, FileBody, Node, Persist, Staging};
+use crate::upstream::Rider;
 use crate::{FsError, Result};
 
 /// What a function of the tree needs in memory before it can go on.
@@ -127,6 +128,8 @@ pub(crate) struct Tree {
     pub(crate) tick: u32,
     /// Chunks that seals since the last commit count on; see [`crate::chunks`].
     pub(crate) leased: Vec<ChunkHash>,
+    /// What has to be in the same transaction as the changes up to now.
+    pub(crate) rider: Option<Box<Rider>>,
     /// Bytes of file contents in memory.
     pub(crate) memory: usize,
     hash_key: [u8; 32],
@@ -149,6 +152,7 @@ impl Tree {
             evictions: 0,
             tick: 0,
             leased: Vec::new(),
+            rider: None,
             memory: 0,
             hash_key,
         }
@@ -157,11 +161,7 @@ impl Tree {
     /// The place of a name in its directory. Keyed, so that nobody can make
     /// names that collide; 62 bits, and above the cookies of "." and "..".
     pub(crate) fn key(&self, name: &[u8]) -> Result<DirKey> {
-        let name = valid_name(name)?;
-        let hash = blake3::keyed_hash(&self.hash_key, name.as_bytes());
-        let mut first = [0; 8];
-        first.copy_from_slice(&hash.as_bytes()[..8]);
-        Ok(((u64::from_le_bytes(first) >> 2) | 4, name))
+        Ok(key_of(&self.hash_key, &valid_name(name)?))
     }
 
     pub(crate) fn node(&mut self, ino: Ino) -> Step<&mut Node> {
@@ -522,6 +522,14 @@ fn evictable(node: &Node) -> bool {
         Body::Dir(dir) => dir.pinned == 0,
         Body::Symlink(_) | Body::Special => true,
     }
+}
+
+/// See [`Tree::key`].
+pub(crate) fn key_of(hash_key: &[u8; 32], name: &Name) -> DirKey {
+    let hash = blake3::keyed_hash(hash_key, name.as_bytes());
+    let mut first = [0; 8];
+    first.copy_from_slice(&hash.as_bytes()[..8]);
+    ((u64::from_le_bytes(first) >> 2) | 4, name.clone())
 }
 
 /// Checks a name against the rules of [`Name`].
