@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use cairn_protocol::{
-    Chain, Change, Cursor, Data, Entry, Name, NodeKind, ReplicaTag, Scope, Ver, XattrName,
+    Chain, Change, Cursor, Data, Entry, Name, NodeId, NodeKind, ReplicaTag, Scope, Ver, XattrName,
 };
 use rusqlite::{Connection, OptionalExtension, params};
 use rustc_hash::FxHashSet;
@@ -11,7 +11,7 @@ use crate::attr::Ino;
 use crate::db::{self, corrupt, int, uint};
 use crate::node::Body;
 use crate::replica::Replica;
-use crate::rows::{meta_of, node_id};
+use crate::rows::meta_of;
 use crate::{FsError, Result};
 
 /// Why changes since a cursor cannot be told.
@@ -168,6 +168,16 @@ impl Replica {
         Ok(())
     }
 
+    /// The inode of a node, as of the last commit.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub fn ino_of(&self, id: NodeId) -> Result<Option<Ino>> {
+        let tag = ReplicaTag(self.inner.identity.tag);
+        db::ino_of(&self.inner.db.reader(), tag, id)
+    }
+
     /// The path of a node, as far as names lead to it: for people.
     ///
     /// # Errors
@@ -242,18 +252,24 @@ fn collect(
                 let name: Vec<u8> = row.get(4)?;
                 name_change(db, tag, ver, ino, row.get(3)?, &name, &mut changes)?;
             }
-            _ => changes.push(Change {
-                ver,
-                entry: Entry::Gone {
-                    node: node_id(tag, ino),
-                },
-            }),
+            _ => {
+                let node = gone_id(tag, ino, row.get(4)?)?;
+                let entry = Entry::Gone { node };
+                changes.push(Change { ver, entry });
+            }
         }
         if changes.len() >= limit {
             return Ok((changes, Some(ver)));
         }
     }
     Ok((changes, None))
+}
+
+/// The id of a node whose row is gone, as the log has it.
+fn gone_id(tag: ReplicaTag, ino: Ino, id: Option<Vec<u8>>) -> Result<NodeId> {
+    let id = id.map(|id| postcard::from_bytes(&id)).transpose();
+    let id = id.map_err(|e| corrupt(ino, e))?;
+    Ok(id.unwrap_or_else(|| db::own_id(tag, ino)))
 }
 
 /// The registers of a node that are newer than `from`.
@@ -267,7 +283,8 @@ fn node_changes(
     let Some(node) = db::load_node(db, ino)? else {
         return Ok(());
     };
-    let id = node_id(tag, ino);
+    let id = node.id.as_deref().copied();
+    let id = id.unwrap_or_else(|| db::own_id(tag, ino));
     if node.born > from {
         out.push(Change {
             ver: node.born,
@@ -343,10 +360,11 @@ fn name_change(
     if let Some((child, found)) = current
         && uint(found) == ver
     {
+        let child = child.map(|c| db::id_of(db, tag, Ino(uint(c))));
         let entry = Entry::Name {
-            parent: node_id(tag, parent),
+            parent: db::id_of(db, tag, parent)?,
             name: Name::new(name).map_err(|e| corrupt(parent, e))?,
-            node: child.map(|c| node_id(tag, Ino(uint(c)))),
+            node: child.transpose()?,
         };
         out.push(Change { ver, entry });
     }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use cairn_protocol::{Chain, ChunkHash, ChunkerId, Extent, Manifest, ReplicaTag, Ver, cut};
+use cairn_protocol::{Chain, ChunkHash, ChunkerId, Extent, Manifest, NodeId, ReplicaTag, Ver, cut};
 use rusqlite::{Connection, params};
 
 use crate::attr::Ino;
@@ -20,6 +20,7 @@ use crate::node::{Base, Body, Layout, Node, Overlay, Sealed};
 use crate::replica::Inner;
 use crate::rows::{Content, NameRow, NodeRow, RowWriter};
 use crate::tree::Gone;
+use crate::upstream::Rider;
 use crate::waste::Item;
 use crate::{FsError, Result};
 
@@ -34,6 +35,7 @@ struct Batch {
     chunks: Vec<(ChunkHash, Pending)>,
     dropped_staging: Vec<u64>,
     leased: Vec<ChunkHash>,
+    rider: Option<Box<Rider>>,
 }
 
 /// A small file's content after it was stored.
@@ -63,8 +65,12 @@ impl Inner {
         result
     }
 
-    fn commit_locked(&self, db: &Connection, durable: bool) -> Result<()> {
+    /// The same for who holds the commit lock, and may have begun the transaction.
+    pub(crate) fn commit_locked(&self, db: &Connection, durable: bool) -> Result<()> {
         let Some(mut batch) = self.take_batch() else {
+            if !db.is_autocommit() {
+                db.execute_batch("COMMIT")?;
+            }
             return if durable { self.make_durable() } else { Ok(()) };
         };
         match self.write_batch(db, &mut batch) {
@@ -74,6 +80,10 @@ impl Inner {
                 self.news.tell(batch.upto);
                 self.dead_bytes.fetch_add(dead, Ordering::Relaxed);
                 self.settle_batch(&batch, stored);
+                if let Some(rider) = &mut batch.rider {
+                    self.dead_bytes.fetch_add(rider.dead, Ordering::Relaxed);
+                    self.chunks.end_leases(&rider.leased);
+                }
                 let dropped = batch.dropped_staging.iter().copied();
                 self.waste.add(commit, dropped.map(Item::Staging));
                 self.waste.add(commit, tails(&batch.chunks));
@@ -130,6 +140,7 @@ impl Inner {
             && tree.dirty_names.is_empty()
             && tree.gone.is_empty()
             && tree.dropped_staging.is_empty()
+            && tree.rider.is_none()
             && !self.chunks.has_pending()
         {
             return None;
@@ -143,6 +154,7 @@ impl Inner {
                 node.state.in_flight = true;
             }
         }
+        let tag = ReplicaTag(self.identity.tag);
         let mut names = Vec::new();
         for (parent, key) in std::mem::take(&mut tree.dirty_names) {
             if let Some(Node {
@@ -158,8 +170,13 @@ impl Inner {
                     key,
                     target: dirent.target,
                     ver: dirent.ver,
+                    ids: (NodeId::ROOT, None),
                 });
             }
+        }
+        for row in &mut names {
+            let target = row.target.map(|ino| tree.id_of(tag, ino));
+            row.ids = (tree.id_of(tag, row.parent), target);
         }
         Some(Batch {
             upto: tree.seq,
@@ -171,6 +188,7 @@ impl Inner {
             chunks: self.chunks.pending(),
             dropped_staging: std::mem::take(&mut tree.dropped_staging),
             leased: std::mem::take(&mut tree.leased),
+            rider: tree.rider.take(),
         })
     }
 
@@ -214,6 +232,10 @@ impl Inner {
         tree.gone.splice(0..0, batch.gone);
         tree.dropped_staging.splice(0..0, batch.dropped_staging);
         tree.leased.extend(batch.leased);
+        if let Some(mut rider) = batch.rider {
+            rider.rolled_back();
+            tree.rider = Some(rider);
+        }
     }
 
     fn settle_batch(&self, batch: &Batch, stored: Vec<Stored>) {
@@ -261,17 +283,9 @@ impl Inner {
     }
 
     fn write_batch(&self, db: &Connection, batch: &mut Batch) -> Result<(Vec<Stored>, u64)> {
-        let stored = self.store_contents(db, batch)?;
-        // Chunks stored since the batch was taken may be the ones it names.
-        batch.chunks = self.chunks.pending();
-        self.sync_pending(&batch.chunks)?;
-        db.execute_batch("BEGIN IMMEDIATE")?;
-        let written = self.write_rows(db, batch).and_then(|rows| {
-            db.execute_batch("COMMIT")?;
-            Ok(rows)
-        });
+        let written = self.try_write(db, batch);
         match written {
-            Ok(rows) => {
+            Ok((stored, rows)) => {
                 *self.chain.lock() = rows.chain;
                 for (hash, pending) in &batch.chunks {
                     self.chunks.remember(*hash, pending.place);
@@ -289,6 +303,22 @@ impl Inner {
                 Err(error)
             }
         }
+    }
+
+    fn try_write(&self, db: &Connection, batch: &mut Batch) -> Result<(Vec<Stored>, Written)> {
+        let stored = self.store_contents(db, batch)?;
+        // Chunks stored since the batch was taken may be the ones it names.
+        batch.chunks = self.chunks.pending();
+        self.sync_pending(&batch.chunks)?;
+        if db.is_autocommit() {
+            db.execute_batch("BEGIN IMMEDIATE")?;
+        }
+        let rows = self.write_rows(db, batch)?;
+        if let Some(rider) = &mut batch.rider {
+            rider.write(self, db)?;
+        }
+        db.execute_batch("COMMIT")?;
+        Ok((stored, rows))
     }
 
     /// Stores the contents of small files as chunks.
@@ -400,7 +430,7 @@ impl Inner {
             writer.name(row)?;
         }
         for gone in &batch.gone {
-            writer.gone(self, *gone)?;
+            writer.gone(self, gone)?;
         }
         writer.chunks(&batch.chunks)?;
         let mut chain = *self.chain.lock();

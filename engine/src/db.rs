@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cairn_protocol::{Chain, Data, Epoch, Name, NodeKind, Timestamp, XattrName};
+use cairn_protocol::{
+    Chain, Data, Epoch, Name, NodeId, NodeKind, ReplicaTag, Timestamp, XattrName,
+};
 use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -25,10 +27,10 @@ use crate::{FsError, OpenError, Result};
 
 /// The newest schema this program knows. A change of the schema adds a step to
 /// [`MIGRATIONS`] and moves this number.
-pub(crate) const SCHEMA: u32 = 5;
+pub(crate) const SCHEMA: u32 = 6;
 
 /// `MIGRATIONS[n]` takes schema `n + 1` to `n + 2`.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     // 2: dead chunks are found without a scan.
     "CREATE INDEX IF NOT EXISTS chunk_dead ON chunk(pack) WHERE refs = 0;",
     // 3: the bytes of chunks, in a replica of one file. `chunk.pack` is the id.
@@ -37,6 +39,8 @@ const MIGRATIONS: [&str; 4] = [
     crate::shared::TABLES,
     // 5: what the hub here knows besides its tree.
     crate::hub::TABLES,
+    // 6: what a replica knows of its hubs besides their trees.
+    crate::upstream::TABLES,
 ];
 
 const TABLES: &str = "
@@ -320,7 +324,7 @@ pub(crate) fn uint(value: i64) -> u64 {
 }
 
 pub(crate) const NODE_COLUMNS: &str = "ino, kind, perm, uid, gid, rdev, nlink, size, allocated, times, \
-     parent, entries, xattrs, born, meta_ver, data_ver, data";
+     parent, entries, xattrs, born, meta_ver, data_ver, data, tag, counter";
 
 pub(crate) fn corrupt(what: impl std::fmt::Display, why: impl std::fmt::Display) -> FsError {
     FsError::Corrupt(format!("{what}: {why}"))
@@ -366,6 +370,7 @@ pub(crate) fn node_of(row: &Row<'_>) -> Result<(Ino, Node, bool)> {
     };
     let node = Node {
         kind,
+        id: foreign_id(row.get(17)?, row.get(18)?).map(Box::new),
         perm: row.get(2)?,
         uid: row.get(3)?,
         gid: row.get(4)?,
@@ -386,6 +391,58 @@ pub(crate) fn node_of(row: &Row<'_>) -> Result<(Ino, Node, bool)> {
         used: 0,
     };
     Ok((ino, node, row.get::<_, i64>(12)? != 0))
+}
+
+/// The id in the columns `tag` and `counter`, which are empty where the inode
+/// tells the id. All bits of a peer's numbers count.
+pub(crate) fn foreign_id(tag: Option<i64>, counter: Option<i64>) -> Option<NodeId> {
+    Some(NodeId {
+        replica: ReplicaTag(tag?.cast_unsigned()),
+        counter: counter?.cast_unsigned(),
+    })
+}
+
+/// The id of a node; that of an inode without a row is the one that this
+/// replica would have minted.
+pub(crate) fn id_of(db: &Connection, tag: ReplicaTag, ino: Ino) -> Result<NodeId> {
+    let columns = db
+        .prepare_cached("SELECT tag, counter FROM node WHERE ino = ?")?
+        .query_row([int(ino.0)], |r| Ok((r.get(0)?, r.get(1)?)))
+        .optional()?;
+    let foreign = columns.and_then(|(tag, counter)| foreign_id(tag, counter));
+    Ok(foreign.unwrap_or_else(|| own_id(tag, ino)))
+}
+
+/// The inode of a node that has a row.
+pub(crate) fn ino_of(db: &Connection, tag: ReplicaTag, id: NodeId) -> Result<Option<Ino>> {
+    if id == NodeId::ROOT {
+        return Ok(Some(Ino::ROOT));
+    }
+    let (replica, counter) = (id.replica.0.cast_signed(), id.counter.cast_signed());
+    let bound: Option<i64> = db
+        .prepare_cached("SELECT ino FROM node WHERE tag = ? AND counter = ?")?
+        .query_row([replica, counter], |r| r.get(0))
+        .optional()?;
+    if bound.is_some() || id.replica != tag {
+        return Ok(bound.map(|ino| Ino(uint(ino))));
+    }
+    let own: Option<i64> = db
+        .prepare_cached("SELECT ino FROM node WHERE ino = ? AND tag IS NULL")?
+        .query_row([counter], |r| r.get(0))
+        .optional()?;
+    Ok(own.map(|ino| Ino(uint(ino))))
+}
+
+/// The id of a node that was made here.
+pub(crate) fn own_id(tag: ReplicaTag, ino: Ino) -> NodeId {
+    if ino == Ino::ROOT {
+        NodeId::ROOT
+    } else {
+        NodeId {
+            replica: tag,
+            counter: ino.0,
+        }
+    }
 }
 
 /// Reads the data register of a file.
@@ -518,11 +575,11 @@ pub(crate) fn load_page(
         if has_xattrs {
             node.xattrs = Some(Box::new(load_xattrs(db, child)?));
         }
-        let name: Vec<u8> = row.get(18)?;
+        let name: Vec<u8> = row.get(20)?;
         page.push(PageRow {
-            hash: uint(row.get(17)?),
+            hash: uint(row.get(19)?),
             name: Name::new(&name).map_err(|e| corrupt(parent, e))?,
-            ver: uint(row.get(19)?),
+            ver: uint(row.get(21)?),
             child,
             node,
         });

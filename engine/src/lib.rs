@@ -26,6 +26,7 @@ mod asynchronous;
 
 const _: () = assert!(usize::BITS == 64, "offsets are used as indices");
 
+mod assign;
 mod attr;
 mod changes;
 mod check;
@@ -58,6 +59,7 @@ mod search;
 mod shared;
 mod sync;
 mod tree;
+mod upstream;
 mod waste;
 mod watch;
 mod xattr;

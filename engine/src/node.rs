@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use cairn_protocol::{
-    ChunkerId, Data, Extent, Manifest, Name, NodeKind, Timestamp, Ver, XattrName,
+    ChunkerId, Data, Extent, Manifest, Name, NodeId, NodeKind, Timestamp, Ver, XattrName,
 };
 
 use crate::attr::{Attr, Ino};
@@ -30,6 +30,9 @@ pub(crate) struct Times {
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) kind: NodeKind,
+    /// Its id, if that is not what this replica would mint for its inode: the
+    /// node was made elsewhere.
+    pub(crate) id: Option<Box<NodeId>>,
     pub(crate) perm: u16,
     pub(crate) uid: u32,
     pub(crate) gid: u32,

@@ -201,7 +201,7 @@ fn tidy(db: &rusqlite::Connection, files: &Files, staged: &BTreeSet<u64>) -> Res
 }
 
 fn remove_orphans(db: &rusqlite::Connection, tree: &mut Tree) -> Result<()> {
-    let mut orphans = db.prepare("SELECT ino, kind FROM node WHERE nlink = 0")?;
+    let mut orphans = db.prepare("SELECT ino, kind, tag, counter FROM node WHERE nlink = 0")?;
     let mut orphans = orphans.query([])?;
     while let Some(row) = orphans.next()? {
         let ino = Ino(uint(row.get(0)?));
@@ -212,6 +212,7 @@ fn remove_orphans(db: &rusqlite::Connection, tree: &mut Tree) -> Result<()> {
         let ver = tree.next_ver();
         tree.bury(Gone {
             ino,
+            id: db::foreign_id(row.get(2)?, row.get(3)?).map(Box::new),
             ver,
             was_file: row.get::<_, u8>(1)? == u8::from(NodeKind::File),
         });

@@ -99,16 +99,41 @@ pub(crate) struct Inner {
 }
 
 /// Tells who waits for it that something was committed.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct News {
     newest: Mutex<Ver>,
     changed: Condvar,
+    callers: Mutex<Vec<(u64, Wake)>>,
+}
+
+/// What is called after a commit. It must not block.
+pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
+
+impl std::fmt::Debug for News {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("News").field("newest", &self.newest).finish_non_exhaustive()
+    }
 }
 
 impl News {
     pub(crate) fn tell(&self, committed: Ver) {
         *self.newest.lock() = committed;
         self.changed.notify_all();
+        for (_, wake) in self.callers.lock().iter() {
+            wake();
+        }
+    }
+
+    /// Calls `wake` after each commit, until [`Self::forget`] with the number.
+    pub(crate) fn call(&self, wake: Wake) -> u64 {
+        let mut callers = self.callers.lock();
+        let number = callers.iter().map(|(n, _)| n + 1).max().unwrap_or(0);
+        callers.push((number, wake));
+        number
+    }
+
+    pub(crate) fn forget(&self, number: u64) {
+        self.callers.lock().retain(|(n, _)| *n != number);
     }
 
     /// Waits for something newer than `known`. Returns whether it came in time.
@@ -262,6 +287,14 @@ impl Replica {
         observers.push((origin, observer));
         Self {
             origin,
+            ..self.clone()
+        }
+    }
+
+    /// A handle whose operations are reported to every observer.
+    pub(crate) fn unobserved(&self) -> Self {
+        Self {
+            origin: 0,
             ..self.clone()
         }
     }
@@ -602,6 +635,7 @@ pub(crate) fn new_node(
     let now = now();
     Node {
         kind,
+        id: None,
         perm: perm & 0o7777,
         uid,
         gid,

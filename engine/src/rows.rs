@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::attr::Ino;
 use crate::chunks::{self, Pending};
-use crate::db::{self, int, times_to, uint};
+use crate::db::{self, int, own_id, times_to, uint};
 use crate::history::{HISTORY_DATA, HISTORY_META, HISTORY_NAME};
 use crate::node::{Body, DirKey, Node, Overlay, Staging, Times};
 use crate::refs::{LayoutFault, Refs};
@@ -23,6 +23,7 @@ use crate::{FsError, Result};
 /// A dirty node, as it was when its commit began.
 pub(crate) struct NodeRow {
     pub(crate) ino: Ino,
+    id: Option<Box<NodeId>>,
     kind: NodeKind,
     perm: u16,
     uid: u32,
@@ -62,6 +63,8 @@ pub(crate) struct NameRow {
     pub(crate) key: DirKey,
     pub(crate) target: Option<Ino>,
     pub(crate) ver: Ver,
+    /// The ids of the directory and of the target.
+    pub(crate) ids: (NodeId, Option<NodeId>),
 }
 impl NodeRow {
     /// What is dirty of a node, which then is not any more.
@@ -78,6 +81,7 @@ impl NodeRow {
         let ver = node.ver();
         let mut row = Self {
             ino,
+            id: node.id.clone(),
             kind: node.kind,
             perm: node.perm,
             uid: node.uid,
@@ -170,8 +174,8 @@ impl<'a> RowWriter<'a> {
         })
     }
 
-    fn id(&self, ino: Ino) -> NodeId {
-        node_id(self.tag, ino)
+    fn id(&self, ino: Ino, foreign: Option<&NodeId>) -> NodeId {
+        foreign.copied().unwrap_or_else(|| own_id(self.tag, ino))
     }
 
     pub(crate) fn node(&mut self, inner: &Inner, row: &NodeRow) -> Result<()> {
@@ -195,12 +199,12 @@ impl<'a> RowWriter<'a> {
         self.db
             .prepare_cached(
                 "INSERT INTO node(ino, kind, perm, uid, gid, rdev, nlink, size, allocated, times, parent, entries,
-                     xattrs, born, meta_ver, data_ver, ver, data)
-                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
+                     xattrs, born, meta_ver, data_ver, ver, data, tag, counter)
+                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?20, ?21)
                  ON CONFLICT(ino) DO UPDATE SET perm = ?3, uid = ?4, gid = ?5, nlink = ?7, size = ?8, allocated = ?9,
                      times = ?10, parent = ?11, entries = ?12, xattrs = ?13, meta_ver = ?15,
                      data_ver = CASE WHEN ?19 THEN ?16 ELSE data_ver END, ver = max(ver, ?17),
-                     data = CASE WHEN ?19 THEN ?18 ELSE data END",
+                     data = CASE WHEN ?19 THEN ?18 ELSE data END, tag = ?20, counter = ?21",
             )?
             .execute(params![
                 int(row.ino.0),
@@ -222,8 +226,11 @@ impl<'a> RowWriter<'a> {
                 int(row.ver),
                 encoded,
                 encoded.is_some(),
+                row.id.as_ref().map(|id| id.replica.0.cast_signed()),
+                row.id.as_ref().map(|id| id.counter.cast_signed()),
             ])?;
         self.staging(row)?;
+        let id = self.id(row.ino, row.id.as_deref());
         for (name, value, ver) in &row.xattrs {
             self.db
                 .prepare_cached(
@@ -236,14 +243,13 @@ impl<'a> RowWriter<'a> {
                     int(*ver)
                 ])?;
             let entry = Entry::Xattr {
-                node: self.id(row.ino),
+                node: id,
                 name: name.clone(),
                 value: value.clone(),
             };
             self.hasher.push(&Change { ver: *ver, entry });
         }
         self.log(row.ver, 0, row.ino, None)?;
-        let id = self.id(row.ino);
         if !row.stored {
             self.hasher.push(&Change {
                 ver: row.born,
@@ -314,9 +320,9 @@ impl<'a> RowWriter<'a> {
             ])?;
         self.log(row.ver, 1, row.parent, Some(&row.key))?;
         let entry = Entry::Name {
-            parent: self.id(row.parent),
+            parent: row.ids.0,
             name: row.key.1.clone(),
-            node: row.target.map(|t| self.id(t)),
+            node: row.ids.1,
         };
         self.hasher.push(&Change {
             ver: row.ver,
@@ -325,7 +331,7 @@ impl<'a> RowWriter<'a> {
         Ok(())
     }
 
-    pub(crate) fn gone(&mut self, inner: &Inner, gone: Gone) -> Result<()> {
+    pub(crate) fn gone(&mut self, inner: &Inner, gone: &Gone) -> Result<()> {
         let ino = int(gone.ino.0);
         if gone.was_file {
             self.release_data(inner, gone.ino, gone.ver)?;
@@ -345,11 +351,11 @@ impl<'a> RowWriter<'a> {
         self.db
             .prepare_cached("DELETE FROM name WHERE parent = ?")?
             .execute([ino])?;
-        self.log(gone.ver, 2, gone.ino, None)?;
+        self.log_end(gone)?;
         self.hasher.push(&Change {
             ver: gone.ver,
             entry: Entry::Gone {
-                node: self.id(gone.ino),
+                node: self.id(gone.ino, gone.id.as_deref()),
             },
         });
         Ok(())
@@ -367,6 +373,16 @@ impl<'a> RowWriter<'a> {
                 key.map(|k| int(k.0)),
                 key.map(|k| k.1.as_bytes()),
             ])?;
+        Ok(())
+    }
+
+    /// The row is gone, so the log has the id if the inode does not tell it.
+    fn log_end(&self, gone: &Gone) -> Result<()> {
+        let id = gone.id.as_ref().map(postcard::to_stdvec).transpose();
+        let id = id.map_err(|e| FsError::Corrupt(format!("an id cannot be encoded: {e}")))?;
+        self.db
+            .prepare_cached("INSERT OR REPLACE INTO log(ver, kind, ino, name) VALUES(?, 2, ?, ?)")?
+            .execute(params![int(gone.ver), int(gone.ino.0), id])?;
         Ok(())
     }
 
@@ -428,7 +444,7 @@ impl<'a> RowWriter<'a> {
         self.keep(ino, HISTORY_META, None, first, until, &bytes)
     }
 
-    fn keep_node(&self, gone: Gone) -> Result<()> {
+    fn keep_node(&self, gone: &Gone) -> Result<()> {
         if let (Some(node), Some(pin)) = (db::load_node(self.db, gone.ino)?, self.pin)
             && node.meta_ver <= pin
         {
@@ -485,18 +501,6 @@ impl<'a> RowWriter<'a> {
                 value,
             ])?;
         Ok(())
-    }
-}
-
-/// The global id of a node that was made here.
-pub(crate) fn node_id(tag: ReplicaTag, ino: Ino) -> NodeId {
-    if ino == Ino::ROOT {
-        NodeId::ROOT
-    } else {
-        NodeId {
-            replica: tag,
-            counter: ino.0,
-        }
     }
 }
 

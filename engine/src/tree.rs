@@ -12,12 +12,13 @@
 
 use std::collections::BTreeSet;
 
-use cairn_protocol::{ChunkHash, Name, NodeKind, Timestamp, Ver};
+use cairn_protocol::{ChunkHash, Name, NodeId, NodeKind, ReplicaTag, Timestamp, Ver};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::attr::Ino;
 use crate::direct::DirectUse;
 use crate::node::{Body, DirBody, DirKey, Dirent, FileBody, Node, Persist, Staging};
+use crate::upstream::Rider;
 use crate::{FsError, Result};
 
 /// What a function of the tree needs in memory before it can go on.
@@ -55,9 +56,11 @@ impl From<FsError> for Stop {
 pub(crate) type Step<T> = std::result::Result<T, Stop>;
 
 /// A node that is gone: its rows go with the next commit.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Gone {
     pub(crate) ino: Ino,
+    /// See [`Node::id`].
+    pub(crate) id: Option<Box<NodeId>>,
     pub(crate) ver: Ver,
     pub(crate) was_file: bool,
 }
@@ -125,6 +128,8 @@ pub(crate) struct Tree {
     pub(crate) tick: u32,
     /// Chunks that seals since the last commit count on; see [`crate::chunks`].
     pub(crate) leased: Vec<ChunkHash>,
+    /// What has to be in the same transaction as the changes up to now.
+    pub(crate) rider: Option<Box<Rider>>,
     /// Bytes of file contents in memory.
     pub(crate) memory: usize,
     hash_key: [u8; 32],
@@ -147,6 +152,7 @@ impl Tree {
             evictions: 0,
             tick: 0,
             leased: Vec::new(),
+            rider: None,
             memory: 0,
             hash_key,
         }
@@ -155,11 +161,7 @@ impl Tree {
     /// The place of a name in its directory. Keyed, so that nobody can make
     /// names that collide; 62 bits, and above the cookies of "." and "..".
     pub(crate) fn key(&self, name: &[u8]) -> Result<DirKey> {
-        let name = valid_name(name)?;
-        let hash = blake3::keyed_hash(&self.hash_key, name.as_bytes());
-        let mut first = [0; 8];
-        first.copy_from_slice(&hash.as_bytes()[..8]);
-        Ok(((u64::from_le_bytes(first) >> 2) | 4, name))
+        Ok(key_of(&self.hash_key, &valid_name(name)?))
     }
 
     pub(crate) fn node(&mut self, ino: Ino) -> Step<&mut Node> {
@@ -207,6 +209,12 @@ impl Tree {
     pub(crate) fn lookup(&mut self, parent: Ino, key: &DirKey) -> Step<Ino> {
         self.find(parent, key)?
             .ok_or_else(|| FsError::NotFound(key.1.to_string()).into())
+    }
+
+    /// The id of a node in memory, and of one that has none of its own.
+    pub(crate) fn id_of(&self, tag: ReplicaTag, ino: Ino) -> NodeId {
+        let id = self.nodes.get(&ino.0).and_then(|node| node.id.as_deref());
+        id.copied().unwrap_or_else(|| crate::db::own_id(tag, ino))
     }
 
     pub(crate) fn next_ver(&mut self) -> Ver {
@@ -324,13 +332,17 @@ impl Tree {
         self.dirty_nodes.remove(&ino.0);
         self.count -= 1;
         self.evictions += 1;
-        let was_file = self
-            .nodes
-            .remove(&ino.0)
-            .is_some_and(|n| n.kind == NodeKind::File);
+        let Some(node) = self.nodes.remove(&ino.0) else {
+            return;
+        };
         if state.stored || state.in_flight {
             let ver = self.next_ver();
-            self.bury(Gone { ino, ver, was_file });
+            self.bury(Gone {
+                ino,
+                id: node.id,
+                ver,
+                was_file: node.kind == NodeKind::File,
+            });
         }
     }
 
@@ -510,6 +522,14 @@ fn evictable(node: &Node) -> bool {
         Body::Dir(dir) => dir.pinned == 0,
         Body::Symlink(_) | Body::Special => true,
     }
+}
+
+/// See [`Tree::key`].
+pub(crate) fn key_of(hash_key: &[u8; 32], name: &Name) -> DirKey {
+    let hash = blake3::keyed_hash(hash_key, name.as_bytes());
+    let mut first = [0; 8];
+    first.copy_from_slice(&hash.as_bytes()[..8]);
+    ((u64::from_le_bytes(first) >> 2) | 4, name.clone())
 }
 
 /// Checks a name against the rules of [`Name`].

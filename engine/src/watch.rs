@@ -130,6 +130,9 @@ impl Replica {
     }
 
     fn path_of_id(&self, id: NodeId) -> Result<Option<Vec<u8>>> {
-        self.path_of(crate::attr::Ino(id.counter))
+        match self.ino_of(id)? {
+            Some(ino) => self.path_of(ino),
+            None => Ok(None),
+        }
     }
 }

@@ -93,7 +93,7 @@ pub(crate) struct Record {
 
 impl Record {
     /// A node that has nothing yet.
-    fn new(kind: NodeKind, born: Ver) -> Self {
+    pub(crate) fn new(kind: NodeKind, born: Ver) -> Self {
         Self {
             kind,
             born,

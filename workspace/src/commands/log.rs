@@ -200,9 +200,12 @@ fn record(change: &Change, replica: &Replica) -> Result<Record> {
 
 /// The present path of a node, if it has one.
 fn path_of(replica: &Replica, node: NodeId) -> Result<Option<String>> {
-    let path = replica
-        .path_of(Ino(node.counter))
-        .map_err(Failure::fs("cannot read the log"))?;
+    let path = match replica.ino_of(node) {
+        Ok(Some(ino)) => replica.path_of(ino),
+        Ok(None) => Ok(None),
+        Err(error) => Err(error),
+    };
+    let path = path.map_err(Failure::fs("cannot read the log"))?;
     Ok(path.map(|path| shown(&path)))
 }
 

@@ -1,0 +1,335 @@
+//! Cuts: the confirmed tree moves, and the working tree with it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cairn_protocol::merge::Place;
+use cairn_protocol::session::{Applied, Report};
+use cairn_protocol::wire::{PushAck, Why};
+use cairn_protocol::{
+    Change, Cursor, Entry, NodeId, Outcome, Refusal, ReplicaTag, XattrName,
+};
+use rusqlite::Connection;
+
+use super::build::build;
+use super::layout;
+use super::plan::Plan;
+use super::rider::Rider;
+use super::state::{Flight, Rows, State};
+use super::{Failure, Upstream};
+use crate::assign::{Assignment, assign};
+use crate::replica::{Notes, now};
+use crate::shared::Shared;
+use crate::{FsError, Result};
+
+/// How often a cut is planned anew because programs changed what it touches.
+const TRIES: usize = 100;
+/// A tree of fewer nodes may lose most of them without a question.
+const HALT_MIN: u64 = 100;
+
+/// What is applied.
+struct Cut {
+    cursor: Cursor,
+    ack: Option<PushAck>,
+    flight: Option<Arc<Flight>>,
+    changes: Vec<Change>,
+    reports: Vec<Report>,
+    reset: Option<Why>,
+    confirmed: bool,
+}
+
+/// Ends a transaction that was not committed.
+struct Undo<'a>(&'a Connection);
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if !self.0.is_autocommit()
+            && let Err(error) = self.0.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, "a transaction cannot be rolled back");
+        }
+    }
+}
+
+impl Upstream {
+    /// Makes what was staged the confirmed tree, and shows it.
+    pub(super) fn apply(
+        &self,
+        cursor: Cursor,
+        ack: Option<PushAck>,
+        confirmed: bool,
+    ) -> Result<Applied, Failure> {
+        self.settle_down()?;
+        let reset = *self.reset.lock();
+        let new_life = matches!(reset, Some(Why::Epoch | Why::Forked | Why::Scope));
+        let flight = self.flight.lock().clone().filter(|_| !new_life);
+        let number = flight.as_ref().map(|flight| flight.number);
+        let ack = ack.filter(|ack| Some(ack.batch) == number);
+        if flight.is_some() && ack.is_none() {
+            return Ok(Applied::Held);
+        }
+        let (changes, reports) = {
+            let staged = self.staged.lock();
+            (staged.changes.clone(), staged.reports.clone())
+        };
+        self.run(&Cut {
+            cursor,
+            ack,
+            flight,
+            changes,
+            reports,
+            reset,
+            confirmed,
+        })
+    }
+
+    /// Shows what was held back: registers that are again what their editors
+    /// saw, while others changed them.
+    pub(super) fn refresh(&self) -> Result<()> {
+        let state = self.rows(|rows| rows.state())?;
+        let Some(cursor) = state.cursor else {
+            return Ok(());
+        };
+        let done = self.run(&Cut {
+            cursor,
+            ack: None,
+            flight: None,
+            changes: Vec::new(),
+            reports: Vec::new(),
+            reset: None,
+            confirmed: true,
+        });
+        match done {
+            Err(Failure::Fs(error)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn run(&self, cut: &Cut) -> Result<Applied, Failure> {
+        for _ in 0..TRIES {
+            if let Some(applied) = self.try_cut(cut)? {
+                if applied == Applied::Done {
+                    self.replica.settle();
+                    self.wake();
+                }
+                return Ok(applied);
+            }
+        }
+        Err(Failure::Busy)
+    }
+
+    /// `None` when something moved meanwhile.
+    fn try_cut(&self, cut: &Cut) -> Result<Option<Applied>, Failure> {
+        let inner = self.inner();
+        inner.commit(false)?;
+        let _gate = inner.chunks.reading();
+        let db = inner.db.writer();
+        let side = self.side;
+        let rows = Rows { db: &db, side };
+        let (state, frozen) = (rows.state()?, rows.frozen()?);
+        let shared = Shared::new(&db, side);
+        let anew = matches!(cut.reset, Some(Why::Epoch | Why::Forked | Why::Scope));
+        let mut changes = cut.changes.clone();
+        if cut.reset == Some(Why::Horizon) {
+            bury_absent(shared, cut.cursor.seq, &mut changes)?;
+        }
+        if let Some(halted) = halts(shared, &changes, cut, anew)? {
+            return Ok(Some(halted));
+        }
+        db.execute_batch("BEGIN IMMEDIATE").map_err(FsError::from)?;
+        let _undo = Undo(&db);
+        let flight = cut.flight.as_deref();
+        let mut rider = self.rider(cut, changes, &state, anew);
+        rider.begin(inner, &db)?;
+        let before = if anew { 0 } else { state.cursor.map_or(0, |c| c.seq) };
+        let kept = if anew { super::state::Frozen::new() } else { frozen.clone() };
+        let mut plan = Plan::new(inner, &db, side, before, kept, flight);
+        plan.look(&rider.changes, flight, cut.ack.as_ref())?;
+        rider.set_tree(inner, &db)?;
+        self.refuse_missing(&rider, &db)?;
+        plan.land(flight, cut.ack.as_ref())?;
+        let seen = inner.committed.load(std::sync::atomic::Ordering::SeqCst);
+        let new = match build(&mut plan, seen)? {
+            Some(new) => new,
+            None => {
+                plan.replay(rider.state.scanned)?;
+                let new = build(&mut plan, seen)?;
+                new.ok_or_else(|| FsError::Corrupt("the edits make no tree".into()))?
+            }
+        };
+        rider.frozen = (frozen, plan.frozen);
+        if !self.set(rider, new) {
+            return Ok(None);
+        }
+        if let Err(error) = inner.commit_locked(&db, true) {
+            // The next commit does it; until then nothing here is certain.
+            *self.unsure.lock() = true;
+            return Err(error.into());
+        }
+        if cut.ack.is_some() || anew {
+            *self.flight.lock() = None;
+            inner.chunks.end_leases(&std::mem::take(&mut *self.aloft.lock()));
+        }
+        *self.reset.lock() = None;
+        Ok(Some(Applied::Done))
+    }
+
+    /// Sets the working tree. `false` when something moved meanwhile.
+    fn set(&self, rider: Rider, new: Assignment) -> bool {
+        let inner = self.inner();
+        let notes = Notes::new(inner, 0);
+        let mut tree = inner.tree.lock();
+        if !new.is_empty() && assign(&mut tree, &notes, new, now()).is_err() {
+            return false;
+        }
+        let mut rider = Box::new(rider);
+        let staged = std::mem::take(&mut *self.staged.lock());
+        rider.leased = staged.leased.into_iter().collect();
+        tree.rider = Some(rider);
+        true
+    }
+
+    fn rider(&self, cut: &Cut, changes: Vec<Change>, state: &State, anew: bool) -> Rider {
+        let tag = ReplicaTag(self.inner().identity.tag);
+        let mut state = State {
+            cursor: Some(cut.cursor),
+            ..state.clone()
+        };
+        let (mut aliases, mut conflicts) = (Vec::new(), cut.reports.clone());
+        conflicts.retain(|report| report.by != tag);
+        if let (Some(flight), Some(ack)) = (&cut.flight, &cut.ack) {
+            state.scanned = flight.scanned;
+            let outcomes = ack.outcomes.iter().map(|(_, outcome)| outcome.clone());
+            for outcome in outcomes.clone() {
+                if let Outcome::Alias { from, to } = outcome {
+                    aliases.push((from, to, ack.seq));
+                }
+            }
+            conflicts.push(Report {
+                seq: ack.seq,
+                by: tag,
+                outcomes: outcomes.collect(),
+            });
+        }
+        for report in &mut conflicts {
+            report.outcomes.retain(is_told);
+        }
+        if anew {
+            // The hub knows nothing of what it was told before.
+            (state.scanned, state.batch) = (0, 0);
+        }
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        Rider {
+            side: self.side,
+            anew,
+            changes,
+            aliases,
+            refs: None,
+            state,
+            landed: cut.ack.is_some() || anew,
+            frozen: Default::default(),
+            conflicts,
+            at_ms: since.map_or(0, |t| i64::try_from(t.as_millis()).unwrap_or(i64::MAX)),
+            leased: Vec::new(),
+            dead: 0,
+        }
+    }
+
+    /// No tree names chunks that are not here.
+    fn refuse_missing(&self, rider: &Rider, db: &Connection) -> Result<(), Failure> {
+        for hash in rider.refs.iter().flat_map(|refs| refs.gained()) {
+            if layout::place(self.inner(), db, hash)?.is_none() {
+                return Err(Failure::Missing(*hash));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether people want to hear of an outcome.
+fn is_told(outcome: &Outcome) -> bool {
+    !matches!(
+        outcome,
+        Outcome::Alias { .. }
+            | Outcome::Refused {
+                why: Refusal::Dead | Refusal::Unknown
+            }
+    )
+}
+
+/// Whether a cut takes so much away that somebody has to say that it may.
+fn halts(
+    shared: Shared<'_>,
+    changes: &[Change],
+    cut: &Cut,
+    anew: bool,
+) -> Result<Option<Applied>> {
+    if cut.confirmed || anew {
+        return Ok(None);
+    }
+    let gone = changes.iter().filter(|c| matches!(c.entry, Entry::Gone { .. }));
+    let removed = gone.count() as u64;
+    if removed < HALT_MIN / 2 {
+        return Ok(None);
+    }
+    let of = shared.count()?;
+    let halts = of >= HALT_MIN && removed * 2 > of;
+    Ok(halts.then_some(Applied::Halted { removed, of }))
+}
+
+/// Adds the ends of what a whole transfer does not have: it is of the same
+/// life of the hub, so what is absent was removed.
+fn bury_absent(shared: Shared<'_>, ver: u64, changes: &mut Vec<Change>) -> Result<()> {
+    const PAGE: usize = 1_000;
+    let mut names: BTreeSet<Place> = BTreeSet::new();
+    let mut nodes: BTreeSet<NodeId> = BTreeSet::new();
+    let mut xattrs: BTreeSet<(NodeId, XattrName)> = BTreeSet::new();
+    for Change { entry, .. } in changes.iter() {
+        match entry {
+            Entry::Node { id, .. } => drop(nodes.insert(*id)),
+            Entry::Name { parent, name, .. } => drop(names.insert((*parent, name.clone()))),
+            Entry::Xattr { node, name, .. } => drop(xattrs.insert((*node, name.clone()))),
+            _ => {}
+        }
+    }
+    let mut after: Option<Place> = None;
+    loop {
+        let page = shared.names(after.as_ref(), PAGE)?;
+        for (place, node, _) in &page {
+            if node.is_some() && !names.contains(place) {
+                let (parent, name) = place.clone();
+                let node = None;
+                let entry = Entry::Name { parent, name, node };
+                changes.push(Change { ver, entry });
+            }
+        }
+        match page.last() {
+            Some((place, _, _)) if page.len() == PAGE => after = Some(place.clone()),
+            _ => break,
+        }
+    }
+    let mut after = None;
+    loop {
+        let page = shared.nodes(after, PAGE)?;
+        for (node, record) in &page {
+            let node = *node;
+            if !nodes.contains(&node) && record.gone.is_none() && node != NodeId::ROOT {
+                let entry = Entry::Gone { node };
+                changes.push(Change { ver, entry });
+                continue;
+            }
+            for (name, value, _) in shared.attributes(node)? {
+                if value.is_some() && !xattrs.contains(&(node, name.clone())) {
+                    let value = None;
+                    let entry = Entry::Xattr { node, name, value };
+                    changes.push(Change { ver, entry });
+                }
+            }
+        }
+        match page.last() {
+            Some((node, _)) if page.len() == PAGE => after = Some(*node),
+            _ => return Ok(()),
+        }
+    }
+}

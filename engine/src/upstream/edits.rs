@@ -1,0 +1,414 @@
+//! The edits that lead from the confirmed tree to the working tree.
+//!
+//! Nothing is noted when a program changes something: the replica's own log
+//! says which registers may differ, and a look at both trees says how. What is
+//! equal by now is no edit, so nothing that came from the hub goes back.
+//!
+//! A batch has to make sense alone. So what a register leads to comes along:
+//! a new node with its registers and all of its places, the directories that a
+//! place needs, all places of a node that moves, what is in a directory that
+//! ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cairn_protocol::merge::Place;
+use cairn_protocol::{Data, Edit, Name, MetaFields, NodeId, NodeKind, Register, Ver};
+use rusqlite::params;
+
+use super::local::{Here, Local};
+use super::state::{Base, Frozen};
+use crate::Result;
+use crate::attr::Ino;
+use crate::db::{corrupt, int, uint};
+use crate::shared::{Record, Shared};
+
+/// How much a batch takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) edits: usize,
+    /// Of the encodings of the edits.
+    pub(super) bytes: usize,
+    /// Of the contents.
+    pub(super) content: u64,
+}
+
+impl Bounds {
+    pub(super) const NONE: Self = Self {
+        edits: usize::MAX,
+        bytes: usize::MAX,
+        content: u64::MAX,
+    };
+}
+
+#[derive(Debug)]
+enum Work {
+    Place(Place),
+    Node(Ino),
+}
+
+/// Collects edits.
+#[derive(Debug)]
+pub(super) struct Edits<'a> {
+    local: &'a Local<'a>,
+    shared: Shared<'a>,
+    frozen: &'a Frozen,
+    /// What is not sealed counts, too, with what it was before.
+    unsealed: bool,
+    pub(super) list: Vec<Edit>,
+    /// Frozen registers that do not differ any more.
+    pub(super) settled: Vec<Register>,
+    /// Something is as its editor saw it again, and others changed it since.
+    pub(super) stale: bool,
+    seen_places: BTreeSet<Place>,
+    seen_nodes: BTreeSet<u64>,
+    spread: BTreeSet<NodeId>,
+    dropped: BTreeSet<NodeId>,
+    known: BTreeMap<NodeId, bool>,
+    work: Vec<Work>,
+    bytes: usize,
+    content: u64,
+}
+
+impl<'a> Edits<'a> {
+    pub(super) fn new(
+        local: &'a Local<'a>,
+        shared: Shared<'a>,
+        frozen: &'a Frozen,
+        unsealed: bool,
+    ) -> Self {
+        Self {
+            local,
+            shared,
+            frozen,
+            unsealed,
+            list: Vec::new(),
+            settled: Vec::new(),
+            stale: false,
+            seen_places: BTreeSet::new(),
+            seen_nodes: BTreeSet::new(),
+            spread: BTreeSet::new(),
+            dropped: BTreeSet::new(),
+            known: BTreeMap::new(),
+            work: Vec::new(),
+            bytes: 0,
+            content: 0,
+        }
+    }
+
+    /// Looks at what the log says after `from`, until there is enough. Returns
+    /// how far that is.
+    pub(super) fn scan(&mut self, from: Ver, bounds: &Bounds) -> Result<Ver> {
+        let mut log = self.local.db.prepare_cached(
+            "SELECT ver, kind, ino, hash, name FROM log WHERE ver > ? ORDER BY ver",
+        )?;
+        let mut rows = log.query([int(from)])?;
+        let mut upto = from;
+        while let Some(row) = rows.next()? {
+            let (ver, ino) = (uint(row.get(0)?), Ino(uint(row.get(2)?)));
+            match row.get::<_, u8>(1)? {
+                0 if self.is_node_current(ino, ver)? => self.work.push(Work::Node(ino)),
+                1 => {
+                    let name: Vec<u8> = row.get(4)?;
+                    if self.is_name_current(ino, row.get(3)?, &name, ver)? {
+                        let name = Name::new(&name).map_err(|e| corrupt(ino, e))?;
+                        self.work.push(Work::Place((self.local.id(ino)?, name)));
+                    }
+                }
+                _ => {}
+            }
+            if !self.follow(bounds)? {
+                return Ok(upto);
+            }
+            upto = ver;
+            if self.is_full(bounds) {
+                break;
+            }
+        }
+        Ok(upto)
+    }
+
+    /// Looks at files whose content is not sealed, whatever the log says.
+    pub(super) fn scan_unsealed(&mut self) -> Result<()> {
+        let mut find = self.local.db.prepare_cached("SELECT ino FROM staging")?;
+        let mut rows = find.query([])?;
+        while let Some(row) = rows.next()? {
+            self.work.push(Work::Node(Ino(uint(row.get(0)?))));
+            self.follow(&Bounds::NONE)?;
+        }
+        Ok(())
+    }
+
+    fn is_full(&self, bounds: &Bounds) -> bool {
+        self.list.len() >= bounds.edits
+            || self.bytes >= bounds.bytes
+            || self.content >= bounds.content
+    }
+
+    fn is_node_current(&self, ino: Ino, ver: Ver) -> Result<bool> {
+        let mut find = self
+            .local
+            .db
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM node WHERE ino = ? AND ver = ?)")?;
+        Ok(find.query_row([int(ino.0), int(ver)], |r| r.get(0))?)
+    }
+
+    fn is_name_current(&self, parent: Ino, hash: i64, name: &[u8], ver: Ver) -> Result<bool> {
+        let mut find = self.local.db.prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM name WHERE parent = ? AND hash = ? AND name = ? AND ver = ?)",
+        )?;
+        let row = params![int(parent.0), hash, name, int(ver)];
+        Ok(find.query_row(row, |r| r.get(0))?)
+    }
+
+    /// Does what is to be done. `false` when a directory that ends has more in
+    /// it than there is room for: then the same has to be looked at again.
+    fn follow(&mut self, bounds: &Bounds) -> Result<bool> {
+        while let Some(work) = self.work.pop() {
+            let done = match work {
+                Work::Place(place) => self.place(place, bounds)?,
+                Work::Node(ino) => self.node(ino).map(|()| true)?,
+            };
+            if !done {
+                self.work.clear();
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn is_known(&mut self, node: NodeId) -> Result<bool> {
+        if let Some(known) = self.known.get(&node) {
+            return Ok(*known);
+        }
+        let known = self.shared.record(node)?.is_some();
+        self.known.insert(node, known);
+        Ok(known)
+    }
+
+    fn push(&mut self, edit: Edit) {
+        self.bytes += 96
+            + match &edit {
+                Edit::Name { name, .. } => name.as_bytes().len(),
+                Edit::Xattr { name, value, .. } => {
+                    name.as_bytes().len() + value.as_ref().map_or(0, |v| v.len())
+                }
+                Edit::Data { data, .. } => match data {
+                    Data::File { manifest, .. } => manifest.as_bytes().len(),
+                    Data::Inline { bytes } | Data::Symlink { target: bytes } => bytes.len(),
+                    Data::Dir | Data::Special { .. } => 0,
+                },
+                _ => 0,
+            };
+        if let Edit::Data { data, .. } = &edit {
+            self.content += data.size();
+        }
+        self.list.push(edit);
+    }
+
+    fn settle(&mut self, register: Register) {
+        if !self.stale && self.frozen.contains_key(&register) {
+            self.settled.push(register);
+        }
+    }
+
+    fn place(&mut self, place: Place, bounds: &Bounds) -> Result<bool> {
+        if self.seen_places.contains(&place) {
+            return Ok(true);
+        }
+        let register = Register::Name {
+            parent: place.0,
+            name: place.1.clone(),
+        };
+        let there = self.shared.name(&place)?.and_then(|(node, _)| node);
+        let was = match self.frozen.get(&register) {
+            Some(Base::Name(was)) => *was,
+            _ => there,
+        };
+        let node = self.local.at(&place)?;
+        if was == node {
+            self.stale |= there != node;
+            self.settle(register);
+            return Ok(true);
+        }
+        if let Some(node) = node
+            && self.waits(node)?
+        {
+            return Ok(true);
+        }
+        if let Some(was) = was
+            && !self.make_way(was, bounds)?
+        {
+            return Ok(false);
+        }
+        self.seen_places.insert(place.clone());
+        if !self.is_known(place.0)?
+            && let Some(ino) = self.local.ino(place.0)?
+        {
+            self.work.push(Work::Node(ino));
+        }
+        for node in [was, node].into_iter().flatten() {
+            self.all_places(node)?;
+        }
+        let (parent, name) = place;
+        self.push(Edit::Name {
+            parent,
+            name,
+            was,
+            node,
+        });
+        Ok(true)
+    }
+
+    /// Whether a node is new and its content is not sealed: nothing is said of
+    /// it before.
+    fn waits(&mut self, node: NodeId) -> Result<bool> {
+        if self.unsealed || self.is_known(node)? {
+            return Ok(false);
+        }
+        Ok(self.local.live(node)?.is_none_or(|here| here.unsealed))
+    }
+
+    /// A node and all of its places, here and at the hub.
+    fn all_places(&mut self, node: NodeId) -> Result<()> {
+        if !self.spread.insert(node) {
+            return Ok(());
+        }
+        let mut places = self.shared.places_of(node)?;
+        if let Some(ino) = self.local.ino(node)? {
+            places.extend(self.local.places(ino)?);
+            if !self.is_known(node)? {
+                self.work.push(Work::Node(ino));
+            }
+        }
+        let new = places.into_iter().filter(|p| !self.seen_places.contains(p));
+        self.work.extend(new.map(Work::Place));
+        Ok(())
+    }
+
+    /// A name is taken from a node: if it has none left, it ends, after what is
+    /// in it. `false` when there is no room for that.
+    fn make_way(&mut self, node: NodeId, bounds: &Bounds) -> Result<bool> {
+        if self.dropped.contains(&node) || self.local.is_live(node)? {
+            return Ok(true);
+        }
+        let record = self.shared.record(node)?;
+        if record.as_ref().is_some_and(|r| r.kind == NodeKind::Dir)
+            && !self.empty(node, bounds)?
+        {
+            return Ok(false);
+        }
+        self.dropped.insert(node);
+        let data_base = match self.frozen.get(&Register::Data(node)) {
+            Some(Base::Data(ver)) => *ver,
+            _ => record.and_then(|r| r.data).map_or(0, |(ver, _)| ver),
+        };
+        self.push(Edit::Drop { node, data_base });
+        Ok(true)
+    }
+
+    /// Takes away what the hub has in a directory.
+    fn empty(&mut self, dir: NodeId, bounds: &Bounds) -> Result<bool> {
+        const PAGE: usize = 1_000;
+        let mut after: Option<Name> = None;
+        loop {
+            let page = self.shared.children(dir, after.as_ref(), PAGE)?;
+            for (name, _, _) in &page {
+                if self.is_full(bounds) {
+                    return Ok(false);
+                }
+                if !self.place((dir, name.clone()), bounds)? {
+                    return Ok(false);
+                }
+            }
+            match page.last() {
+                Some((name, _, _)) if page.len() == PAGE => after = Some(name.clone()),
+                _ => return Ok(true),
+            }
+        }
+    }
+
+    fn node(&mut self, ino: Ino) -> Result<()> {
+        if !self.seen_nodes.insert(ino.0) {
+            return Ok(());
+        }
+        let Some(here) = self.local.node(ino)?.filter(|here| here.nlink > 0) else {
+            return Ok(());
+        };
+        match self.shared.record(here.id)? {
+            None if here.unsealed && !self.unsealed => {
+                self.seen_nodes.remove(&ino.0);
+            }
+            None => {
+                let (node, kind) = (here.id, here.kind);
+                self.push(Edit::New { node, kind });
+                self.registers(&here, &Record::new(kind, 0))?;
+                self.all_places(node)?;
+            }
+            Some(record) => {
+                self.registers(&here, &record)?;
+                if record.gone.is_some() {
+                    self.all_places(here.id)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn registers(&mut self, here: &Here, record: &Record) -> Result<()> {
+        let node = here.id;
+        if let Some(data) = &here.data
+            && (!here.unsealed || self.unsealed)
+        {
+            let there = record.data.as_ref();
+            if there.map(|(_, data)| data) == Some(data) {
+                if !here.unsealed {
+                    self.settle(Register::Data(node));
+                }
+            } else {
+                let base = match self.frozen.get(&Register::Data(node)) {
+                    Some(Base::Data(ver)) => *ver,
+                    _ => there.map_or(0, |(ver, _)| *ver),
+                };
+                let data = data.clone();
+                self.push(Edit::Data { node, base, data });
+            }
+        }
+        let meta = record.meta.as_ref();
+        let fields = meta.map_or(MetaFields::ALL, |(_, m)| MetaFields::between(m, &here.meta));
+        if fields != MetaFields::NONE {
+            self.push(Edit::Meta {
+                node,
+                base: meta.map_or(0, |(ver, _)| *ver),
+                fields,
+                meta: here.meta,
+            });
+        }
+        self.xattrs(here)
+    }
+
+    fn xattrs(&mut self, here: &Here) -> Result<()> {
+        let there = self.shared.attributes(here.id)?;
+        for (name, value) in &here.xattrs {
+            let old = there.iter().find(|(other, _, _)| other == name);
+            if old.and_then(|(_, old, _)| old.as_ref()) != Some(value) {
+                self.push(Edit::Xattr {
+                    node: here.id,
+                    name: name.clone(),
+                    base: old.map_or(0, |(_, _, ver)| *ver),
+                    value: Some(value.clone()),
+                });
+            }
+        }
+        for (name, old, base) in there {
+            if old.is_some() && !here.xattrs.contains_key(&name) {
+                self.push(Edit::Xattr {
+                    node: here.id,
+                    name,
+                    base,
+                    value: None,
+                });
+            }
+        }
+        Ok(())
+    }
+}

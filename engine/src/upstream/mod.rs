@@ -1,0 +1,339 @@
+//! Following a hub: the replica's side of the protocol.
+//!
+//! The *confirmed tree* is the hub's at the cursor, in the tables of a shared
+//! tree. The working tree is the confirmed tree with the edits of programs
+//! over it. Which registers were edited is not kept: the replica's own log says
+//! which may differ, and where both trees are equal there is nothing to push.
+//! Only what an editor saw in a register that others changed since is kept
+//! (R11), and the batch that was not answered.
+//!
+//! A cut is applied when no batch is in flight, or together with its answer;
+//! so both trees move in one transaction, which a crash leaves whole (I16).
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | `state` | the rows of one hub besides its tree |
+//! | `local` | the working tree by the ids of nodes |
+//! | `layout` | the chunks of contents |
+//! | `edits`, `push` | what is pushed |
+//! | `stage`, `cut`, `plan`, `build`, `rider` | what comes, from the first change to the commit |
+
+mod build;
+mod cut;
+mod edits;
+mod layout;
+mod local;
+mod plan;
+mod push;
+mod rider;
+mod stage;
+mod state;
+
+use std::sync::Arc;
+
+use cairn_protocol::session::{ClientAction, ClientDone, Store, StoreFailure};
+use cairn_protocol::wire::{Code, Start, Why};
+use cairn_protocol::{ChunkHash, Cursor, Outcome, ReplicaTag, Seq};
+use parking_lot::Mutex;
+
+use crate::db::uint;
+use crate::replica::{Inner, Replica, Wake};
+use crate::{FsError, Result};
+
+pub(crate) use rider::Rider;
+pub(crate) use state::TABLES;
+
+use stage::Staged;
+use state::{Flight, Rows, decode};
+
+/// The store of a session that follows a hub.
+///
+/// There is one of each hub; sessions come and go.
+pub struct Upstream {
+    replica: Replica,
+    side: u8,
+    flight: Mutex<Option<Arc<Flight>>>,
+    /// Leases of the chunks of the batch in flight.
+    aloft: Mutex<Vec<ChunkHash>>,
+    staged: Mutex<Staged>,
+    /// The next cut is the whole tree of the hub, because of this.
+    reset: Mutex<Option<Why>>,
+    /// A commit failed: what is in memory may not be what the rows say.
+    unsure: Mutex<bool>,
+    wakes: Mutex<Vec<Wake>>,
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upstream").field("side", &self.side).finish_non_exhaustive()
+    }
+}
+
+/// Something that edits of several replicas came to, and that people may want
+/// to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// Number of the conflict.
+    pub id: u64,
+    /// The commit of the hub.
+    pub seq: Seq,
+    /// Whose edit it was.
+    pub by: ReplicaTag,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// When this replica heard of it, in milliseconds since 1970.
+    pub at_ms: i64,
+}
+
+/// Why an action fails.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// A chunk that a cut needs did not come.
+    #[error("chunk {0} of the transfer is missing")]
+    Missing(ChunkHash),
+    /// Programs change what a cut touches faster than it can be applied.
+    #[error("the files are being changed; it is tried again")]
+    Busy,
+    /// The replica failed.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+}
+
+impl From<Failure> for StoreFailure {
+    fn from(failure: Failure) -> Self {
+        let (code, retry_after_ms) = match &failure {
+            Failure::Missing(_) => (Code::CHUNK_MISSING, 1_000),
+            Failure::Busy => (Code::BUSY, 100),
+            Failure::Fs(FsError::NoSpace) => (Code::QUOTA, 5_000),
+            Failure::Fs(_) => (Code::INTERNAL, 5_000),
+        };
+        Self {
+            code,
+            detail: failure.to_string(),
+            retry_after_ms,
+        }
+    }
+}
+
+impl Replica {
+    /// The store of sessions that follow a hub elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub fn upstream(&self) -> Result<Upstream> {
+        Upstream::open(self, crate::shared::UPSTREAM)
+    }
+
+    /// The store of sessions by which the working tree follows the hub in this
+    /// replica.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub fn own_upstream(&self) -> Result<Upstream> {
+        Upstream::open(self, crate::shared::OWN_HUB)
+    }
+}
+
+impl Upstream {
+    fn open(replica: &Replica, side: u8) -> Result<Self> {
+        let upstream = Self {
+            replica: replica.unobserved(),
+            side,
+            flight: Mutex::new(None),
+            aloft: Mutex::default(),
+            staged: Mutex::default(),
+            reset: Mutex::new(None),
+            unsure: Mutex::new(true),
+            wakes: Mutex::default(),
+        };
+        upstream.settle_down()?;
+        Ok(upstream)
+    }
+
+    fn inner(&self) -> &Inner {
+        &self.replica.inner
+    }
+
+    /// Reads rows of this hub.
+    fn rows<T>(&self, f: impl FnOnce(&Rows<'_>) -> Result<T>) -> Result<T> {
+        let db = self.inner().db.reader();
+        f(&Rows {
+            db: &db,
+            side: self.side,
+        })
+    }
+
+    /// Commits what is not, and makes sure that memory says what the rows say.
+    fn settle_down(&self) -> Result<()> {
+        let mut unsure = self.unsure.lock();
+        self.inner().commit(false)?;
+        if *unsure {
+            let flight = self.rows(|rows| rows.flight())?;
+            match &flight {
+                Some(flight) => self.lease_flight(flight),
+                None => {
+                    let old = std::mem::take(&mut *self.aloft.lock());
+                    self.inner().chunks.end_leases(&old);
+                }
+            }
+            *self.flight.lock() = flight.map(Arc::new);
+            *unsure = false;
+        }
+        Ok(())
+    }
+
+    /// Whose edits these are.
+    pub fn tag(&self) -> ReplicaTag {
+        ReplicaTag(self.inner().identity.tag)
+    }
+
+    /// The hub's commit that the working tree is of; `None` before the first cut.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub fn cursor(&self) -> Result<Option<Cursor>> {
+        Ok(self.rows(|rows| rows.state())?.cursor)
+    }
+
+    /// From where a session follows the hub.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub fn start(&self) -> Result<Start> {
+        Ok(self.cursor()?.map_or(Start::Nothing, Start::At))
+    }
+
+    /// Number of the batch in flight, or of the last.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub fn last_batch(&self) -> Result<u64> {
+        Ok(self.rows(|rows| rows.state())?.batch)
+    }
+
+    /// Conflicts that nobody has resolved yet, the oldest first.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub fn conflicts(&self) -> Result<Vec<Conflict>> {
+        let db = self.inner().db.reader();
+        let mut find = db.prepare_cached(
+            "SELECT id, seq, author, outcome, at FROM conflict
+             WHERE resolved = 0 AND side = ? ORDER BY id",
+        )?;
+        let mut rows = find.query([self.side])?;
+        let mut conflicts = Vec::new();
+        while let Some(row) = rows.next()? {
+            let outcome: Vec<u8> = row.get(3)?;
+            conflicts.push(Conflict {
+                id: uint(row.get(0)?),
+                seq: uint(row.get(1)?),
+                by: ReplicaTag(row.get::<_, i64>(2)?.cast_unsigned()),
+                outcome: decode("conflict", &outcome)?,
+                at_ms: row.get(4)?,
+            });
+        }
+        Ok(conflicts)
+    }
+
+    /// Notes that a conflict needs no attention any more.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::NotFound`] when there is no such conflict.
+    pub fn resolve_conflict(&self, id: u64) -> Result<()> {
+        let db = self.inner().db.writer();
+        let resolved = db.execute(
+            "UPDATE conflict SET resolved = 1 WHERE id = ? AND side = ?",
+            rusqlite::params![crate::db::int(id), self.side],
+        )?;
+        if resolved == 0 {
+            return Err(FsError::NotFound(format!("conflict {id}")));
+        }
+        Ok(())
+    }
+
+    fn reset(&self, why: Why) -> Start {
+        self.forget_staged();
+        *self.reset.lock() = Some(why);
+        Start::Nothing
+    }
+
+    fn wake(&self) {
+        for wake in self.wakes.lock().iter() {
+            wake();
+        }
+    }
+
+    fn try_perform(&self, action: ClientAction) -> Result<ClientDone, Failure> {
+        Ok(match action {
+            ClientAction::Stage {
+                first,
+                changes,
+                reports,
+            } => {
+                let wanted = self.stage(first, changes, reports)?;
+                ClientDone::Staged { wanted }
+            }
+            ClientAction::Apply {
+                cursor,
+                ack,
+                confirmed,
+            } => ClientDone::Applied(self.apply(cursor, ack, confirmed)?),
+            ClientAction::Reset { why, .. } => ClientDone::Reset {
+                from: self.reset(why),
+            },
+            ClientAction::NextBatch { inline } => ClientDone::Batch(self.next_batch(inline)?),
+            ClientAction::Supply { chunks, budget } => self.supply(&chunks, budget)?,
+            ClientAction::Store { chunks } => {
+                let refused = self.store(chunks)?;
+                ClientDone::Stored { refused }
+            }
+        })
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.forget_staged();
+        let aloft = std::mem::take(&mut *self.aloft.lock());
+        self.inner().chunks.end_leases(&aloft);
+    }
+}
+
+/// Calls after commits end with this.
+struct Calls(Replica, u64);
+
+impl Drop for Calls {
+    fn drop(&mut self) {
+        self.0.inner.news.forget(self.1);
+    }
+}
+
+impl Store<ClientAction, ClientDone> for Upstream {
+    fn perform(&self, action: ClientAction) -> ClientDone {
+        match self.try_perform(action) {
+            Ok(done) => done,
+            Err(failure) => ClientDone::Failed(failure.into()),
+        }
+    }
+
+    fn on_news(&self, wake: Arc<dyn Fn() + Send + Sync>) -> Box<dyn Send + Sync> {
+        let number = self.inner().news.call(wake);
+        Box::new(Calls(self.replica.clone(), number))
+    }
+}
+
+/// Keeps chunks from gc until the leases are ended.
+fn lease(inner: &Inner, hashes: &[ChunkHash]) {
+    let mut leases = inner.chunks.leases();
+    for hash in hashes {
+        *leases.entry(*hash).or_default() += 1;
+    }
+}

@@ -1,0 +1,605 @@
+//! What a cut means for the working tree.
+//!
+//! Before the confirmed tree moves, each register that the cut or the answer to
+//! a batch touches is looked at: does the working tree have what the hub had
+//! (or was given), or was it edited since? Afterwards what was not edited
+//! becomes what the hub has, and what was edited stays, with what its editor saw
+//! (R11). If that is no tree, or ends something that was edited, all edits are
+//! *replayed*: resolved on the hub's tree by the hub's own rules (R14).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use cairn_protocol::merge::{Place, resolve};
+use cairn_protocol::wire::PushAck;
+use cairn_protocol::{
+    Change, Data, Edit, Entry, Meta, MetaFields, NodeId, NodeKind, Outcome, Register, ReplicaTag,
+    Seq, Ver, XattrName,
+};
+use rusqlite::Connection;
+use rustc_hash::FxHashMap;
+
+use super::edits::{Bounds, Edits};
+use super::local::{Here, Local};
+use super::state::{Base, Flight, Frozen, NEVER};
+use crate::Result;
+use crate::attr::Ino;
+use crate::db::{corrupt, own_id};
+use crate::replica::Inner;
+use crate::shared::{Record, Shared, View};
+
+/// Whether a register was edited, and what the editor saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen<T> {
+    /// It has what the hub had.
+    Clean,
+    /// It was edited since.
+    Edited(T),
+}
+
+/// What the editor of a content saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DataSeen {
+    Version(Ver),
+    /// What is in flight.
+    Flight,
+}
+
+/// What was found out of a node.
+#[derive(Debug)]
+pub(super) struct Noted {
+    pub(super) here: Option<Here>,
+    data: Option<Seen<DataSeen>>,
+    /// The attributes that were edited.
+    meta: Option<MetaFields>,
+    /// Whether each was edited.
+    xattrs: BTreeMap<XattrName, bool>,
+}
+
+/// What is in flight, by register.
+#[derive(Debug, Default)]
+struct InFlight<'a> {
+    names: BTreeMap<Place, Option<NodeId>>,
+    data: FxHashMap<NodeId, &'a Data>,
+    metas: FxHashMap<NodeId, &'a Meta>,
+    xattrs: BTreeMap<(NodeId, &'a XattrName), Option<&'a Bytes>>,
+    drops: BTreeSet<NodeId>,
+}
+
+impl<'a> InFlight<'a> {
+    fn new(flight: Option<&'a Flight>) -> Self {
+        let mut all = Self::default();
+        for edit in flight.iter().flat_map(|flight| &flight.edits) {
+            match edit {
+                Edit::New { .. } => {}
+                Edit::Data { node, data, .. } => drop(all.data.insert(*node, data)),
+                Edit::Meta { node, meta, .. } => drop(all.metas.insert(*node, meta)),
+                Edit::Xattr {
+                    node, name, value, ..
+                } => drop(all.xattrs.insert((*node, name), value.as_ref())),
+                Edit::Name {
+                    parent, name, node, ..
+                } => drop(all.names.insert((*parent, name.clone()), *node)),
+                Edit::Drop { node, .. } => drop(all.drops.insert(*node)),
+            }
+        }
+        all
+    }
+}
+
+/// Values that the replay of edits came to.
+#[derive(Debug, Default)]
+pub(super) struct Replayed {
+    pub(super) kinds: BTreeMap<NodeId, NodeKind>,
+    pub(super) names: BTreeMap<Place, Option<NodeId>>,
+    pub(super) data: BTreeMap<NodeId, Data>,
+    pub(super) metas: BTreeMap<NodeId, Meta>,
+    pub(super) xattrs: BTreeMap<(NodeId, XattrName), Option<Bytes>>,
+}
+
+/// See the head of the module.
+#[derive(Debug)]
+pub(super) struct Plan<'a> {
+    pub(super) inner: &'a Inner,
+    pub(super) db: &'a Connection,
+    pub(super) shared: Shared<'a>,
+    pub(super) local: Local<'a>,
+    /// The commit that the confirmed tree was at.
+    pub(super) before: Seq,
+    pub(super) frozen: Frozen,
+    flight: InFlight<'a>,
+    names: BTreeMap<Place, Seen<Option<NodeId>>>,
+    pub(super) nodes: BTreeMap<NodeId, Noted>,
+    /// Places that are set whatever the hub has there.
+    forced: BTreeMap<Place, Option<NodeId>>,
+    pub(super) replayed: Option<Replayed>,
+    /// Something makes a replay necessary.
+    pub(super) clash: bool,
+}
+
+impl<'a> Plan<'a> {
+    pub(super) fn new(
+        inner: &'a Inner,
+        db: &'a Connection,
+        side: u8,
+        before: Seq,
+        frozen: Frozen,
+        flight: Option<&'a Flight>,
+    ) -> Self {
+        Self {
+            inner,
+            db,
+            shared: Shared::new(db, side),
+            local: Local::new(inner, db),
+            before,
+            frozen,
+            flight: InFlight::new(flight),
+            names: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            forced: BTreeMap::new(),
+            replayed: None,
+            clash: false,
+        }
+    }
+
+    // Before the confirmed tree moves.
+
+    /// Looks at everything that will be touched.
+    pub(super) fn look(
+        &mut self,
+        changes: &[Change],
+        flight: Option<&Flight>,
+        ack: Option<&PushAck>,
+    ) -> Result<()> {
+        for change in changes {
+            match (&change.entry, change.entry.register()) {
+                (_, Some(register)) => self.note(&register)?,
+                (Entry::Gone { node }, None) => self.note_data(*node)?,
+                _ => {}
+            }
+        }
+        for edit in flight.iter().flat_map(|flight| &flight.edits) {
+            match (edit, edit.register()) {
+                (_, Some(register)) => self.note(&register)?,
+                (Edit::Drop { node, .. }, None) => self.note_data(*node)?,
+                _ => {}
+            }
+        }
+        for register in self.frozen.keys().cloned().collect::<Vec<_>>() {
+            self.note(&register)?;
+        }
+        for (edit, outcome) in outcomes(flight, ack) {
+            if let (Edit::Data { node, .. }, Outcome::Copied { .. }) = (edit, outcome)
+                && let Some(ino) = self.local.ino(*node)?
+            {
+                for place in self.local.places(ino)? {
+                    self.note_name(place)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, register: &Register) -> Result<()> {
+        match register {
+            Register::Name { parent, name } => self.note_name((*parent, name.clone())),
+            Register::Data(node) => self.note_data(*node),
+            Register::Meta(node) => self.note_meta(*node),
+            Register::Xattr { node, name } => self.note_xattr(*node, name),
+        }
+    }
+
+    fn note_name(&mut self, place: Place) -> Result<()> {
+        if self.names.contains_key(&place) {
+            return Ok(());
+        }
+        let register = Register::Name {
+            parent: place.0,
+            name: place.1.clone(),
+        };
+        let was = match (self.flight.names.get(&place), self.frozen.get(&register)) {
+            (Some(node), _) => *node,
+            (None, Some(Base::Name(was))) => *was,
+            _ => self.shared.name(&place)?.and_then(|(node, _)| node),
+        };
+        let seen = match self.local.at(&place)? == was {
+            true => Seen::Clean,
+            false => Seen::Edited(was),
+        };
+        self.names.insert(place, seen);
+        Ok(())
+    }
+
+    fn noted(&mut self, node: NodeId) -> Result<&mut Noted> {
+        use std::collections::btree_map::Entry as Slot;
+        match self.nodes.entry(node) {
+            Slot::Occupied(slot) => Ok(slot.into_mut()),
+            Slot::Vacant(slot) => Ok(slot.insert(Noted {
+                here: self.local.live(node)?,
+                data: None,
+                meta: None,
+                xattrs: BTreeMap::new(),
+            })),
+        }
+    }
+
+    fn note_data(&mut self, node: NodeId) -> Result<()> {
+        if self.noted(node)?.data.is_some() {
+            return Ok(());
+        }
+        let record = self.shared.record(node)?;
+        let version = match self.frozen.get(&Register::Data(node)) {
+            Some(Base::Data(ver)) => *ver,
+            _ => self.version(record.as_ref()),
+        };
+        let flown = self.flight.data.get(&node).copied();
+        let there = flown.or(record.as_ref().and_then(|r| r.data.as_ref()).map(|(_, d)| d));
+        let drops = self.flight.drops.contains(&node);
+        let noted = self.noted(node)?;
+        let edited = match &noted.here {
+            Some(here) => here.unsealed || here.data.as_ref() != there,
+            // What was removed here counts as seen as it was (R3).
+            None => record.is_some_and(|record| record.gone.is_none()) && !drops,
+        };
+        noted.data = Some(match edited {
+            false => Seen::Clean,
+            true if flown.is_some() => Seen::Edited(DataSeen::Flight),
+            true => Seen::Edited(DataSeen::Version(version)),
+        });
+        Ok(())
+    }
+
+    #[allow(clippy::unused_self, reason = "reads as the other questions do")]
+    fn version(&self, record: Option<&Record>) -> Ver {
+        record.and_then(|r| r.data.as_ref()).map_or(0, |(ver, _)| *ver)
+    }
+
+    fn note_meta(&mut self, node: NodeId) -> Result<()> {
+        if self.noted(node)?.meta.is_some() {
+            return Ok(());
+        }
+        let there = match self.flight.metas.get(&node) {
+            Some(meta) => Some(**meta),
+            None => self.shared.record(node)?.and_then(|r| r.meta).map(|(_, meta)| meta),
+        };
+        let noted = self.noted(node)?;
+        noted.meta = Some(match (&noted.here, there) {
+            (Some(here), Some(there)) => MetaFields::between(&there, &here.meta),
+            // The root is there before anybody says what it is like.
+            (Some(_), None) if node != NodeId::ROOT => MetaFields::ALL,
+            _ => MetaFields::NONE,
+        });
+        Ok(())
+    }
+
+    fn note_xattr(&mut self, node: NodeId, name: &XattrName) -> Result<()> {
+        if self.noted(node)?.xattrs.contains_key(name) {
+            return Ok(());
+        }
+        let there = match self.flight.xattrs.get(&(node, name)) {
+            Some(value) => value.cloned(),
+            None => self.shared.attribute(node, name)?.and_then(|(value, _)| value),
+        };
+        let noted = self.noted(node)?;
+        let edited = match &noted.here {
+            Some(here) => here.xattrs.get(name) != there.as_ref(),
+            None => false,
+        };
+        noted.xattrs.insert(name.clone(), edited);
+        Ok(())
+    }
+
+    // After the confirmed tree has moved.
+
+    /// Takes what the answer to the batch says of nodes that are others now.
+    pub(super) fn land(&mut self, flight: Option<&Flight>, ack: Option<&PushAck>) -> Result<()> {
+        for (edit, outcome) in outcomes(flight, ack) {
+            match (edit, outcome) {
+                (Edit::Data { node, .. }, Outcome::Copied { copy, .. }) => {
+                    self.copied(*node, *copy)?;
+                }
+                (_, Outcome::Alias { from, to }) => self.aliased(*from, *to)?,
+                _ => {}
+            }
+        }
+        let seq = ack.map_or(NEVER, |ack| ack.seq);
+        self.freeze(seq)
+    }
+
+    /// What the replica wrote is in a copy: the inode becomes the copy's, with
+    /// its open handles, and the node gets another (R12).
+    fn copied(&mut self, node: NodeId, copy: NodeId) -> Result<()> {
+        let Some(here) = self.local.live(node)? else {
+            // What was removed is the copy; the other content was never seen.
+            if self.shared.record(node)?.is_some_and(|r| r.gone.is_none()) {
+                self.frozen.insert(Register::Data(node), Base::Data(NEVER));
+                self.nodes.remove(&node);
+            }
+            return Ok(());
+        };
+        for place in self.local.places(here.ino)? {
+            // Edits of names are of the node, not of the copy.
+            if matches!(self.names.get(&place), Some(Seen::Edited(_))) {
+                self.forced.insert(place, Some(node));
+            }
+        }
+        self.local.bind(here.ino, copy)?;
+        self.move_notes(node, copy)
+    }
+
+    fn move_notes(&mut self, from: NodeId, to: NodeId) -> Result<()> {
+        let moved = self.nodes.remove(&from);
+        self.nodes.remove(&to);
+        self.frozen.remove(&Register::Data(from));
+        if let Some(mut moved) = moved {
+            if let Some(here) = &mut moved.here {
+                here.id = to;
+            }
+            moved.meta.get_or_insert(MetaFields::NONE);
+            let names = moved.here.iter().flat_map(|here| here.xattrs.keys());
+            for name in names.cloned().collect::<Vec<_>>() {
+                moved.xattrs.entry(name).or_insert(false);
+            }
+            for (name, _, _) in self.shared.attributes(to)? {
+                moved.xattrs.entry(name).or_insert(false);
+            }
+            self.nodes.insert(to, moved);
+        }
+        Ok(())
+    }
+
+    /// Another node stands for one that was made here: it gets the inode, if it
+    /// has none (R4).
+    fn aliased(&mut self, from: NodeId, to: NodeId) -> Result<()> {
+        let Some(here) = self.local.live(from)? else {
+            return Ok(());
+        };
+        if self.local.ino(to)?.is_some() {
+            self.clash = true;
+            return Ok(());
+        }
+        self.local.bind(here.ino, to)?;
+        self.move_notes(from, to)?;
+        let below = self.names.keys().filter(|place| place.0 == from).cloned();
+        for place in below.collect::<Vec<_>>() {
+            if let Some(seen) = self.names.remove(&place) {
+                self.names.insert((to, place.1), seen);
+            }
+        }
+        let frozen = self.frozen.keys().filter(
+            |key| matches!(key, Register::Name { parent, .. } if *parent == from),
+        );
+        for register in frozen.cloned().collect::<Vec<_>>() {
+            self.frozen.remove(&register);
+        }
+        if here.kind == NodeKind::Dir {
+            self.note_children(to)?;
+        }
+        Ok(())
+    }
+
+    /// Notes what the hub has in a directory that is new here.
+    pub(super) fn note_children(&mut self, dir: NodeId) -> Result<Vec<Place>> {
+        const PAGE: usize = 1_000;
+        let mut after = None;
+        let mut new = Vec::new();
+        loop {
+            let page = self.shared.children(dir, after.as_ref(), PAGE)?;
+            for (name, _, _) in &page {
+                let place = (dir, name.clone());
+                if !self.names.contains_key(&place) {
+                    let seen = match self.local.at(&place)? {
+                        None => Seen::Clean,
+                        Some(_) => Seen::Edited(None),
+                    };
+                    self.names.insert(place.clone(), seen);
+                    new.push(place);
+                }
+            }
+            match page.last() {
+                Some((name, _, _)) if page.len() == PAGE => after = Some(name.clone()),
+                _ => return Ok(new),
+            }
+        }
+    }
+
+    /// Keeps what the editors of registers saw that others changed (R11).
+    fn freeze(&mut self, seq: Seq) -> Result<()> {
+        for (place, seen) in &self.names {
+            let register = Register::Name {
+                parent: place.0,
+                name: place.1.clone(),
+            };
+            let now = self.shared.name(place)?.and_then(|(node, _)| node);
+            match seen {
+                Seen::Edited(was) if *was != now && !self.is_here(place, now)? => {
+                    self.frozen.insert(register, Base::Name(*was));
+                }
+                _ => drop(self.frozen.remove(&register)),
+            }
+        }
+        for (node, noted) in &self.nodes {
+            let Some(seen) = noted.data else { continue };
+            let now = self.version(self.shared.record(*node)?.as_ref());
+            let base = match seen {
+                Seen::Clean => now,
+                Seen::Edited(DataSeen::Version(ver)) => ver,
+                Seen::Edited(DataSeen::Flight) => now.min(seq),
+            };
+            if base == now {
+                self.frozen.remove(&Register::Data(*node));
+            } else {
+                self.frozen.insert(Register::Data(*node), Base::Data(base));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_here(&self, place: &Place, node: Option<NodeId>) -> Result<bool> {
+        Ok(self.local.at(place)? == node)
+    }
+
+    /// What each place that is touched stands for from now on. Sets
+    /// [`Self::clash`] where two meet.
+    pub(super) fn name_targets(&mut self) -> Result<BTreeMap<Place, Option<NodeId>>> {
+        let mut targets = BTreeMap::new();
+        for (place, seen) in &self.names {
+            if let Some(replayed) = &self.replayed {
+                let target = match replayed.names.get(place) {
+                    Some(node) => *node,
+                    None => self.shared.name(place)?.and_then(|(node, _)| node),
+                };
+                targets.insert(place.clone(), target);
+                continue;
+            }
+            if let Some(node) = self.forced.get(place) {
+                targets.insert(place.clone(), *node);
+                continue;
+            }
+            let now = self.shared.name(place)?.and_then(|(node, _)| node);
+            match seen {
+                Seen::Clean => drop(targets.insert(place.clone(), now)),
+                Seen::Edited(was) => {
+                    self.clash |= *was != now && !self.is_here(place, now)?;
+                }
+            }
+        }
+        Ok(targets)
+    }
+
+    /// Whether what is here of a node's content is lost if the node ends.
+    pub(super) fn is_edited(&self, node: NodeId) -> bool {
+        let noted = self.nodes.get(&node).and_then(|noted| noted.data);
+        matches!(noted, Some(Seen::Edited(_)))
+    }
+
+    /// The content that a node that is here gets, if it gets another.
+    pub(super) fn data_target(&self, node: NodeId, noted: &Noted) -> Result<Option<Data>> {
+        let (Some(here), Some(seen)) = (&noted.here, noted.data) else {
+            return Ok(None);
+        };
+        let target = match (&self.replayed, seen) {
+            (Some(replayed), _) if replayed.data.contains_key(&node) => {
+                replayed.data.get(&node).cloned()
+            }
+            (None, Seen::Edited(_)) => return Ok(None),
+            _ => self.shared.record(node)?.and_then(|r| r.data).map(|(_, data)| data),
+        };
+        Ok(target.filter(|data| Some(data) != here.data.as_ref()))
+    }
+
+    /// The attributes that a node that is here gets, if they are others.
+    pub(super) fn meta_target(&self, node: NodeId, noted: &Noted) -> Result<Option<Meta>> {
+        let (Some(here), Some(edited)) = (&noted.here, noted.meta) else {
+            return Ok(None);
+        };
+        let there = self.shared.record(node)?.and_then(|r| r.meta).map(|(_, meta)| meta);
+        let target = match &self.replayed {
+            Some(replayed) => replayed.metas.get(&node).copied().or(there),
+            None => there.map(|there| edited.take(&there, &here.meta)),
+        };
+        Ok(target.filter(|meta| *meta != here.meta))
+    }
+
+    /// The extended attributes of it that become others.
+    pub(super) fn xattr_targets(
+        &self,
+        node: NodeId,
+        noted: &Noted,
+    ) -> Result<Vec<(XattrName, Option<Bytes>)>> {
+        let mut targets = Vec::new();
+        let Some(here) = &noted.here else {
+            return Ok(targets);
+        };
+        for (name, edited) in &noted.xattrs {
+            let replayed = self.replayed.as_ref();
+            let target = match replayed.map(|all| all.xattrs.get(&(node, name.clone()))) {
+                Some(Some(value)) => value.clone(),
+                None if *edited => continue,
+                _ => self.shared.attribute(node, name)?.and_then(|(value, _)| value),
+            };
+            if target.as_ref() != here.xattrs.get(name) {
+                targets.push((name.clone(), target));
+            }
+        }
+        Ok(targets)
+    }
+
+    /// Resolves the edits that are left on the hub's tree (R14).
+    pub(super) fn replay(&mut self, scanned: Ver) -> Result<()> {
+        let edits = {
+            let mut edits = Edits::new(&self.local, self.shared, &self.frozen, true);
+            edits.scan(scanned, &Bounds::NONE)?;
+            edits.scan_unsealed()?;
+            edits.list
+        };
+        let inner = self.inner;
+        let tag = ReplicaTag(inner.identity.tag);
+        let mut mint = || own_id(tag, reserve(inner));
+        let view = View::new(self.shared);
+        let resolution = resolve(&view, &edits, tag, &mut mint)
+            .map_err(|e| corrupt("the edits of the working tree", format!("{e:?}")))?;
+        // Everything that was edited is as the resolution says, or the hub.
+        self.frozen.clear();
+        for edit in &edits {
+            if let Some(register) = edit.register() {
+                self.note(&register)?;
+            }
+        }
+        self.forced.clear();
+        for (edit, outcome) in &resolution.outcomes {
+            match (&edits[*edit], outcome) {
+                (Edit::Data { node, .. }, Outcome::Copied { copy, .. }) => {
+                    if let Some(here) = self.local.live(*node)? {
+                        for place in self.local.places(here.ino)? {
+                            self.note_name(place)?;
+                        }
+                        self.local.bind(here.ino, *copy)?;
+                        self.move_notes(*node, *copy)?;
+                    }
+                }
+                (_, Outcome::Alias { from, to }) => self.aliased(*from, *to)?,
+                _ => {}
+            }
+        }
+        let mut replayed = Replayed::default();
+        for entry in resolution.entries {
+            if let Some(register) = entry.register() {
+                self.note(&register)?;
+            }
+            match entry {
+                Entry::Node { id, kind } => drop(replayed.kinds.insert(id, kind)),
+                Entry::Data { node, data } => drop(replayed.data.insert(node, data)),
+                Entry::Meta { node, meta } => drop(replayed.metas.insert(node, meta)),
+                Entry::Name { parent, name, node } => {
+                    replayed.names.insert((parent, name), node);
+                }
+                Entry::Xattr { node, name, value } => {
+                    replayed.xattrs.insert((node, name), value);
+                }
+                Entry::Gone { .. } => {}
+            }
+        }
+        self.replayed = Some(replayed);
+        self.clash = false;
+        Ok(())
+    }
+}
+
+/// An inode that nobody has.
+pub(super) fn reserve(inner: &Inner) -> Ino {
+    let mut tree = inner.tree.lock();
+    let ino = Ino(tree.next_ino);
+    tree.next_ino += 1;
+    ino
+}
+
+fn outcomes<'f>(
+    flight: Option<&'f Flight>,
+    ack: Option<&'f PushAck>,
+) -> impl Iterator<Item = (&'f Edit, &'f Outcome)> {
+    let outcomes = ack.into_iter().flat_map(|ack| ack.outcomes.iter());
+    outcomes.filter_map(move |(edit, outcome)| {
+        Some((flight?.edits.get(*edit as usize)?, outcome))
+    })
+}

@@ -1,0 +1,241 @@
+//! Batches: what is pushed, and the bytes that go with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use cairn_protocol::session::{Batch, BatchOffer, ClientDone};
+use cairn_protocol::wire::{Blob, ChunkData};
+use cairn_protocol::{BATCH_BYTES_MAX, BATCH_EDITS_MAX, ChunkHash, Edit, encode_chunk};
+use rusqlite::Connection;
+
+use super::edits::{Bounds, Edits};
+use super::layout::{self, Chunks};
+use super::local::Local;
+use super::state::{Flight, Rows};
+use super::{Upstream, lease};
+use crate::db::corrupt;
+use crate::replica::Inner;
+use crate::shared::Shared;
+use crate::{FsError, Result};
+
+/// What a batch has at most, about: a fraction of what it may have, for what
+/// belongs together comes together.
+const BOUNDS: Bounds = Bounds {
+    edits: BATCH_EDITS_MAX / 4,
+    bytes: BATCH_BYTES_MAX / 2,
+    content: 64 << 20,
+};
+
+impl Upstream {
+    /// The batch in flight, or the next.
+    pub(super) fn next_batch(&self, inline: usize) -> Result<Option<Box<BatchOffer>>> {
+        self.settle_down()?;
+        let mut flight = self.flight.lock().clone();
+        if flight.is_none() {
+            let (next, stale) = self.take_off()?;
+            if stale {
+                self.refresh()?;
+                return self.next_batch(inline);
+            }
+            flight = next.map(Arc::new);
+            self.flight.lock().clone_from(&flight);
+        }
+        let Some(flight) = flight else {
+            return Ok(None);
+        };
+        let _gate = self.inner().chunks.reading();
+        let offer = BatchOffer {
+            batch: Batch {
+                number: flight.number,
+                seen: flight.seen,
+                edits: flight.edits.clone(),
+                chunks: flight.chunks.iter().map(|(hash, _)| *hash).collect(),
+            },
+            inline: self.inline(&flight, inline)?,
+        };
+        Ok(Some(Box::new(offer)))
+    }
+
+    /// Collects a batch and keeps it, durably: from now on it is what it is.
+    /// Also tells whether something has to be refreshed first.
+    fn take_off(&self) -> Result<(Option<Flight>, bool)> {
+        let inner = self.inner();
+        let _gate = inner.chunks.reading();
+        let db = inner.db.writer();
+        let side = self.side;
+        let rows = Rows { db: &db, side };
+        let mut state = rows.state()?;
+        // A replica that knows nothing of its hub has nothing to say yet; one
+        // that begins anew does not know what it has to say.
+        let (Some(seen), None) = (state.cursor, *self.reset.lock()) else {
+            return Ok((None, false));
+        };
+        let frozen = rows.frozen()?;
+        let local = Local::new(inner, &db);
+        let shared = Shared::new(&db, side);
+        let mut edits = Edits::new(&local, shared, &frozen, false);
+        let scanned = edits.scan(state.scanned, &BOUNDS)?;
+        if edits.stale {
+            return Ok((None, true));
+        }
+        let mut thawed = frozen.clone();
+        for register in &edits.settled {
+            thawed.remove(register);
+        }
+        let list = edits.list;
+        if list.is_empty() && scanned == state.scanned {
+            return Ok((None, false));
+        }
+        let tx = db.unchecked_transaction()?;
+        rows.set_frozen(&frozen, &thawed)?;
+        let flight = if list.is_empty() {
+            state.scanned = scanned;
+            None
+        } else {
+            state.batch += 1;
+            let chunks = new_chunks(inner, &db, shared, &list)?;
+            Some(Flight {
+                number: state.batch,
+                seen,
+                edits: list,
+                chunks,
+                scanned,
+            })
+        };
+        rows.set_state(&state)?;
+        rows.set_flight(flight.as_ref())?;
+        tx.commit()?;
+        if let Some(flight) = &flight {
+            inner.written.fetch_add(1, Ordering::SeqCst);
+            inner.make_durable()?;
+            self.lease_flight(flight);
+        }
+        Ok((flight, false))
+    }
+
+    /// Chunks of the batch in flight stay, whatever becomes of the files.
+    pub(super) fn lease_flight(&self, flight: &Flight) {
+        let hashes: Vec<ChunkHash> = flight.chunks.iter().map(|(hash, _)| *hash).collect();
+        lease(self.inner(), &hashes);
+        let old = std::mem::replace(&mut *self.aloft.lock(), hashes);
+        self.inner().chunks.end_leases(&old);
+    }
+
+    fn inline(&self, flight: &Flight, budget: usize) -> Result<Vec<ChunkData>> {
+        let mut inline = Vec::new();
+        let mut left = budget;
+        let db = self.inner().db.reader();
+        for (hash, base) in &flight.chunks {
+            // A chunk without a base is tried only while there is room for it.
+            let Some(place) = layout::place(self.inner(), &db, hash)? else {
+                continue;
+            };
+            if base.is_none() && place.len as usize > left {
+                continue;
+            }
+            let chunk = encode(self.inner(), &db, *hash, *base)?;
+            let len = chunk.bytes.len();
+            if len <= left {
+                left -= len;
+                inline.push(chunk);
+            }
+            if left < 64 || inline.len() >= cairn_protocol::HASHES_MAX {
+                break;
+            }
+        }
+        Ok(inline)
+    }
+
+    /// Chunks of the batch in flight, as the hub asked for them.
+    pub(super) fn supply(&self, asked: &[(ChunkHash, bool)], budget: usize) -> Result<ClientDone> {
+        let _gate = self.inner().chunks.reading();
+        let flight = self.flight.lock().clone();
+        let bases = flight.iter().flat_map(|flight| &flight.chunks);
+        let bases: BTreeMap<_, _> = bases.copied().collect();
+        let (mut chunks, mut missing) = (Vec::new(), Vec::new());
+        let (mut taken, mut bytes) = (0, 0);
+        for (hash, again) in asked {
+            let db = self.inner().db.reader();
+            if layout::place(self.inner(), &db, hash)?.is_none() {
+                missing.push(*hash);
+                taken += 1;
+                continue;
+            }
+            let base = bases.get(hash).copied().flatten().filter(|_| !again);
+            let chunk = encode(self.inner(), &db, *hash, base)?;
+            if !chunks.is_empty() && bytes + chunk.bytes.len() > budget {
+                break;
+            }
+            bytes += chunk.bytes.len();
+            chunks.push(chunk);
+            taken += 1;
+        }
+        Ok(ClientDone::Chunks {
+            chunks,
+            taken,
+            missing,
+        })
+    }
+}
+
+/// The chunks that may be new to the hub, each with one that it has.
+fn new_chunks(
+    inner: &Inner,
+    db: &Connection,
+    shared: Shared<'_>,
+    edits: &[Edit],
+) -> Result<Vec<(ChunkHash, Option<ChunkHash>)>> {
+    let mut listed = BTreeSet::new();
+    let mut new = Vec::new();
+    for edit in edits {
+        let Edit::Data { node, data, .. } = edit else {
+            continue;
+        };
+        let chunks = Chunks::of(inner, db, data)?;
+        if chunks.partial {
+            return Err(corrupt(node, "a page of its manifest is missing"));
+        }
+        let there = shared.record(*node)?.and_then(|record| record.data);
+        let old = match &there {
+            Some((_, data)) => Chunks::of(inner, db, data)?,
+            None => Chunks::default(),
+        };
+        let has: BTreeSet<ChunkHash> = old.all().map(|(_, hash)| hash).collect();
+        for (at, hash) in chunks.all() {
+            if !has.contains(&hash) && listed.insert(hash) {
+                let base = match at {
+                    Some((at, len)) => old.like(at, len),
+                    None => old.pages.first().copied(),
+                };
+                new.push((hash, base));
+            }
+        }
+    }
+    if new.len() > BATCH_EDITS_MAX {
+        return Err(FsError::TooLarge("a file of more than 65 536 new chunks"));
+    }
+    Ok(new)
+}
+
+/// A chunk as it travels.
+fn encode(
+    inner: &Inner,
+    db: &Connection,
+    hash: ChunkHash,
+    base: Option<ChunkHash>,
+) -> Result<ChunkData> {
+    let bytes = Bytes::from(layout::read(inner, db, &hash)?);
+    // A base that is damaged or gone here is none.
+    let prefix = base.and_then(|base| Some((base, layout::read(inner, db, &base).ok()?)));
+    let prefix = prefix.as_ref().map(|(base, bytes)| (*base, bytes.as_slice()));
+    let encoded = encode_chunk(&bytes, prefix);
+    Ok(ChunkData {
+        hash,
+        len: bytes.len() as u32,
+        encoding: encoded.encoding,
+        bytes: Blob::try_from(encoded.bytes)
+            .map_err(|_| FsError::TooLarge("an encoded chunk"))?,
+    })
+}

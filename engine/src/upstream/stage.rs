@@ -1,0 +1,150 @@
+//! A transfer while it comes in, and the chunks that it needs.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use cairn_protocol::session::{Report, Wanted};
+use cairn_protocol::wire::{ChunkData, Code};
+use cairn_protocol::{
+    Change, ChunkError, ChunkHash, Data, Encoded, Entry, NodeId, decode_chunk,
+};
+use rusqlite::Connection;
+
+use super::layout::{self, Chunks};
+use super::{Upstream, lease};
+use crate::Result;
+use crate::shared::Shared;
+
+/// The changes of a transfer so far.
+#[derive(Debug, Default)]
+pub(super) struct Staged {
+    pub(super) changes: Vec<Change>,
+    pub(super) reports: Vec<Report>,
+    /// The chunks that its contents name: they stay until the cut.
+    pub(super) leased: BTreeSet<ChunkHash>,
+    /// Contents whose pages are not all here.
+    partial: Vec<(NodeId, Data)>,
+}
+
+impl Upstream {
+    /// Keeps changes, and says which chunks they need.
+    pub(super) fn stage(
+        &self,
+        first: u64,
+        changes: Vec<Change>,
+        reports: Vec<Report>,
+    ) -> Result<Vec<Wanted>> {
+        if first == 0 {
+            self.forget_staged();
+        }
+        let mut staged = self.staged.lock();
+        let mut wanted = Vec::new();
+        {
+            let _gate = self.inner().chunks.reading();
+            let db = self.inner().db.reader();
+            for change in &changes {
+                if let Entry::Data { node, data } = &change.entry {
+                    self.want(&db, &mut staged, *node, data, &mut wanted)?;
+                }
+            }
+        }
+        staged.changes.extend(changes);
+        staged.reports.extend(reports);
+        Ok(wanted)
+    }
+
+    /// Lets go of what was staged.
+    pub(super) fn forget_staged(&self) {
+        let old = std::mem::take(&mut *self.staged.lock());
+        let leased: Vec<ChunkHash> = old.leased.into_iter().collect();
+        self.inner().chunks.end_leases(&leased);
+    }
+
+    /// Adds the chunks of a content that are not here, as far as its pages are.
+    fn want(
+        &self,
+        db: &Connection,
+        staged: &mut Staged,
+        node: NodeId,
+        data: &Data,
+        wanted: &mut Vec<Wanted>,
+    ) -> Result<()> {
+        let chunks = Chunks::of(self.inner(), db, data)?;
+        if chunks.partial {
+            staged.partial.push((node, data.clone()));
+        }
+        let mut old = None;
+        for (at, hash) in chunks.all() {
+            if !staged.leased.insert(hash) {
+                continue;
+            }
+            lease(self.inner(), &[hash]);
+            if layout::place(self.inner(), db, &hash)?.is_some() {
+                continue;
+            }
+            if old.is_none() {
+                let record = Shared::new(db, self.side).record(node)?;
+                let data = record.and_then(|record| record.data);
+                let data = data.map(|(_, data)| Chunks::of(self.inner(), db, &data));
+                old = Some(data.transpose()?.unwrap_or_default());
+            }
+            let base = match (&old, at) {
+                (Some(old), Some((at, len))) => old.like(at, len),
+                (Some(old), None) => old.pages.first().copied(),
+                (None, _) => None,
+            };
+            let base = match base {
+                Some(base) if layout::place(self.inner(), db, &base)?.is_some() => Some(base),
+                _ => None,
+            };
+            wanted.push((hash, base));
+        }
+        Ok(())
+    }
+
+    /// What contents need whose pages have come since they were staged.
+    pub(super) fn want_more(&self) -> Result<Vec<Wanted>> {
+        let mut staged = self.staged.lock();
+        let mut wanted = Vec::new();
+        let _gate = self.inner().chunks.reading();
+        let db = self.inner().db.reader();
+        for (node, data) in std::mem::take(&mut staged.partial) {
+            self.want(&db, &mut staged, node, &data, &mut wanted)?;
+        }
+        Ok(wanted)
+    }
+
+    /// Checks and keeps chunks that came.
+    pub(super) fn store(&self, chunks: Vec<ChunkData>) -> Result<Vec<(ChunkHash, Code)>> {
+        let mut refused = Vec::new();
+        for chunk in chunks {
+            let hash = chunk.hash;
+            match self.decode(chunk) {
+                Ok(bytes) => {
+                    if self.staged.lock().leased.insert(hash) {
+                        lease(self.inner(), &[hash]);
+                    }
+                    self.inner().chunks.store(&self.inner().db, hash, &bytes)?;
+                }
+                Err(ChunkError::NoBase { .. }) => refused.push((hash, Code::CHUNK_MISSING)),
+                Err(_) => refused.push((hash, Code::CHUNK_CORRUPT)),
+            }
+        }
+        if self.inner().chunks.is_spill_full() {
+            self.inner().commit(false)?;
+        }
+        Ok(refused)
+    }
+
+    fn decode(&self, chunk: ChunkData) -> Result<Bytes, ChunkError> {
+        let encoded = Encoded {
+            encoding: chunk.encoding,
+            bytes: chunk.bytes.into_bytes(),
+        };
+        decode_chunk(chunk.hash, chunk.len as usize, &encoded, |base| {
+            let _gate = self.inner().chunks.reading();
+            let db = self.inner().db.reader();
+            layout::read(self.inner(), &db, base).ok().map(Bytes::from)
+        })
+    }
+}
