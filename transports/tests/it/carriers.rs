@@ -62,16 +62,3 @@ async fn what_one_pushes_another_has() {
         within("shutdown", reader.shutdown()).await;
     }
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn debug_push() {
-    let world = World::new().await;
-    let one = ShelfReplica::new(10);
-    let writer = world.client(crate::world::Carrier::Memory, &one);
-    let mut events = writer.events();
-    tokio::spawn(async move { while let Ok(e) = events.recv().await { eprintln!("{e:?}"); } });
-    one.write(&[content(1_000, 1, 100), content(0, 0, 300_000)]);
-    let h = writer.handle();
-    let f = tokio::time::timeout(std::time::Duration::from_secs(3), h.fence()).await;
-    eprintln!("{f:?} {:?}", writer.counters());
-}
