@@ -91,6 +91,12 @@ impl Hub {
         self.head
     }
 
+    /// The last batch of a replica that was committed.
+    pub fn last(&self, tag: ReplicaTag) -> Option<(u64, &[Edit])> {
+        let answered = self.answered.get(&tag);
+        answered.map(|(edits, ack)| (ack.batch, edits.as_slice()))
+    }
+
     /// What its commits after `seq` changed.
     pub fn changes_since(&self, seq: Seq) -> Vec<Change> {
         let commits = (1..).zip(&self.log).filter(|(ver, _)| *ver > seq);

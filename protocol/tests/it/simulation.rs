@@ -421,7 +421,7 @@ fn schedule(seed: u64, on: Switches) -> Result<(), (Failure, Vec<String>)> {
     run().map_err(|why| (why, world.trace))
 }
 
-fn seeds(default: u64) -> std::ops::Range<u64> {
+pub(crate) fn seeds(default: u64) -> std::ops::Range<u64> {
     let number = |key: &str| std::env::var(key).ok().and_then(|v| v.parse::<u64>().ok());
     match number("CAIRN_SEED") {
         Some(seed) => seed..seed + 1,

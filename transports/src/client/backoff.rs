@@ -42,7 +42,7 @@ mod tests {
     fn waits_double_up_to_the_longest_and_begin_anew() {
         let mut backoff = Backoff::default();
         let mut before = Duration::ZERO;
-        for _ in 0..7 {
+        for _ in 0..8 {
             let wait = backoff.failed(None, 0);
             assert!(wait == 2 * before || before.is_zero());
             before = wait;

@@ -35,7 +35,7 @@ use crate::hash::ChunkHash;
 use crate::id::ReplicaTag;
 use crate::wire::{
     About, Applied, Changes, Chunks, Code, Cut, Error, Ext, Fence, Frame, Hello, Hydrate, Message,
-    Report, Reset, Role, Start, Subscribe, Text, Token, Welcome,
+    Report, Reset, Role, Start, Subscribe, Text, Token, Welcome, Why,
 };
 
 /// What a client's session begins with. All of a replica is of its store, as it
@@ -96,8 +96,10 @@ pub struct ClientSession {
     storing: Option<(Vec<ChunkHash>, u64)>,
     /// Chunks of the batch in flight that wait for credit.
     supplies: VecDeque<Frame>,
-    /// The last cut that came; and whether the program knows of it.
+    /// The program knows that everything is here.
     live: bool,
+    /// The hub does not know of batches that it had committed.
+    lost_batches: bool,
 }
 
 impl ClientSession {
@@ -118,6 +120,7 @@ impl ClientSession {
             storing: None,
             supplies: VecDeque::new(),
             live: false,
+            lost_batches: false,
             config,
         };
         let hello = Message::from(session.hello());
@@ -365,6 +368,9 @@ impl ClientSession {
             }
             (Row::Intake, ClientDone::Reset { from }) => {
                 self.intake.restarted(from)?;
+                if self.lost_batches {
+                    return Err(Fault::new(Code::FORKED, "the hub has lost batches"));
+                }
                 self.subscribe(from);
                 Ok(())
             }
@@ -429,8 +435,17 @@ impl ClientSession {
         let nothing = offer.is_none();
         let limits = self.agreement()?.limits;
         let depth = self.link.counters.round_trips;
-        self.push.batch(offer, limits, depth)?;
-        if let Some(nonce) = self.fences.nothing_to_push(depth).filter(|_| nothing) {
+        if !self.push.batch(offer, limits, depth)? {
+            // The store has to begin anew, and so has the session.
+            self.lost_batches = true;
+            self.reset = self.epoch.map(|epoch| Reset {
+                why: Why::Forked,
+                epoch,
+                horizon: 0,
+                ext: Ext::default(),
+            });
+        }
+        if nothing && let Some(nonce) = self.fences.nothing_to_push(depth) {
             let ext = Ext::default();
             self.link.send(&Fence { nonce, ext }.into());
         }

@@ -131,21 +131,25 @@ impl Pushing {
         Some(ClientAction::NextBatch { inline })
     }
 
-    /// The store's answer to that.
+    /// The store's answer to that. Returns whether the hub has all batches
+    /// before it: if not, its history is another.
     pub(super) fn batch(
         &mut self,
         offer: Option<Box<BatchOffer>>,
         limits: Limits,
         depth: u64,
-    ) -> Result<(), Fault> {
+    ) -> Result<bool, Fault> {
         if !matches!(self.state, State::Asking) {
             return Err(Fault::answer("the action"));
         }
         self.state = State::Quiet;
         let Some(offer) = offer else {
-            return Ok(());
+            return Ok(true);
         };
         let number = offer.batch.number;
+        if number > self.last_batch.saturating_add(1) {
+            return Ok(false);
+        }
         let same = || batch_digest(&offer.batch.edits) == self.last_digest;
         if number < self.last_batch || (number == self.last_batch && !same()) {
             let detail = format!("the hub has another batch {number} of this replica");
@@ -166,7 +170,7 @@ impl Pushing {
             outcomes: Vec::new(),
             depth,
         });
-        Ok(())
+        Ok(true)
     }
 
     /// Frames that wait for credit.
@@ -272,6 +276,7 @@ impl Pushing {
         let too_many = |_| Fault::new(Code::LIMIT, "more outcomes than edits");
         ack.outcomes = List::try_from(outcomes).map_err(too_many)?;
         self.tries = 0;
+        self.last_batch = ack.batch;
         self.state = State::Acked(ack);
         Ok(depth)
     }
