@@ -203,13 +203,14 @@ fn look_at_names(tree: &Tree, new: &Assignment) -> Result<(), Moved> {
     }
     for (parent, _, _) in new.names.iter().filter(|(_, _, target)| target.is_some()) {
         let gone = taken.contains(&parent.0) && !put.contains_key(&parent.0);
-        let dead = tree.nodes.get(&parent.0).is_some_and(|n| n.nlink == 0)
-            && !put.contains_key(&parent.0);
+        let dead =
+            tree.nodes.get(&parent.0).is_some_and(|n| n.nlink == 0) && !put.contains_key(&parent.0);
         if gone || dead {
             return Err(Moved);
         }
     }
-    put.keys().try_for_each(|ino| rooted(tree, &made, &put, *ino))
+    put.keys()
+        .try_for_each(|ino| rooted(tree, &made, &put, *ino))
 }
 
 /// What a name points at, if that is what was looked at.
@@ -242,7 +243,14 @@ fn rooted(
         }
         at = match (put.get(&at), made.get(&at), tree.nodes.get(&at)) {
             (Some(parent), _, _) => *parent,
-            (None, None, Some(Node { body: Body::Dir(dir), .. })) => dir.parent,
+            (
+                None,
+                None,
+                Some(Node {
+                    body: Body::Dir(dir),
+                    ..
+                }),
+            ) => dir.parent,
             _ => return Err(Moved),
         };
     }

@@ -129,7 +129,12 @@ impl Replica {
         Ok(paths)
     }
 
-    fn path_of_id(&self, id: NodeId) -> Result<Option<Vec<u8>>> {
+    /// The path of a node, as far as names lead to it: for people.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub fn path_of_id(&self, id: NodeId) -> Result<Option<Vec<u8>>> {
         match self.ino_of(id)? {
             Some(ino) => self.path_of(ino),
             None => Ok(None),

@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    cat, check, completions, du, export, gc, import, log, ls, mount, status, umount,
+    cat, check, clone, completions, conflicts, du, export, gc, import, log, ls, mount, serve,
+    status, sync, token, umount,
 };
 
 const EXIT_CODES: &str = "\
@@ -53,6 +54,16 @@ pub(crate) enum Command {
     Check(check::Args),
     /// Tell what changed since a cursor
     Log(log::Args),
+    /// Serve replicas as hubs that others follow
+    Serve(serve::Args),
+    /// Make a replica of a hub's workspace
+    Clone(clone::Args),
+    /// Bring a replica in step with its hub
+    Sync(sync::Args),
+    /// List, show and end conflicts between edits of several replicas
+    Conflicts(conflicts::Args),
+    /// Show or make the token that a replica's hub asks for
+    Token(token::Args),
     /// Print the completions for a shell
     Completions(completions::Args),
 }

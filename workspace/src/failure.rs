@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use cairn::fuse::MountError;
+use cairn::sync::SyncError;
 use cairn::{CursorError, FsError, OpenError};
 
 use crate::transfer::TransferError;
@@ -83,6 +84,9 @@ pub(crate) enum Failure {
     /// The log cannot be read from a cursor.
     #[error(transparent)]
     Cursor(#[from] CursorError),
+    /// The replica cannot be brought in step with a hub, or be one.
+    #[error(transparent)]
+    Sync(#[from] SyncError),
     /// A transfer was refused, or broke off.
     #[error(transparent)]
     Transfer(#[from] TransferError),

@@ -2,12 +2,16 @@
 //! process that owns it otherwise.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cairn::sync::{Follow, Serve};
 use cairn::{OpenError, Options, Replica};
 use serde::{Deserialize, Serialize};
 
-use crate::commands::{cat, check, du, export, gc, import, log, ls, status};
+use crate::commands::{
+    cat, check, conflicts, du, export, gc, import, log, ls, status, sync, token,
+};
 use crate::console::Console;
 use crate::control::Client;
 use crate::failure::{Failure, Result};
@@ -26,6 +30,46 @@ pub(crate) struct Host {
     pub(crate) replica: Replica,
     /// This process serves others.
     pub(crate) serving: bool,
+    /// It keeps the replica in step with a hub.
+    follow: Option<Arc<Follow>>,
+    /// The replica is a hub here.
+    serve: Option<Arc<Serve>>,
+}
+
+impl Host {
+    /// For one command.
+    pub(crate) fn alone(replica: Replica) -> Self {
+        Self {
+            replica,
+            serving: false,
+            follow: None,
+            serve: None,
+        }
+    }
+
+    /// For the commands of other processes.
+    pub(crate) fn serving(
+        replica: &Replica,
+        serve: Option<&Arc<Serve>>,
+        follow: Option<&Arc<Follow>>,
+    ) -> Self {
+        Self {
+            replica: replica.clone(),
+            serving: true,
+            follow: follow.cloned(),
+            serve: serve.cloned(),
+        }
+    }
+
+    /// What keeps the replica in step with a hub.
+    pub(crate) fn follow(&self) -> Option<&Follow> {
+        self.follow.as_deref()
+    }
+
+    /// What serves the replica as a hub.
+    pub(crate) fn serve(&self) -> Option<&Serve> {
+        self.serve.as_deref()
+    }
 }
 
 /// How a replica is created, if it is not there.
@@ -63,6 +107,9 @@ pub(crate) enum Request {
     Gc(gc::Request),
     Check(check::Request),
     Log(log::Request),
+    Sync(sync::Request),
+    Conflicts(conflicts::Request),
+    Token(token::Request),
 }
 
 impl Request {
@@ -78,6 +125,9 @@ impl Request {
             Self::Gc(request) => gc::perform(&request, host, console),
             Self::Check(request) => check::perform(&request, host, console),
             Self::Log(request) => log::perform(&request, host, console),
+            Self::Sync(request) => sync::perform(&request, host, console),
+            Self::Conflicts(request) => conflicts::perform(&request, host, console),
+            Self::Token(request) => token::perform(&request, host, console),
         }
     }
 }
@@ -94,13 +144,7 @@ impl Owner {
     /// Runs a request where the replica is.
     pub(crate) fn perform(self, request: Request, console: &mut dyn Console) -> Result {
         match self {
-            Self::This(replica) => request.run(
-                &Host {
-                    replica,
-                    serving: false,
-                },
-                console,
-            ),
+            Self::This(replica) => request.run(&Host::alone(replica), console),
             Self::Other(client) => client.perform(request, console),
         }
     }

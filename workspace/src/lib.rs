@@ -36,6 +36,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod sync;
+
 pub use cairn_engine::{
     Allocate, Attr, Changes, CheckReport, CursorError, DirEntry, Entry, File, FileOptions, Found,
     FsError, GcReport, GrepOptions, Ino, Invalidation, Line, NewNode, NodeKind, Observer,

@@ -187,6 +187,15 @@ impl Hub {
         Ok(State::load(&self.replica.inner.db.reader())?.cursor())
     }
 
+    /// Its own tag, in the ids that it mints.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub fn tag(&self) -> Result<ReplicaTag> {
+        Ok(State::load(&self.replica.inner.db.reader())?.tag)
+    }
+
     /// Where the hub stands.
     ///
     /// # Errors

@@ -7,9 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cairn_protocol::merge::Place;
 use cairn_protocol::session::{Applied, Report};
 use cairn_protocol::wire::{PushAck, Why};
-use cairn_protocol::{
-    Change, Cursor, Entry, NodeId, Outcome, Refusal, ReplicaTag, XattrName,
-};
+use cairn_protocol::{Change, Cursor, Entry, NodeId, Outcome, Refusal, ReplicaTag, XattrName};
 use rusqlite::Connection;
 
 use super::build::build;
@@ -142,8 +140,16 @@ impl Upstream {
         let flight = cut.flight.as_deref();
         let mut rider = self.rider(cut, changes, &state, anew);
         rider.begin(inner, &db)?;
-        let before = if anew { 0 } else { state.cursor.map_or(0, |c| c.seq) };
-        let kept = if anew { super::state::Frozen::new() } else { frozen.clone() };
+        let before = if anew {
+            0
+        } else {
+            state.cursor.map_or(0, |c| c.seq)
+        };
+        let kept = if anew {
+            super::state::Frozen::new()
+        } else {
+            frozen.clone()
+        };
         let mut plan = Plan::new(inner, &db, side, before, kept, flight);
         plan.look(&rider.changes, flight, cut.ack.as_ref())?;
         rider.set_tree(inner, &db)?;
@@ -169,7 +175,9 @@ impl Upstream {
         }
         if cut.ack.is_some() || anew {
             *self.flight.lock() = None;
-            inner.chunks.end_leases(&std::mem::take(&mut *self.aloft.lock()));
+            inner
+                .chunks
+                .end_leases(&std::mem::take(&mut *self.aloft.lock()));
         }
         *self.reset.lock() = None;
         Ok(Some(Applied::Done))
@@ -259,16 +267,13 @@ fn is_told(outcome: &Outcome) -> bool {
 }
 
 /// Whether a cut takes so much away that somebody has to say that it may.
-fn halts(
-    shared: Shared<'_>,
-    changes: &[Change],
-    cut: &Cut,
-    anew: bool,
-) -> Result<Option<Applied>> {
+fn halts(shared: Shared<'_>, changes: &[Change], cut: &Cut, anew: bool) -> Result<Option<Applied>> {
     if cut.confirmed || anew {
         return Ok(None);
     }
-    let gone = changes.iter().filter(|c| matches!(c.entry, Entry::Gone { .. }));
+    let gone = changes
+        .iter()
+        .filter(|c| matches!(c.entry, Entry::Gone { .. }));
     let removed = gone.count() as u64;
     if removed < HALT_MIN / 2 {
         return Ok(None);

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cairn_protocol::merge::Place;
-use cairn_protocol::{Data, Edit, Name, MetaFields, NodeId, NodeKind, Register, Ver};
+use cairn_protocol::{Data, Edit, MetaFields, Name, NodeId, NodeKind, Register, Ver};
 use rusqlite::params;
 
 use super::local::{Here, Local};
@@ -292,9 +292,7 @@ impl<'a> Edits<'a> {
             return Ok(true);
         }
         let record = self.shared.record(node)?;
-        if record.as_ref().is_some_and(|r| r.kind == NodeKind::Dir)
-            && !self.empty(node, bounds)?
-        {
+        if record.as_ref().is_some_and(|r| r.kind == NodeKind::Dir) && !self.empty(node, bounds)? {
             return Ok(false);
         }
         self.dropped.insert(node);

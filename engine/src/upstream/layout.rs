@@ -56,14 +56,18 @@ impl Chunks {
         let pages = self.pages.iter().map(|hash| (None, *hash));
         let chunks = self.chunks.iter();
         let chunks = chunks.map(|(at, len, hash)| (Some((*at, *len)), *hash));
-        pages.chain(chunks).filter(move |(_, hash)| seen.insert(*hash))
+        pages
+            .chain(chunks)
+            .filter(move |(_, hash)| seen.insert(*hash))
     }
 
     /// The chunk that covers most of these bytes, or what is nearest: what an
     /// edit left of it is there.
     pub(super) fn like(&self, at: u64, len: u32) -> Option<ChunkHash> {
         let middle = at + u64::from(len / 2);
-        let index = self.chunks.partition_point(|(start, _, _)| *start <= middle);
+        let index = self
+            .chunks
+            .partition_point(|(start, _, _)| *start <= middle);
         let chunk = self.chunks.get(index.saturating_sub(1))?;
         Some(chunk.2)
     }
@@ -83,7 +87,10 @@ pub(super) fn read(inner: &Inner, db: &Connection, hash: &ChunkHash) -> Result<V
     let mut bytes = vec![0; place.len as usize];
     inner.chunks.read_at(|| db, hash, place, 0, &mut bytes)?;
     if ChunkHash::of(&bytes) != *hash {
-        return Err(corrupt(format!("chunk {hash}"), "it does not match its hash"));
+        return Err(corrupt(
+            format!("chunk {hash}"),
+            "it does not match its hash",
+        ));
     }
     Ok(bytes)
 }

@@ -16,9 +16,11 @@
 //! | `local` | the working tree by the ids of nodes |
 //! | `layout` | the chunks of contents |
 //! | `edits`, `push` | what is pushed |
+//! | `conflicts` | what people should look at |
 //! | `stage`, `cut`, `plan`, `build`, `rider` | what comes, from the first change to the commit |
 
 mod build;
+mod conflicts;
 mod cut;
 mod edits;
 mod layout;
@@ -33,18 +35,18 @@ use std::sync::Arc;
 
 use cairn_protocol::session::{ClientAction, ClientDone, Store, StoreFailure};
 use cairn_protocol::wire::{Code, Start, Why};
-use cairn_protocol::{ChunkHash, Cursor, Outcome, ReplicaTag, Seq};
+use cairn_protocol::{ChunkHash, Cursor, ReplicaTag};
 use parking_lot::Mutex;
 
-use crate::db::uint;
 use crate::replica::{Inner, Replica, Wake};
 use crate::{FsError, Result};
 
+pub use conflicts::Conflict;
 pub(crate) use rider::Rider;
 pub(crate) use state::TABLES;
 
 use stage::Staged;
-use state::{Flight, Rows, decode};
+use state::{Flight, Rows};
 
 /// The store of a session that follows a hub.
 ///
@@ -65,24 +67,10 @@ pub struct Upstream {
 
 impl std::fmt::Debug for Upstream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Upstream").field("side", &self.side).finish_non_exhaustive()
+        f.debug_struct("Upstream")
+            .field("side", &self.side)
+            .finish_non_exhaustive()
     }
-}
-
-/// Something that edits of several replicas came to, and that people may want
-/// to look at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Conflict {
-    /// Number of the conflict.
-    pub id: u64,
-    /// The commit of the hub.
-    pub seq: Seq,
-    /// Whose edit it was.
-    pub by: ReplicaTag,
-    /// What became of it.
-    pub outcome: Outcome,
-    /// When this replica heard of it, in milliseconds since 1970.
-    pub at_ms: i64,
 }
 
 /// Why an action fails.
@@ -216,47 +204,14 @@ impl Upstream {
         Ok(self.rows(|rows| rows.state())?.batch)
     }
 
-    /// Conflicts that nobody has resolved yet, the oldest first.
+    /// The digest of that batch, if it is known.
     ///
     /// # Errors
     ///
     /// What the database says.
-    pub fn conflicts(&self) -> Result<Vec<Conflict>> {
-        let db = self.inner().db.reader();
-        let mut find = db.prepare_cached(
-            "SELECT id, seq, author, outcome, at FROM conflict
-             WHERE resolved = 0 AND side = ? ORDER BY id",
-        )?;
-        let mut rows = find.query([self.side])?;
-        let mut conflicts = Vec::new();
-        while let Some(row) = rows.next()? {
-            let outcome: Vec<u8> = row.get(3)?;
-            conflicts.push(Conflict {
-                id: uint(row.get(0)?),
-                seq: uint(row.get(1)?),
-                by: ReplicaTag(row.get::<_, i64>(2)?.cast_unsigned()),
-                outcome: decode("conflict", &outcome)?,
-                at_ms: row.get(4)?,
-            });
-        }
-        Ok(conflicts)
-    }
-
-    /// Notes that a conflict needs no attention any more.
-    ///
-    /// # Errors
-    ///
-    /// [`FsError::NotFound`] when there is no such conflict.
-    pub fn resolve_conflict(&self, id: u64) -> Result<()> {
-        let db = self.inner().db.writer();
-        let resolved = db.execute(
-            "UPDATE conflict SET resolved = 1 WHERE id = ? AND side = ?",
-            rusqlite::params![crate::db::int(id), self.side],
-        )?;
-        if resolved == 0 {
-            return Err(FsError::NotFound(format!("conflict {id}")));
-        }
-        Ok(())
+    pub fn last_batch_digest(&self) -> Result<Option<[u8; 32]>> {
+        let flight = self.rows(|rows| rows.flight())?;
+        Ok(flight.map(|flight| cairn_protocol::session::batch_digest(&flight.edits)))
     }
 
     fn reset(&self, why: Why) -> Start {

@@ -142,9 +142,11 @@ impl Rows<'_> {
 }
 
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
-    postcard::to_stdvec(value).map_err(|e| FsError::Corrupt(format!("a row cannot be encoded: {e}")))
+    postcard::to_stdvec(value)
+        .map_err(|e| FsError::Corrupt(format!("a row cannot be encoded: {e}")))
 }
 
 pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T> {
-    postcard::from_bytes(bytes).map_err(|e| corrupt(format!("what is known of the hub ({what})"), e))
+    postcard::from_bytes(bytes)
+        .map_err(|e| corrupt(format!("what is known of the hub ({what})"), e))
 }

@@ -180,6 +180,26 @@ impl Client {
         }
     }
 
+    /// Waits until there is a session, or the first try to have one has failed.
+    ///
+    /// # Errors
+    ///
+    /// Why it has failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn first_try(&self) -> Result<(), Arc<ClientError>> {
+        let mut state = self.state.clone();
+        let decided = |state: &State| !matches!(state, State::Connecting);
+        let found = state.wait_for(decided).await.map(|state| state.clone());
+        match found {
+            Ok(State::Connected | State::Connecting) => Ok(()),
+            Ok(State::Waiting { why } | State::Over { why }) => Err(why),
+            Err(_) => Err(Arc::new(ClientError::ShutDown)),
+        }
+    }
+
     /// Waits until the client is over, and says why.
     ///
     /// # Cancel safety

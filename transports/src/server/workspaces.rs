@@ -6,6 +6,8 @@ use cairn_protocol::Seq;
 use cairn_protocol::session::{HubAction, HubDone, Store};
 use cairn_protocol::wire::Token;
 
+use crate::random;
+
 /// The hub of a workspace.
 pub trait Hub: Send + Sync {
     /// What people call it: it is in `/metrics` and in logs.
@@ -49,6 +51,16 @@ pub enum Permission {
 }
 
 impl Access {
+    /// Nobody may come: the only token that would do is known to nobody.
+    pub fn nobody() -> Self {
+        let mut secret = [0; 32];
+        random::fill(&mut secret);
+        Self {
+            read_only: None,
+            read_write: Token::new(&secret),
+        }
+    }
+
     /// Whether everybody may come.
     pub fn is_open(&self) -> bool {
         self.read_only.is_none() && self.read_write.is_none()

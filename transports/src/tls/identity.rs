@@ -43,6 +43,10 @@ impl Identity {
         let (certificate, key) = (folder.join(CERTIFICATE), folder.join(KEY));
         // The certificate is written last, so it says that both are there.
         if !certificate.exists() {
+            std::fs::create_dir_all(folder).map_err(|source| TlsError::File {
+                path: folder.to_path_buf(),
+                source,
+            })?;
             let (certificate_pem, key_pem) = make()?;
             write_private(&key, &key_pem)?;
             write_private(&certificate, &certificate_pem)?;

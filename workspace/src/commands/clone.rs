@@ -31,7 +31,10 @@ pub(crate) struct Args {
 
 /// The replica of a name: `demo` stands for `demo.cairn`.
 fn replica_of(dir: &Path) -> PathBuf {
-    if dir.extension().is_some_and(|extension| extension == "cairn") {
+    if dir
+        .extension()
+        .is_some_and(|extension| extension == "cairn")
+    {
         return dir.into();
     }
     let mut name = dir.as_os_str().to_owned();
@@ -78,7 +81,9 @@ pub(crate) fn run(args: &Args) -> Result {
     }
     terminal.finish()?;
     drop(follow);
-    replica.sync().map_err(Failure::fs("cannot sync the replica"))?;
+    replica
+        .sync()
+        .map_err(Failure::fs("cannot sync the replica"))?;
     if !args.json {
         say(&format!(
             "{} is a replica of {}; use it with `cairn mount {} --replica {}`",

@@ -3,7 +3,9 @@
 
 pub(crate) mod cat;
 pub(crate) mod check;
+pub(crate) mod clone;
 pub(crate) mod completions;
+pub(crate) mod conflicts;
 pub(crate) mod du;
 pub(crate) mod export;
 pub(crate) mod gc;
@@ -11,15 +13,19 @@ pub(crate) mod import;
 pub(crate) mod log;
 pub(crate) mod ls;
 pub(crate) mod mount;
+pub(crate) mod serve;
 pub(crate) mod status;
+pub(crate) mod sync;
+pub(crate) mod token;
 pub(crate) mod umount;
+mod upstream;
 
 use crate::args::Command;
 use crate::failure::Result;
 
 /// Runs a command of the command line.
 pub(crate) fn run(command: Command) -> Result {
-    if !matches!(command, Command::Mount(_)) {
+    if !matches!(command, Command::Mount(_) | Command::Serve(_)) {
         crate::logging::start(false);
     }
     match command {
@@ -34,6 +40,11 @@ pub(crate) fn run(command: Command) -> Result {
         Command::Gc(args) => gc::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Log(args) => log::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Clone(args) => clone::run(&args),
+        Command::Sync(args) => sync::run(&args),
+        Command::Conflicts(args) => conflicts::run(&args),
+        Command::Token(args) => token::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
 }

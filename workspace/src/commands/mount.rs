@@ -8,10 +8,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use cairn::fuse::{Mount, MountError, MountOptions, unmount};
+use cairn::sync::{Address, Follow};
 use cairn::{Options, Replica};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::commands::upstream::{Entry, choose};
 use crate::control;
 use crate::failure::{Failure, Outcome, Result};
 use crate::host::{self, Creation, Host};
@@ -35,6 +37,15 @@ pub(crate) struct Args {
     daemon: bool,
     #[arg(long, hide = true, conflicts_with = "daemon")]
     detached: bool,
+    /// The hub to follow from now on: what is edited on either side appears on the other
+    /// [default: the one that the replica follows]
+    #[arg(long, value_name = "URL")]
+    upstream: Option<Address>,
+    /// Do not follow a hub
+    #[arg(long, conflicts_with = "upstream")]
+    offline: bool,
+    #[command(flatten)]
+    entry: Entry,
     #[command(flatten)]
     how: How,
     #[command(flatten)]
@@ -100,6 +111,38 @@ impl How {
     }
 }
 
+impl Args {
+    /// The options about the hub, for another start of the program.
+    fn following(&self) -> Vec<OsString> {
+        let mut words = self.entry.arguments();
+        if let Some(address) = &self.upstream {
+            words.push(format!("--upstream={address}").into());
+        }
+        if self.offline {
+            words.push("--offline".into());
+        }
+        words
+    }
+
+    /// Begins to follow the hub, if there is one.
+    fn follow(&self, replica: &Replica) -> Result<Option<Arc<Follow>>> {
+        if self.offline {
+            return Ok(None);
+        }
+        let address = self.upstream.as_ref();
+        let named = address.map(|address| self.entry.upstream(address));
+        let Some(upstream) = choose(replica, named.transpose()?.as_ref())? else {
+            return Ok(None);
+        };
+        let follow = Follow::start(replica, &upstream)?;
+        if self.upstream.is_some() {
+            // Said just now: that it does not work should be said as well.
+            follow.connected_once()?;
+        }
+        Ok(Some(Arc::new(follow)))
+    }
+}
+
 pub(crate) fn run(args: &Args) -> Result {
     let at = locate::absolute(&args.mountpoint)?;
     if locate::is_replica(&at) {
@@ -122,6 +165,7 @@ pub(crate) fn run(args: &Args) -> Result {
         ];
         words.extend(args.how.arguments());
         words.extend(args.creation.argument().map(OsString::from));
+        words.extend(args.following());
         words.extend(["--".into(), at.into()]);
         return daemon::start(&words);
     }
@@ -182,18 +226,13 @@ fn serve(at: &Path, dir: &Path, args: &Args) -> Result {
     let (events, happened) = channel();
     watch_signals(events.clone())?;
     let (replica, mount) = begin(at, dir, args)?;
+    let follow = args.follow(&replica)?;
     let at = mount.path();
-    let control = control::Server::start(
-        dir,
-        Host {
-            replica: replica.clone(),
-            serving: true,
-        },
-    )
-    .map_err(Failure::io(format!(
-        "cannot make the control socket in {}",
-        dir.display()
-    )))?;
+    let control = control::Server::start(dir, Host::serving(&replica, None, follow.as_ref()))
+        .map_err(Failure::io(format!(
+            "cannot make the control socket in {}",
+            dir.display()
+        )))?;
     let waiter = std::thread::spawn({
         let mount = Arc::clone(&mount);
         move || {
@@ -218,6 +257,7 @@ fn serve(at: &Path, dir: &Path, args: &Args) -> Result {
     }
     let watchers = control.stop();
     drop(mount);
+    drop(follow);
     // What could not be committed is an error; a replica that is dropped cannot tell.
     replica.sync().map_err(Failure::fs(format!(
         "the last changes of {} could not be committed",

@@ -73,7 +73,10 @@ pub(crate) fn run(args: &Args) -> Result {
     let watchers: Vec<_> = controls.into_iter().map(control::Server::stop).collect();
     drop(serve);
     for (_, dir, replica) in served {
-        let failed = format!("the last changes of {} could not be committed", dir.display());
+        let failed = format!(
+            "the last changes of {} could not be committed",
+            dir.display()
+        );
         replica.sync().map_err(Failure::fs(failed))?;
     }
     drop(watchers);
@@ -87,7 +90,9 @@ fn name_of(named: &Path) -> Result<(String, PathBuf)> {
         return Ok((name.to_owned(), locate::canonical(Path::new(dir))));
     }
     let dir = locate::canonical(named);
-    let name = dir.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let name = dir
+        .file_stem()
+        .map(|stem| stem.to_string_lossy().into_owned());
     let name = name.ok_or_else(|| {
         Failure::Usage(format!("{} has no name; say NAME=REPLICA", named.display()))
     })?;
@@ -112,9 +117,7 @@ fn identity(args: &Args, served: &[(String, PathBuf, Replica)]) -> Result<Option
     let identity = match (&args.certificate, &args.key, served.first()) {
         (Some(certificate), Some(key), _) => Identity::load(certificate, key),
         (_, _, Some((_, dir, _))) if dir.is_dir() => Identity::open_or_create(&dir.join(IDENTITY)),
-        (_, _, Some((_, file, _))) => {
-            Identity::open_or_create(&file.with_extension(IDENTITY))
-        }
+        (_, _, Some((_, file, _))) => Identity::open_or_create(&file.with_extension(IDENTITY)),
         _ => return Ok(None),
     };
     Ok(Some(identity.map_err(cairn::sync::SyncError::from)?))

@@ -89,7 +89,10 @@ fn with(
     let mut events = follow.events()?;
     bring_in_step(follow, &host.replica, request.json, console)?;
     if !request.watch {
-        let open = host.replica.conflicts().map_err(Failure::fs("cannot read the conflicts"))?;
+        let open = host
+            .replica
+            .conflicts()
+            .map_err(Failure::fs("cannot read the conflicts"))?;
         return Ok(Outcome::unless(!open.is_empty()));
     }
     while stop.check().is_ok() {

@@ -125,6 +125,8 @@ pub(crate) fn bring_in_step(
     }
     let cursor = fenced?;
     let after = follow.counters();
+    let conflicts = replica.conflicts();
+    let conflicts = conflicts.map_err(Failure::fs("cannot read the conflicts"))?;
     let report = Report {
         hub: follow.address().to_owned(),
         cursor: cursor.to_string(),
@@ -135,7 +137,7 @@ pub(crate) fn bring_in_step(
         chunks_received: after.chunks_received - before.chunks_received,
         batches: after.batches - before.batches,
         round_trips: after.round_trips - before.round_trips,
-        conflicts: replica.conflicts()?.len() as u64,
+        conflicts: conflicts.len() as u64,
     };
     let out = if json {
         super::json(&report)?

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cairn_engine::FsError;
 use cairn_protocol::wire::Code;
+use cairn_transports::tls::TlsError;
 use cairn_transports::{ClientError, ServeError};
 
 /// Why sync does not work.
@@ -55,6 +56,9 @@ pub enum SyncError {
     /// The server does not start.
     #[error("cannot serve")]
     Serve(#[from] ServeError),
+    /// The certificate is of no use.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The replica failed.
     #[error("the replica failed")]
     Fs(#[from] FsError),

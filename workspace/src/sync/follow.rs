@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cairn_engine::{Replica, Side, Upstream as Store};
+use cairn_engine::{Replica, Upstream as Store};
+use cairn_protocol::Cursor;
 use cairn_protocol::session::{ClientAction, ClientDone, Counters, Event, StoreFailure};
-use cairn_protocol::wire::{Code, Start};
-use cairn_protocol::{ChunkHash, Cursor};
-use cairn_transports::{
-    Beginning, Client, ClientEvent, ClientHandle, ClientOptions, State, Upstream as Where,
-};
+use cairn_protocol::wire::Code;
+use cairn_transports::{Beginning, Client, ClientEvent, ClientOptions, State, Upstream as Where};
 use tokio::runtime::Runtime;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -17,6 +15,8 @@ use super::{SyncError, Upstream, runtime};
 
 /// How often who waits is told how far it is.
 const TOLD: Duration = Duration::from_millis(100);
+/// When to try again after the replica has failed.
+const RETRY_MS: u32 = 5_000;
 
 /// Keeps a replica in step with a hub, from a thread of its own, until it is
 /// dropped. Connections that break are made again.
@@ -24,7 +24,6 @@ const TOLD: Duration = Duration::from_millis(100);
 pub struct Follow {
     client: Option<Client>,
     address: String,
-    replica: Replica,
     runtime: Runtime,
 }
 
@@ -44,19 +43,15 @@ impl Follow {
             address: upstream.parsed()?,
             trust: upstream.trust(replica)?,
         };
-        let store = Store::attach(replica, Side::UPSTREAM)?;
-        store.set_lazy(upstream.is_lazy())?;
+        let store = Arc::new(replica.upstream()?);
         let runtime = runtime().map_err(SyncError::Start)?;
         let client = {
             let _inside = runtime.enter();
             Client::start(place, options, Arc::new(Attached(store)))
         };
-        let fetch = Fetch(client.handle());
-        replica.set_fetcher(Some(Arc::new(fetch)));
         Ok(Self {
             client: Some(client),
             address: upstream.address().to_owned(),
-            replica: replica.clone(),
             runtime,
         })
     }
@@ -94,6 +89,18 @@ impl Follow {
             .map_err(|source| self.failed(source))
     }
 
+    /// Waits until the hub has let us in, or the first try to get in has failed.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no connection.
+    pub fn connected_once(&self) -> Result<(), SyncError> {
+        let client = self.client()?;
+        self.runtime
+            .block_on(client.first_try())
+            .map_err(|source| self.failed(source))
+    }
+
     /// Waits until everything that was edited before is pushed, and what the hub
     /// has is here.
     ///
@@ -110,10 +117,7 @@ impl Follow {
     /// # Errors
     ///
     /// As [`Self::fence`].
-    pub fn fence_with(
-        &self,
-        told: &mut dyn FnMut(&Counters) -> bool,
-    ) -> Result<Cursor, SyncError> {
+    pub fn fence_with(&self, told: &mut dyn FnMut(&Counters) -> bool) -> Result<Cursor, SyncError> {
         let client = self.client()?;
         let handle = client.handle();
         let mut events = client.events();
@@ -206,7 +210,6 @@ impl Follow {
 
 impl Drop for Follow {
     fn drop(&mut self) {
-        self.replica.set_fetcher(None);
         if let Some(client) = self.client.take() {
             self.runtime.block_on(client.shutdown());
         }
@@ -218,36 +221,26 @@ impl Drop for Follow {
 pub struct Events(tokio::sync::broadcast::Receiver<ClientEvent>);
 
 /// The engine's end, as a client wants it.
-pub(super) struct Attached(pub(super) Store);
+pub(super) struct Attached(pub(super) Arc<Store>);
 
 impl cairn_transports::Replica for Attached {
     fn beginning(&self) -> Result<Beginning, StoreFailure> {
-        let here = self.0.beginning()?;
-        Ok(Beginning {
-            replica: here.replica,
-            start: here.cursor.map_or(Start::Nothing, Start::At),
-            last_batch: here.last_batch,
-            last_batch_digest: here.last_batch_digest,
+        let begin = || {
+            Ok::<_, cairn_engine::FsError>(Beginning {
+                replica: self.0.tag(),
+                start: self.0.start()?,
+                last_batch: self.0.last_batch()?,
+                last_batch_digest: self.0.last_batch_digest()?,
+            })
+        };
+        begin().map_err(|error| StoreFailure {
+            code: Code::INTERNAL,
+            detail: error.to_string(),
+            retry_after_ms: RETRY_MS,
         })
     }
 
     fn store(&self) -> Arc<dyn cairn_protocol::session::Store<ClientAction, ClientDone>> {
-        Arc::new(self.0.clone())
-    }
-}
-
-/// Gets contents of a lazy replica when they are read.
-#[derive(Debug)]
-struct Fetch(ClientHandle);
-
-impl cairn_engine::Fetcher for Fetch {
-    fn fetch(&self, chunks: Vec<(ChunkHash, Option<ChunkHash>)>, priority: u8) -> Result<(), String> {
-        match self.0.fetch_blocking(chunks, priority) {
-            Ok(missing) => match missing.first() {
-                None => Ok(()),
-                Some((hash, code)) => Err(format!("the hub does not give chunk {hash}: {code}")),
-            },
-            Err(error) => Err(error.to_string()),
-        }
+        Arc::clone(&self.0) as Arc<_>
     }
 }

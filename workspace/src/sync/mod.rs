@@ -39,7 +39,8 @@ mod serve;
 mod tokens;
 mod upstream;
 
-pub use cairn_engine::{Conflict, Halt};
+pub use cairn_engine::Conflict;
+pub use cairn_protocol::Outcome;
 pub use cairn_protocol::session::{Counters, Event};
 pub use cairn_protocol::wire::Code;
 pub use cairn_transports::tls::{Fingerprint, FingerprintError, Identity};
@@ -48,7 +49,7 @@ pub use cairn_transports::{
 };
 
 pub use error::SyncError;
-pub use follow::Follow;
+pub use follow::{Events, Follow};
 pub use serve::{Hub, Serve, ServeBuilder};
 pub use tokens::{Permission, new_token, tokens};
 pub use upstream::{Upstream, Verify};

@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use cairn_engine::{Hub as Store, Replica, Side, Upstream};
+use cairn_engine::{Hub as Store, Replica};
 use cairn_protocol::Seq;
 use cairn_protocol::session::{HubAction, HubDone};
 use cairn_transports::tls::{Fingerprint, Identity};
@@ -51,7 +51,7 @@ impl Hub {
             hub: Arc::new(self.clone()),
             replica: self.store.tag()?,
         };
-        let tree = Upstream::attach(&self.replica, Side::OWN_HUB)?;
+        let tree = Arc::new(self.replica.own_upstream()?);
         let options = ClientOptions::default();
         Ok(Client::start(here, options, Arc::new(Attached(tree))))
     }
@@ -71,7 +71,10 @@ impl cairn_transports::Hub for Hub {
     }
 
     fn session(&self) -> Arc<dyn cairn_protocol::session::Store<HubAction, HubDone>> {
-        Arc::new(self.store.session(Arc::new(|_| Ok(cairn_engine::Access::Write))))
+        Arc::new(
+            self.store
+                .session(Arc::new(|_| Ok(cairn_engine::Access::Write))),
+        )
     }
 
     fn head(&self) -> Seq {

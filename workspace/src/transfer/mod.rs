@@ -23,7 +23,7 @@ pub(crate) mod tar;
 
 pub(crate) use error::TransferError;
 pub(crate) use node::{Body, Counted, Data, Meta, NoData, Node, Sink, Xattrs, pieces, stored};
-pub(crate) use stop::Stop;
+pub(crate) use stop::{EXIT_NOW, Stop};
 pub(crate) use talk::Talk;
 
 /// Bytes moved at a time.

@@ -11,7 +11,7 @@ use crate::failure::{Failure, Result};
 use super::TransferError;
 
 /// Exit code after a second signal: 128 and the number of SIGINT, as shells have it.
-const EXIT_NOW: i32 = 130;
+pub(crate) const EXIT_NOW: i32 = 130;
 
 /// Whether to stop.
 #[derive(Clone, Debug, Default)]
