@@ -14,6 +14,7 @@
 //! | `commit`, `db`, `recover`, `waste` | the state in the database |
 //! | `home`, `chunks`, `files`, `seal` | the bytes, and where they are |
 //! | `changes`, `history`, `gc`, `check` | the log, old versions, care |
+//! | `upstream`, `assign` | following a hub, and setting the working tree to what it has |
 //! | `shared`, `hub`, `refs` | trees that replicas share, the hub that sequences one, and the chunks they name |
 #![allow(
     clippy::cast_possible_truncation,
@@ -80,4 +81,5 @@ pub use options::Options;
 pub use path::DirEntry;
 pub use replica::Replica;
 pub use search::{Found, GrepOptions, Line, Walk};
+pub use upstream::{Conflict, Upstream};
 pub use watch::Watch;
