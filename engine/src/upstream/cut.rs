@@ -14,6 +14,7 @@ use rusqlite::Connection;
 
 use super::build::build;
 use super::layout;
+use super::local::Local;
 use super::plan::Plan;
 use super::rider::Rider;
 use super::state::{Flight, Rows, State};
@@ -134,7 +135,10 @@ impl Upstream {
         if cut.reset == Some(Why::Horizon) {
             bury_absent(shared, cut.cursor.seq, &mut changes)?;
         }
-        if let Some(halted) = halts(shared, &changes, cut, anew)? {
+        let local = Local::new(inner, &db);
+        if !cut.confirmed && !anew
+            && let Some(halted) = halts(shared, &local, &changes)?
+        {
             return Ok(Some(halted));
         }
         db.execute_batch("BEGIN IMMEDIATE").map_err(FsError::from)?;
@@ -258,20 +262,24 @@ fn is_told(outcome: &Outcome) -> bool {
     )
 }
 
-/// Whether a cut takes so much away that somebody has to say that it may.
+/// Whether a cut takes so much away that somebody has to say that it may. What
+/// was removed here does not count.
 fn halts(
     shared: Shared<'_>,
+    local: &Local<'_>,
     changes: &[Change],
-    cut: &Cut,
-    anew: bool,
 ) -> Result<Option<Applied>> {
-    if cut.confirmed || anew {
+    let gone = changes.iter().filter_map(|change| match &change.entry {
+        Entry::Gone { node } => Some(*node),
+        _ => None,
+    });
+    let gone: BTreeSet<NodeId> = gone.collect();
+    if (gone.len() as u64) < HALT_MIN / 2 {
         return Ok(None);
     }
-    let gone = changes.iter().filter(|c| matches!(c.entry, Entry::Gone { .. }));
-    let removed = gone.count() as u64;
-    if removed < HALT_MIN / 2 {
-        return Ok(None);
+    let mut removed = 0;
+    for node in gone {
+        removed += u64::from(local.is_live(node)?);
     }
     let of = shared.count()?;
     let halts = of >= HALT_MIN && removed * 2 > of;

@@ -2,10 +2,9 @@
 //! several replicas do, and what the peers of this system get wrong is right.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use cairn_engine::{Ino, NewNode, NodeKind, Options, RenameMode, Replica, SetAttr, SetTime, Upstream};
+use cairn_engine::{Ino, NewNode, NodeKind, RenameMode, Replica, SetAttr, SetTime, Upstream};
 use cairn_protocol::session::{Applied, BatchOffer, ClientAction, ClientDone, Store};
 use cairn_protocol::testing::{Hub, ModelTree, Oracle};
 use cairn_protocol::wire::{Blob, ChunkData, PushAck, Why};
@@ -169,6 +168,7 @@ impl Client {
             }
             match self.push(side) {
                 Some((edits, ack)) => {
+                    println!("{}: pushes {edits:?} {:?}", self.upstream.tag(), ack.outcomes);
                     all.extend(edits);
                     assert_eq!(self.pull(side, Some(ack)), Applied::Done);
                     last = true;
@@ -553,8 +553,11 @@ impl Worker<'_> {
         let dir = self.rng.pick(&dirs).clone();
         let place = format!("{}/{}", self.rng.pick(&dirs), self.rng.below(4));
         let replica = &client.replica;
+        let tag = client.upstream.tag();
         let file = (!files.is_empty()).then(|| self.rng.pick(&files).clone());
-        match (self.rng.below(11), file) {
+        let what = self.rng.below(11);
+        println!("{tag}: {what} {file:?} {dir:?} {place:?} {dirs:?} {files:?}");
+        match (what, file) {
             (0 | 1, _) if !replica.exists(&place).unwrap() => {
                 let bytes = self.fresh();
                 replica.write_file(&place, &bytes).unwrap();
@@ -620,9 +623,15 @@ fn schedule(seed: u64) {
             }
             6 | 7 => {
                 let pushed = client.push(&mut side);
+                if let Some((edits, ack)) = &pushed {
+                    println!("{}: pushed {edits:#?} {:?}", client.upstream.tag(), ack.outcomes);
+                }
                 acks[who] = pushed.map(|(_, ack)| ack).filter(|_| rng.chance(70));
             }
-            _ => drop(client.pull(&side, acks[who].take())),
+            _ => {
+                let applied = client.pull(&side, acks[who].take());
+                println!("{}: pulled {applied:?}", client.upstream.tag());
+            }
         }
         support::assert_clean(&client.replica);
     }
