@@ -15,6 +15,7 @@
 //! | `home`, `chunks`, `files`, `seal` | the bytes, and where they are |
 //! | `property` | what a program keeps beside the tree |
 //! | `changes`, `history`, `gc`, `check` | the log, old versions, care |
+//! | `upstream`, `assign` | following a hub, and setting the working tree to what it has |
 //! | `shared`, `hub`, `refs` | trees that replicas share, the hub that sequences one, and the chunks they name |
 #![allow(
     clippy::cast_possible_truncation,

@@ -7,11 +7,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cairn_protocol::merge::Place;
 use cairn_protocol::session::{Applied, Report};
 use cairn_protocol::wire::{PushAck, Why};
-use cairn_protocol::{Change, Cursor, Entry, NodeId, Outcome, Refusal, ReplicaTag, XattrName};
+use cairn_protocol::{
+    Change, Cursor, Entry, NodeId, Outcome, Refusal, ReplicaTag, XattrName,
+};
 use rusqlite::Connection;
 
 use super::build::build;
 use super::layout;
+use super::local::Local;
 use super::plan::Plan;
 use super::rider::Rider;
 use super::state::{Flight, Rows, State};
@@ -132,7 +135,10 @@ impl Upstream {
         if cut.reset == Some(Why::Horizon) {
             bury_absent(shared, cut.cursor.seq, &mut changes)?;
         }
-        if let Some(halted) = halts(shared, &changes, cut, anew)? {
+        let local = Local::new(inner, &db);
+        if !cut.confirmed && !anew
+            && let Some(halted) = halts(shared, &local, &changes)?
+        {
             return Ok(Some(halted));
         }
         db.execute_batch("BEGIN IMMEDIATE").map_err(FsError::from)?;
@@ -140,16 +146,8 @@ impl Upstream {
         let flight = cut.flight.as_deref();
         let mut rider = self.rider(cut, changes, &state, anew);
         rider.begin(inner, &db)?;
-        let before = if anew {
-            0
-        } else {
-            state.cursor.map_or(0, |c| c.seq)
-        };
-        let kept = if anew {
-            super::state::Frozen::new()
-        } else {
-            frozen.clone()
-        };
+        let before = if anew { 0 } else { state.cursor.map_or(0, |c| c.seq) };
+        let kept = if anew { super::state::Frozen::new() } else { frozen.clone() };
         let mut plan = Plan::new(inner, &db, side, before, kept, flight);
         plan.look(&rider.changes, flight, cut.ack.as_ref())?;
         rider.set_tree(inner, &db)?;
@@ -175,9 +173,7 @@ impl Upstream {
         }
         if cut.ack.is_some() || anew {
             *self.flight.lock() = None;
-            inner
-                .chunks
-                .end_leases(&std::mem::take(&mut *self.aloft.lock()));
+            inner.chunks.end_leases(&std::mem::take(&mut *self.aloft.lock()));
         }
         *self.reset.lock() = None;
         Ok(Some(Applied::Done))
@@ -266,17 +262,24 @@ fn is_told(outcome: &Outcome) -> bool {
     )
 }
 
-/// Whether a cut takes so much away that somebody has to say that it may.
-fn halts(shared: Shared<'_>, changes: &[Change], cut: &Cut, anew: bool) -> Result<Option<Applied>> {
-    if cut.confirmed || anew {
+/// Whether a cut takes so much away that somebody has to say that it may. What
+/// was removed here does not count.
+fn halts(
+    shared: Shared<'_>,
+    local: &Local<'_>,
+    changes: &[Change],
+) -> Result<Option<Applied>> {
+    let gone = changes.iter().filter_map(|change| match &change.entry {
+        Entry::Gone { node } => Some(*node),
+        _ => None,
+    });
+    let gone: BTreeSet<NodeId> = gone.collect();
+    if (gone.len() as u64) < HALT_MIN / 2 {
         return Ok(None);
     }
-    let gone = changes
-        .iter()
-        .filter(|c| matches!(c.entry, Entry::Gone { .. }));
-    let removed = gone.count() as u64;
-    if removed < HALT_MIN / 2 {
-        return Ok(None);
+    let mut removed = 0;
+    for node in gone {
+        removed += u64::from(local.is_live(node)?);
     }
     let of = shared.count()?;
     let halts = of >= HALT_MIN && removed * 2 > of;

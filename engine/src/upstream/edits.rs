@@ -12,7 +12,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cairn_protocol::merge::Place;
-use cairn_protocol::{Data, Edit, MetaFields, Name, NodeId, NodeKind, Register, Ver};
+use cairn_protocol::{
+    Data, Edit, MetaFields, Name, NodeId, NodeKind, Register, Ver, XattrName,
+};
 use rusqlite::params;
 
 use super::local::{Here, Local};
@@ -46,14 +48,23 @@ enum Work {
     Node(Ino),
 }
 
+/// What is known not to be edited, although it is not what the hub has: it will
+/// be, for the hub has just changed it.
+pub(super) trait Untouched {
+    fn name(&self, place: &Place) -> bool;
+    fn data(&self, node: NodeId) -> bool;
+    /// The attributes that may be edited.
+    fn meta(&self, node: NodeId) -> MetaFields;
+    fn xattr(&self, node: NodeId, name: &XattrName) -> bool;
+}
+
 /// Collects edits.
-#[derive(Debug)]
 pub(super) struct Edits<'a> {
     local: &'a Local<'a>,
     shared: Shared<'a>,
     frozen: &'a Frozen,
-    /// What is not sealed counts, too, with what it was before.
-    unsealed: bool,
+    /// For a replay: what is not sealed counts, too, with what it was before.
+    replay: Option<&'a dyn Untouched>,
     pub(super) list: Vec<Edit>,
     /// Frozen registers that do not differ any more.
     pub(super) settled: Vec<Register>,
@@ -74,13 +85,13 @@ impl<'a> Edits<'a> {
         local: &'a Local<'a>,
         shared: Shared<'a>,
         frozen: &'a Frozen,
-        unsealed: bool,
+        replay: Option<&'a dyn Untouched>,
     ) -> Self {
         Self {
             local,
             shared,
             frozen,
-            unsealed,
+            replay,
             list: Vec::new(),
             settled: Vec::new(),
             stale: false,
@@ -212,7 +223,8 @@ impl<'a> Edits<'a> {
     }
 
     fn place(&mut self, place: Place, bounds: &Bounds) -> Result<bool> {
-        if self.seen_places.contains(&place) {
+        let untouched = self.replay.is_some_and(|replay| replay.name(&place));
+        if untouched || self.seen_places.contains(&place) {
             return Ok(true);
         }
         let register = Register::Name {
@@ -262,7 +274,7 @@ impl<'a> Edits<'a> {
     /// Whether a node is new and its content is not sealed: nothing is said of
     /// it before.
     fn waits(&mut self, node: NodeId) -> Result<bool> {
-        if self.unsealed || self.is_known(node)? {
+        if self.replay.is_some() || self.is_known(node)? {
             return Ok(false);
         }
         Ok(self.local.live(node)?.is_none_or(|here| here.unsealed))
@@ -292,7 +304,9 @@ impl<'a> Edits<'a> {
             return Ok(true);
         }
         let record = self.shared.record(node)?;
-        if record.as_ref().is_some_and(|r| r.kind == NodeKind::Dir) && !self.empty(node, bounds)? {
+        if record.as_ref().is_some_and(|r| r.kind == NodeKind::Dir)
+            && !self.empty(node, bounds)?
+        {
             return Ok(false);
         }
         self.dropped.insert(node);
@@ -333,7 +347,7 @@ impl<'a> Edits<'a> {
             return Ok(());
         };
         match self.shared.record(here.id)? {
-            None if here.unsealed && !self.unsealed => {
+            None if here.unsealed && self.replay.is_none() => {
                 self.seen_nodes.remove(&ino.0);
             }
             None => {
@@ -355,7 +369,8 @@ impl<'a> Edits<'a> {
     fn registers(&mut self, here: &Here, record: &Record) -> Result<()> {
         let node = here.id;
         if let Some(data) = &here.data
-            && (!here.unsealed || self.unsealed)
+            && (!here.unsealed || self.replay.is_some())
+            && !self.replay.is_some_and(|replay| replay.data(node))
         {
             let there = record.data.as_ref();
             if there.map(|(_, data)| data) == Some(data) {
@@ -373,6 +388,10 @@ impl<'a> Edits<'a> {
         }
         let meta = record.meta.as_ref();
         let fields = meta.map_or(MetaFields::ALL, |(_, m)| MetaFields::between(m, &here.meta));
+        let fields = match self.replay {
+            Some(replay) => fields.without(MetaFields::ALL.without(replay.meta(node))),
+            None => fields,
+        };
         if fields != MetaFields::NONE {
             self.push(Edit::Meta {
                 node,
@@ -386,7 +405,9 @@ impl<'a> Edits<'a> {
 
     fn xattrs(&mut self, here: &Here) -> Result<()> {
         let there = self.shared.attributes(here.id)?;
-        for (name, value) in &here.xattrs {
+        let replay = self.replay;
+        let untouched = |name: &XattrName| replay.is_some_and(|r| r.xattr(here.id, name));
+        for (name, value) in here.xattrs.iter().filter(|(name, _)| !untouched(name)) {
             let old = there.iter().find(|(other, _, _)| other == name);
             if old.and_then(|(_, old, _)| old.as_ref()) != Some(value) {
                 self.push(Edit::Xattr {
@@ -398,7 +419,7 @@ impl<'a> Edits<'a> {
             }
         }
         for (name, old, base) in there {
-            if old.is_some() && !here.xattrs.contains_key(&name) {
+            if old.is_some() && !untouched(&name) && !here.xattrs.contains_key(&name) {
                 self.push(Edit::Xattr {
                     node: here.id,
                     name,

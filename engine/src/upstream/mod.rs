@@ -204,6 +204,19 @@ impl Upstream {
         Ok(self.rows(|rows| rows.state())?.batch)
     }
 
+    /// Edits that the hub has not acknowledged: those in flight, and those of the
+    /// next batch.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub fn pending(&self) -> Result<u64> {
+        self.inner().commit(false)?;
+        let flight = self.rows(|rows| rows.flight())?;
+        let next = self.count_next()?;
+        Ok(flight.map_or(0, |flight| flight.edits.len() as u64) + next)
+    }
+
     /// The digest of that batch, if it is known.
     ///
     /// # Errors

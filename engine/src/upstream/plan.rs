@@ -19,7 +19,7 @@ use cairn_protocol::{
 use rusqlite::Connection;
 use rustc_hash::FxHashMap;
 
-use super::edits::{Bounds, Edits};
+use super::edits::{Bounds, Edits, Untouched};
 use super::local::{Here, Local};
 use super::state::{Base, Flight, Frozen, NEVER};
 use crate::Result;
@@ -552,7 +552,7 @@ impl<'a> Plan<'a> {
     /// Resolves the edits that are left on the hub's tree (R14).
     pub(super) fn replay(&mut self, scanned: Ver) -> Result<()> {
         let edits = {
-            let mut edits = Edits::new(&self.local, self.shared, &self.frozen, true);
+            let mut edits = Edits::new(&self.local, self.shared, &self.frozen, Some(&*self));
             edits.scan(scanned, &Bounds::NONE)?;
             edits.scan_unsealed()?;
             edits.list
@@ -607,6 +607,28 @@ impl<'a> Plan<'a> {
         self.replayed = Some(replayed);
         self.clash = false;
         Ok(())
+    }
+}
+
+impl Untouched for Plan<'_> {
+    fn name(&self, place: &Place) -> bool {
+        let forced = self.forced.contains_key(place);
+        !forced && matches!(self.names.get(place), Some(Seen::Clean))
+    }
+
+    fn data(&self, node: NodeId) -> bool {
+        let noted = self.nodes.get(&node).and_then(|noted| noted.data);
+        noted == Some(Seen::Clean)
+    }
+
+    fn meta(&self, node: NodeId) -> MetaFields {
+        let noted = self.nodes.get(&node).and_then(|noted| noted.meta);
+        noted.unwrap_or(MetaFields::ALL)
+    }
+
+    fn xattr(&self, node: NodeId, name: &XattrName) -> bool {
+        let noted = self.nodes.get(&node).and_then(|noted| noted.xattrs.get(name));
+        noted == Some(&false)
     }
 }
 

@@ -75,7 +75,7 @@ impl Upstream {
         let frozen = rows.frozen()?;
         let local = Local::new(inner, &db);
         let shared = Shared::new(&db, side);
-        let mut edits = Edits::new(&local, shared, &frozen, false);
+        let mut edits = Edits::new(&local, shared, &frozen, None);
         let scanned = edits.scan(state.scanned, &BOUNDS)?;
         if edits.stale {
             return Ok((None, true));

@@ -33,3 +33,4 @@ mod regressions;
 mod single_file;
 mod smoke;
 mod support;
+mod upstream;

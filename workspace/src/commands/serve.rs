@@ -64,6 +64,8 @@ pub(crate) fn run(args: &Args) -> Result {
     }
     let serve = start(args, &served)?;
     let controls = listen(&served, &serve)?;
+    // What was in the replicas before is with the hubs before anybody is told.
+    serve.settle()?;
     announce(args, &served, &serve)?;
     signals.forever().next();
     if !args.detached {

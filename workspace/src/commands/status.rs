@@ -1,7 +1,9 @@
 //! `cairn status`: what a replica holds, who owns it, and where it is mounted.
 
+use std::fmt::Write;
 use std::path::PathBuf;
 
+use cairn::sync::{Follow, Serve, State, Upstream};
 use serde::{Deserialize, Serialize};
 
 use crate::console::Console;
@@ -52,6 +54,53 @@ struct Status {
     dead_bytes: u64,
     disk_bytes: u64,
     available_bytes: u64,
+    /// The hub that the replica follows, if it follows one.
+    sync: Option<Sync>,
+    /// Where the replica is served as a hub.
+    serves: Vec<String>,
+}
+
+/// How far the replica is with its hub.
+#[derive(Serialize)]
+struct Sync {
+    hub: String,
+    /// The process that owns the replica has a session.
+    connected: bool,
+    /// What it does instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits: Option<String>,
+    /// The hub's commit that the replica has.
+    cursor: Option<String>,
+    /// Edits that the hub has not acknowledged.
+    pending: u64,
+    conflicts: u64,
+    sent_bytes: u64,
+    received_bytes: u64,
+}
+
+fn sync(host: &Host) -> Result<Option<Sync>> {
+    let Some(upstream) = Upstream::of(&host.replica)? else {
+        return Ok(None);
+    };
+    let failed = || Failure::fs("cannot examine how far the sync is");
+    let (connected, waits) = match host.follow().and_then(Follow::state) {
+        Some(State::Connected) => (true, None),
+        Some(State::Waiting { why } | State::Over { why }) => (false, Some(why.to_string())),
+        Some(State::Connecting) => (false, Some("it is connecting".into())),
+        None => (false, None),
+    };
+    let counters = host.follow().map(Follow::counters).unwrap_or_default();
+    let store = host.replica.upstream().map_err(failed())?;
+    Ok(Some(Sync {
+        hub: upstream.address().to_owned(),
+        connected,
+        waits,
+        cursor: store.cursor().map_err(failed())?.map(|at| at.to_string()),
+        pending: store.pending().map_err(failed())?,
+        conflicts: host.replica.conflicts().map_err(failed())?.len() as u64,
+        sent_bytes: counters.bytes_sent,
+        received_bytes: counters.bytes_received,
+    }))
 }
 
 pub(crate) fn perform(request: &Request, host: &Host, console: &mut dyn Console) -> Result {
@@ -76,6 +125,8 @@ pub(crate) fn perform(request: &Request, host: &Host, console: &mut dyn Console)
         dead_bytes: usage.dead_bytes,
         disk_bytes: usage.disk_bytes,
         available_bytes: disk.available_bytes,
+        sync: sync(host)?,
+        serves: host.serve().map(Serve::urls).unwrap_or_default(),
     };
     let out = if request.json {
         super::json(&status)?
@@ -95,7 +146,7 @@ fn describe(status: &Status) -> String {
     } else {
         status.mounts.join(", ")
     };
-    format!(
+    let mut out = format!(
         "replica   {}\nowner     {owner}\nmounted   {mounts}\nepoch     {}\ncursor    {}\nnodes     {}\n\
          logical   {}\nstored    {} in {}\nshared    {}\nunsealed  {}\nwaste     {}\non disk   {}, {} free\n",
         status.replica,
@@ -110,5 +161,30 @@ fn describe(status: &Status) -> String {
         text::bytes(status.dead_bytes),
         text::bytes(status.disk_bytes),
         text::bytes(status.available_bytes),
-    )
+    );
+    for url in &status.serves {
+        let _ = writeln!(out, "serves    {url}");
+    }
+    if let Some(sync) = &status.sync {
+        describe_sync(sync, &mut out);
+    }
+    out
+}
+
+fn describe_sync(sync: &Sync, out: &mut String) {
+    let how = match &sync.waits {
+        _ if sync.connected => "connected".to_owned(),
+        Some(why) => format!("not connected: {why}"),
+        None => "not connected: nobody follows it".to_owned(),
+    };
+    let cursor = sync.cursor.as_deref().unwrap_or("none yet");
+    let _ = write!(
+        out,
+        "hub       {}, {how}\nhas       {cursor}\npending   {}, {}\ntraffic   {} sent, {} received\n",
+        sync.hub,
+        text::count(sync.pending, "edit", "edits"),
+        text::count(sync.conflicts, "conflict", "conflicts"),
+        text::bytes(sync.sent_bytes),
+        text::bytes(sync.received_bytes),
+    );
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use cairn::sync::{Address, ClientEvent, Event, Follow, State, Upstream};
+use cairn::sync::{Address, ClientEvent, Event, Follow, State, SyncError, Upstream};
 use serde::{Deserialize, Serialize};
 
 use crate::console::Console;
@@ -70,7 +70,7 @@ pub(crate) fn perform(request: &Request, host: &Host, console: &mut dyn Console)
         return with(&follow, request, host, &stop, console);
     }
     let upstream = choose(&host.replica, request.upstream.as_ref())?;
-    let upstream = upstream.ok_or(cairn::sync::SyncError::NoUpstream)?;
+    let upstream = upstream.ok_or(SyncError::NoUpstream)?;
     let follow = Follow::start(&host.replica, &upstream)?;
     follow.connected_once()?;
     with(&follow, request, host, &stop, console)
@@ -83,11 +83,14 @@ fn with(
     stop: &Stop,
     console: &mut dyn Console,
 ) -> Result {
-    if request.proceed {
-        follow.proceed();
-    }
     let mut events = follow.events()?;
-    bring_in_step(follow, &host.replica, request.json, console)?;
+    match bring_in_step(follow, &host.replica, request.json, console) {
+        Err(Failure::Sync(SyncError::Halted { .. })) if request.proceed => {
+            follow.proceed();
+            bring_in_step(follow, &host.replica, request.json, console)?;
+        }
+        done => done?,
+    }
     if !request.watch {
         let open = host
             .replica

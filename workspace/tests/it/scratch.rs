@@ -86,11 +86,20 @@ impl Scratch {
 
     /// Mounts `NAME.cairn` at `NAME`, by a process that stays.
     pub(crate) fn mount(&self, name: &str) -> Daemon {
+        self.mount_with(name, "")
+    }
+
+    /// The same, without the hub that it follows.
+    pub(crate) fn mount_offline(&self, name: &str) -> Daemon {
+        self.mount_with(name, " --offline")
+    }
+
+    fn mount_with(&self, name: &str, more: &str) -> Daemon {
         let mut daemon = Daemon {
             at: self.join(name),
             pid: None,
         };
-        let said = self.cairn(&format!("mount {name} --daemon")).done();
+        let said = self.cairn(&format!("mount {name} --daemon{more}")).done();
         let pid = said
             .err
             .trim()

@@ -1,0 +1,655 @@
+//! A replica of the engine follows a hub of the model: the laws hold whatever
+//! several replicas do, and what the peers of this system get wrong is right.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use cairn_engine::{Ino, NewNode, NodeKind, RenameMode, Replica, SetAttr, SetTime, Upstream};
+use cairn_protocol::session::{Applied, BatchOffer, ClientAction, ClientDone, Store};
+use cairn_protocol::testing::{Hub, ModelTree, Oracle};
+use cairn_protocol::wire::{Blob, ChunkData, PushAck, Why};
+use cairn_protocol::{
+    Chain, Change, ChunkHash, Cursor, Data, Edit, Encoded, Encoding, Epoch, Outcome, Scope, Seq,
+    Timestamp, decode_chunk,
+};
+
+use crate::support::{self, Rng};
+
+/// A hub, and the chunks that it has.
+#[derive(Default)]
+struct Side {
+    hub: Hub,
+    chunks: BTreeMap<ChunkHash, Bytes>,
+    /// Bytes of chunks that came, encoded.
+    received: usize,
+}
+
+impl Side {
+    fn cursor(&self) -> Cursor {
+        cursor(self.hub.head())
+    }
+
+    fn take(&mut self, chunk: ChunkData) {
+        let encoded = Encoded {
+            encoding: chunk.encoding,
+            bytes: chunk.bytes.into_bytes(),
+        };
+        self.received += encoded.bytes.len();
+        let chunks = &self.chunks;
+        let base = |hash: &ChunkHash| chunks.get(hash).cloned();
+        let bytes = decode_chunk(chunk.hash, chunk.len as usize, &encoded, base).unwrap();
+        self.chunks.insert(chunk.hash, bytes);
+    }
+}
+
+fn cursor(seq: Seq) -> Cursor {
+    Cursor {
+        epoch: Epoch([7; 16]),
+        seq,
+        chain: Chain::GENESIS,
+        scope: Scope::ALL,
+    }
+}
+
+/// A replica with its store.
+struct Client {
+    replica: Replica,
+    upstream: Upstream,
+}
+
+impl Client {
+    fn new() -> Self {
+        Self::of(Replica::in_memory().unwrap())
+    }
+
+    fn of(replica: Replica) -> Self {
+        let upstream = replica.upstream().unwrap();
+        Self { replica, upstream }
+    }
+
+    fn perform(&self, action: ClientAction) -> ClientDone {
+        match self.upstream.perform(action) {
+            ClientDone::Failed(failure) => panic!("{failure}"),
+            done => done,
+        }
+    }
+
+    fn seq(&self) -> Seq {
+        self.upstream.cursor().unwrap().map_or(0, |cursor| cursor.seq)
+    }
+
+    /// Gets what the hub has, with the answer to a batch.
+    fn pull(&self, side: &Side, ack: Option<PushAck>) -> Applied {
+        self.stage(side, side.hub.changes_since(self.seq()));
+        self.apply(side.cursor(), ack)
+    }
+
+    fn stage(&self, side: &Side, changes: Vec<Change>) {
+        let staged = self.perform(ClientAction::Stage {
+            first: 0,
+            changes,
+            reports: Vec::new(),
+        });
+        let ClientDone::Staged { wanted } = staged else {
+            panic!("{staged:?}");
+        };
+        let chunks = wanted.iter().map(|(hash, _)| {
+            let bytes = side.chunks.get(hash).expect("the hub has what it names").clone();
+            ChunkData {
+                hash: *hash,
+                len: bytes.len() as u32,
+                encoding: Encoding::Raw,
+                bytes: Blob::try_from(bytes).unwrap(),
+            }
+        });
+        let chunks = chunks.collect();
+        let done = self.perform(ClientAction::Store { chunks });
+        assert!(matches!(done, ClientDone::Stored { refused, .. } if refused.is_empty()));
+    }
+
+    fn apply(&self, cursor: Cursor, ack: Option<PushAck>) -> Applied {
+        let confirmed = false;
+        match self.perform(ClientAction::Apply {
+            cursor,
+            ack,
+            confirmed,
+        }) {
+            ClientDone::Applied(applied) => applied,
+            done => panic!("{done:?}"),
+        }
+    }
+
+    fn batch(&self) -> Option<Box<BatchOffer>> {
+        match self.perform(ClientAction::NextBatch { inline: 64 << 10 }) {
+            ClientDone::Batch(batch) => batch,
+            done => panic!("{done:?}"),
+        }
+    }
+
+    /// Pushes what there is. Returns the edits, and the answer, which is not
+    /// taken yet.
+    fn push(&self, side: &mut Side) -> Option<(Vec<Edit>, PushAck)> {
+        let offer = self.batch()?;
+        for chunk in offer.inline {
+            side.take(chunk);
+        }
+        let missing = offer.batch.chunks.iter().filter(|hash| !side.chunks.contains_key(*hash));
+        let chunks: Vec<_> = missing.map(|hash| (*hash, false)).collect();
+        if !chunks.is_empty() {
+            let asked = chunks.len();
+            let budget = usize::MAX;
+            let done = self.perform(ClientAction::Supply { chunks, budget });
+            let ClientDone::Chunks { chunks, taken, missing } = done else {
+                panic!("{done:?}");
+            };
+            assert_eq!((taken, missing), (asked, vec![]));
+            chunks.into_iter().for_each(|chunk| side.take(chunk));
+        }
+        let batch = offer.batch;
+        let ack = side.hub.push(self.upstream.tag(), batch.number, &batch.edits).unwrap();
+        let outcomes: Vec<_> = ack.outcomes.into_iter().map(|(i, o)| (i as u32, o)).collect();
+        let ack = PushAck {
+            batch: ack.batch,
+            seq: ack.seq,
+            chain: Chain::GENESIS,
+            outcomes: outcomes.try_into().unwrap(),
+            ext: Default::default(),
+        };
+        Some((batch.edits, ack))
+    }
+
+    /// Gets and pushes until nothing is left. Returns all edits.
+    fn sync(&self, side: &mut Side) -> Vec<Edit> {
+        let mut all = Vec::new();
+        let mut last = self.batch().is_none();
+        for _ in 0..100 {
+            if last && self.seq() < side.hub.head() || self.seq() == 0 {
+                self.pull(side, None);
+            }
+            match self.push(side) {
+                Some((edits, ack)) => {
+                    println!("{}: pushes {edits:?} {:?}", self.upstream.tag(), ack.outcomes);
+                    all.extend(edits);
+                    assert_eq!(self.pull(side, Some(ack)), Applied::Done);
+                    last = true;
+                }
+                None if self.seq() == side.hub.head() => return all,
+                None => last = true,
+            }
+        }
+        panic!("it goes on and on: {all:?}");
+    }
+
+    /// What the replica shows.
+    fn tree(&self) -> ModelTree {
+        self.replica.flush().unwrap();
+        let mut tree = ModelTree::new();
+        for change in self.replica.changes_since(None).unwrap().changes {
+            tree.apply(change.ver, &change.entry);
+        }
+        tree
+    }
+
+    fn read(&self, path: &str) -> Vec<u8> {
+        self.replica.read_file(path).unwrap()
+    }
+
+    fn ino(&self, path: &str) -> Ino {
+        self.replica.stat(path).unwrap().ino
+    }
+
+    fn names(&self, dir: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        let ino = self.ino(dir);
+        let each = &mut |e: cairn_engine::Entry<'_>| {
+            names.push(String::from_utf8_lossy(e.name).into_owned());
+            true
+        };
+        self.replica.read_dir(ino, 0, each).unwrap();
+        names.sort();
+        names
+    }
+}
+
+#[track_caller]
+fn assert_equal(clients: &[&Client], side: &Side) {
+    for client in clients {
+        let (here, there) = (client.tree(), side.hub.tree());
+        assert!(here == *there, "here {here:#?}\nthere {there:#?}");
+        support::assert_clean(&client.replica);
+    }
+}
+
+fn two() -> (Side, Client, Client) {
+    (Side::default(), Client::new(), Client::new())
+}
+
+#[test]
+fn i1_what_one_replica_writes_another_reads() {
+    let (mut side, a, b) = two();
+    a.replica.mkdir("/dir").unwrap();
+    a.replica.write_file("/dir/small", b"small").unwrap();
+    a.replica.write_file("/dir/large", &support::noise(3 << 20, 1)).unwrap();
+    a.replica.symlink_path("small", "/dir/link").unwrap();
+    support::eventually("the large file is sealed", || {
+        a.sync(&mut side);
+        b.sync(&mut side);
+        b.replica.stat("/dir/large").is_ok()
+    });
+    assert_eq!(b.read("/dir/small"), b"small");
+    assert_eq!(b.read("/dir/link"), b"small");
+    assert_eq!(b.read("/dir/large"), support::noise(3 << 20, 1));
+    assert_equal(&[&a, &b], &side);
+    b.replica.write_file("/dir/small", b"other").unwrap();
+    b.sync(&mut side);
+    a.sync(&mut side);
+    assert_eq!(a.read("/dir/small"), b"other");
+    assert_equal(&[&a, &b], &side);
+}
+
+#[test]
+fn what_comes_from_the_hub_does_not_go_back() {
+    let (mut side, a, b) = two();
+    a.replica.mkdir("/d").unwrap();
+    a.replica.write_file("/d/f", b"one").unwrap();
+    a.sync(&mut side);
+    let edits = b.sync(&mut side);
+    assert_eq!(edits, []);
+    assert_eq!(a.sync(&mut side), []);
+    b.replica.write_file("/d/f", b"two").unwrap();
+    b.sync(&mut side);
+    assert_eq!(a.sync(&mut side), []);
+    assert_eq!(b.sync(&mut side), []);
+}
+
+#[test]
+fn i9_a_directory_of_1000_files_is_renamed_in_two_edits() {
+    let (mut side, a, b) = two();
+    a.replica.mkdir("/old").unwrap();
+    for n in 0..1_000 {
+        a.replica.write_file(format!("/old/{n}"), b"x").unwrap();
+    }
+    a.sync(&mut side);
+    b.sync(&mut side);
+    let ino = b.ino("/old/7");
+    a.replica.rename_path("/old", "/new").unwrap();
+    let edits = a.sync(&mut side);
+    let names = edits.iter().filter(|edit| matches!(edit, Edit::Name { .. }));
+    assert_eq!(names.count(), 2, "{edits:?}");
+    assert!(edits.len() <= 4, "{edits:?}");
+    b.sync(&mut side);
+    assert_eq!(b.ino("/new/7"), ino);
+    assert_equal(&[&a, &b], &side);
+}
+
+#[test]
+fn everything_of_a_node_arrives() {
+    let (mut side, a, b) = two();
+    let mode = |perm, kind, rdev| NewNode {
+        kind,
+        perm,
+        uid: 7,
+        gid: 8,
+        rdev,
+    };
+    let file = a.replica.make(Ino::ROOT, b"file", &mode(0o640, NodeKind::File, 0)).unwrap();
+    let device = mode(0o600, NodeKind::CharDevice, 0x105);
+    a.replica.make(Ino::ROOT, b"device", &device).unwrap();
+    a.replica.make(Ino::ROOT, b"pipe", &mode(0o600, NodeKind::Fifo, 0)).unwrap();
+    a.replica.link(file.ino, Ino::ROOT, b"twin").unwrap();
+    a.sync(&mut side);
+    b.sync(&mut side);
+    let (file_b, twin) = (b.replica.stat("/file").unwrap(), b.replica.stat("/twin").unwrap());
+    assert_eq!((file_b.ino, file_b.nlink), (twin.ino, 2));
+    assert_eq!((file_b.perm, file_b.uid, file_b.gid), (0o640, 7, 8));
+    assert_eq!(b.replica.stat("/device").unwrap().rdev, 0x105);
+    let time = Timestamp::new(1_000, 5).unwrap();
+    let set = SetAttr {
+        mtime: Some(SetTime::At(time)),
+        perm: Some(0o4755),
+        ..SetAttr::default()
+    };
+    a.replica.set_attr(file.ino, &set).unwrap();
+    a.replica.set_xattr_path("/file", b"user.x", b"1").unwrap();
+    a.replica.set_xattr_path("/file", b"user.y", b"2").unwrap();
+    a.sync(&mut side);
+    b.sync(&mut side);
+    let got = b.replica.stat("/file").unwrap();
+    assert_eq!((got.perm, got.mtime), (0o4755, time));
+    assert_eq!(b.replica.xattr_path("/file", b"user.x").unwrap(), &b"1"[..]);
+    b.replica.remove_xattr_path("/twin", b"user.x").unwrap();
+    b.sync(&mut side);
+    a.sync(&mut side);
+    assert!(a.replica.xattr_path("/file", b"user.x").is_err());
+    assert_equal(&[&a, &b], &side);
+}
+
+#[test]
+fn r1_concurrent_edits_of_one_file_are_both_kept_and_both_are_told() {
+    let (mut side, a, b) = two();
+    a.replica.write_file("/f", b"first").unwrap();
+    a.sync(&mut side);
+    b.sync(&mut side);
+    a.replica.write_file("/f", b"of a").unwrap();
+    b.replica.write_file("/f", b"of b").unwrap();
+    a.sync(&mut side);
+    b.sync(&mut side);
+    a.sync(&mut side);
+    for client in [&a, &b] {
+        assert_eq!(client.read("/f"), b"of a");
+        let copy = client.names("/").into_iter().find(|name| name.contains("conflict")).unwrap();
+        assert_eq!(client.read(&format!("/{copy}")), b"of b");
+    }
+    let told = b.upstream.conflicts().unwrap();
+    assert!(matches!(told[0].outcome, Outcome::Copied { .. }), "{told:?}");
+    b.upstream.resolve_conflict(told[0].id).unwrap();
+    assert_eq!(b.upstream.conflicts().unwrap(), []);
+    assert_equal(&[&a, &b], &side);
+}
+
+/// Who had the file open when its content went to a copy goes on writing to
+/// the copy, not to what somebody else wrote.
+#[test]
+fn r12_an_open_file_becomes_the_copy() {
+    let (mut side, a, b) = two();
+    a.replica.write_file("/f", b"first").unwrap();
+    a.sync(&mut side);
+    b.sync(&mut side);
+    a.replica.write_file("/f", b"of a").unwrap();
+    a.sync(&mut side);
+    let open = b.ino("/f");
+    b.replica.retain(open, true).unwrap();
+    b.replica.write(open, 0, b"of b!").unwrap();
+    let (_, ack) = b.push(&mut side).unwrap();
+    b.replica.write(open, 5, b" and more").unwrap();
+    assert_eq!(b.pull(&side, Some(ack)), Applied::Done);
+    assert_eq!(b.read("/f"), b"of a");
+    b.replica.write(open, 14, b", still").unwrap();
+    b.replica.release(open, true);
+    b.sync(&mut side);
+    a.sync(&mut side);
+    for client in [&a, &b] {
+        assert_eq!(client.read("/f"), b"of a");
+        let copies = client.names("/");
+        let copy = copies.iter().find(|name| name.contains("conflict")).unwrap();
+        assert_eq!(client.read(&format!("/{copy}")), b"of b! and more, still");
+        assert_eq!(copies.len(), 2);
+    }
+    assert_equal(&[&a, &b], &side);
+}
+
+#[test]
+fn r3_a_removal_does_not_take_what_its_author_had_not_seen() {
+    let (mut side, a, b) = two();
+    a.replica.write_file("/f", b"first").unwrap();
+    a.sync(&mut side);
+    b.sync(&mut side);
+    a.replica.write_file("/f", b"second").unwrap();
+    b.replica.remove("/f").unwrap();
+    a.sync(&mut side);
+    b.sync(&mut side);
+    a.sync(&mut side);
+    assert_eq!(a.read("/f"), b"second");
+    assert_eq!(b.read("/f"), b"second");
+    assert_equal(&[&a, &b], &side);
+}
+
+/// A change of one byte in the middle of a large file costs about what it is.
+#[test]
+fn a_small_edit_of_a_large_file_is_a_small_difference() {
+    let (mut side, a, b) = two();
+    a.replica.write_file("/large", &support::noise(900_000, 3)).unwrap();
+    a.sync(&mut side);
+    b.sync(&mut side);
+    let before = side.received;
+    a.replica.write_range("/large", 450_000, b"!").unwrap();
+    a.sync(&mut side);
+    assert!(side.received - before < 1_000, "{} bytes", side.received - before);
+    b.sync(&mut side);
+    assert_eq!(b.read("/large"), a.read("/large"));
+}
+
+#[test]
+fn a_batch_stays_the_same_until_it_is_answered() {
+    let (dir, path) = support::place();
+    let mut side = Side::default();
+    let a = Client::of(support::open(&path));
+    a.sync(&mut side);
+    a.replica.write_file("/f", b"one").unwrap();
+    let (edits, _lost) = a.push(&mut side).unwrap();
+    a.replica.write_file("/f", b"two").unwrap();
+    drop(a);
+    let a = Client::of(support::open(&path));
+    assert_eq!(a.pull(&side, None), Applied::Held);
+    let (again, ack) = a.push(&mut side).unwrap();
+    assert_eq!(edits, again);
+    assert_eq!(a.pull(&side, Some(ack)), Applied::Done);
+    a.sync(&mut side);
+    assert_eq!(a.read("/f"), b"two");
+    assert_equal(&[&a], &side);
+    drop(dir);
+}
+
+#[test]
+fn a_hub_of_another_life_gets_what_it_lacks() {
+    let (mut side, a, b) = two();
+    a.replica.write_file("/kept", b"kept").unwrap();
+    a.replica.mkdir("/d").unwrap();
+    a.replica.write_file("/d/f", b"f").unwrap();
+    a.sync(&mut side);
+    b.sync(&mut side);
+    let mut fresh = Side::default();
+    for client in [&a, &b] {
+        client.perform(ClientAction::Reset {
+            why: Why::Epoch,
+            epoch: Epoch([8; 16]),
+        });
+        client.stage(&fresh, fresh.hub.changes_since(0));
+        assert_eq!(client.apply(fresh.cursor(), None), Applied::Done);
+        client.sync(&mut fresh);
+    }
+    a.sync(&mut fresh);
+    assert_eq!(b.read("/d/f"), b"f");
+    assert_eq!(fresh.hub.tree().names().count(), 3);
+    assert_equal(&[&a, &b], &fresh);
+}
+
+#[test]
+fn i8_what_is_absent_after_a_long_time_was_removed() {
+    let (mut side, a, b) = two();
+    a.replica.mkdir("/d").unwrap();
+    a.replica.write_file("/d/f", b"f").unwrap();
+    a.replica.write_file("/g", b"g").unwrap();
+    a.sync(&mut side);
+    b.sync(&mut side);
+    a.replica.remove_all("/d").unwrap();
+    a.sync(&mut side);
+    b.replica.write_file("/new", b"new").unwrap();
+    b.perform(ClientAction::Reset {
+        why: Why::Horizon,
+        epoch: Epoch([7; 16]),
+    });
+    // What lives, and nothing of what ended.
+    let tree = side.hub.tree();
+    let changes = side.hub.changes_since(0).into_iter().filter(|change| {
+        use cairn_protocol::Entry;
+        match &change.entry {
+            Entry::Node { id: node, .. } | Entry::Data { node, .. } | Entry::Meta { node, .. } => {
+                tree.is_live(*node)
+            }
+            Entry::Name { parent, name, node } => {
+                node.is_some() && tree.at(&(*parent, name.clone())) == *node
+            }
+            _ => false,
+        }
+    });
+    b.stage(&side, changes.collect());
+    assert_eq!(b.apply(side.cursor(), None), Applied::Done);
+    assert_eq!(b.names("/"), ["g", "new"]);
+    b.sync(&mut side);
+    a.sync(&mut side);
+    assert_equal(&[&a, &b], &side);
+}
+
+#[test]
+fn a_cut_that_removes_most_of_a_tree_asks_first() {
+    let (mut side, a, b) = two();
+    a.replica.mkdir("/d").unwrap();
+    for n in 0..200 {
+        a.replica.write_file(format!("/d/{n}"), b"x").unwrap();
+    }
+    a.sync(&mut side);
+    b.sync(&mut side);
+    a.replica.remove_all("/d").unwrap();
+    a.sync(&mut side);
+    let halted = b.pull(&side, None);
+    assert!(matches!(halted, Applied::Halted { removed: 201, .. }), "{halted:?}");
+    assert!(b.replica.exists("/d/1").unwrap());
+}
+
+/// What the programs on a replica do at random, and what they see of it.
+struct Worker<'a> {
+    rng: &'a mut Rng,
+    oracle: &'a mut Oracle,
+    written: &'a mut u64,
+}
+
+impl Worker<'_> {
+    fn paths(&self, client: &Client) -> (Vec<String>, Vec<String>) {
+        let (mut dirs, mut files) = (vec![String::new()], Vec::new());
+        let mut at = 0;
+        while let Some(dir) = dirs.get(at).cloned() {
+            at += 1;
+            for name in client.names(&format!("{dir}/")) {
+                let path = format!("{dir}/{name}");
+                match client.replica.lstat(&path).unwrap().kind {
+                    NodeKind::Dir => dirs.push(path),
+                    _ => files.push(path),
+                }
+            }
+        }
+        (dirs, files)
+    }
+
+    fn content(client: &Client, path: &str) -> Data {
+        let bytes = client.replica.read_file(path).unwrap().into();
+        Data::Inline { bytes }
+    }
+
+    fn fresh(&mut self) -> Vec<u8> {
+        *self.written += 1;
+        format!("content {}", self.written).into_bytes()
+    }
+
+    fn removed(&mut self, client: &Client, path: &str) {
+        let attr = client.replica.lstat(path).unwrap();
+        if attr.kind == NodeKind::File && attr.nlink == 1 {
+            self.oracle.removed(Some(&Self::content(client, path)));
+        }
+    }
+
+    fn step(&mut self, client: &Client) {
+        let (dirs, files) = self.paths(client);
+        let dir = self.rng.pick(&dirs).clone();
+        let place = format!("{}/{}", self.rng.pick(&dirs), self.rng.below(4));
+        let replica = &client.replica;
+        let tag = client.upstream.tag();
+        let file = (!files.is_empty()).then(|| self.rng.pick(&files).clone());
+        let what = self.rng.below(11);
+        println!("{tag}: {what} {file:?} {dir:?} {place:?} {dirs:?} {files:?}");
+        match (what, file) {
+            (0 | 1, _) if !replica.exists(&place).unwrap() => {
+                let bytes = self.fresh();
+                replica.write_file(&place, &bytes).unwrap();
+                self.oracle.written(&Data::Inline { bytes: bytes.into() }, None);
+            }
+            (2, _) => drop(replica.mkdir(&place)),
+            (3 | 4, Some(file)) => {
+                let old = Self::content(client, &file);
+                let bytes = self.fresh();
+                replica.write_file(&file, &bytes).unwrap();
+                let new = Data::Inline { bytes: bytes.into() };
+                self.oracle.written(&new, Some(&old));
+            }
+            (5, Some(file)) => {
+                self.removed(client, &file);
+                replica.remove(&file).unwrap();
+            }
+            (6, _) if !dir.is_empty() => drop(replica.remove(&dir)),
+            (7, Some(file)) => {
+                let same = replica.exists(&place).unwrap()
+                    && replica.stat(&place).unwrap().ino == replica.stat(&file).unwrap().ino;
+                let over = replica.exists(&place).unwrap() && !dirs.contains(&place) && !same;
+                if over {
+                    self.removed(client, &place);
+                }
+                let renamed = replica.rename_path(&file, &place);
+                assert!(!over || renamed.is_ok());
+            }
+            (8, _) if !dir.is_empty() => drop(replica.rename_path(&dir, &place)),
+            (9, Some(file)) => drop(replica.hard_link(&file, &place)),
+            (10, Some(file)) => {
+                drop(replica.chmod(&file, 0o600 + self.rng.below(64) as u16));
+                drop(replica.set_xattr_path(&file, b"user.x", &[self.rng.below(3) as u8]));
+            }
+            _ => {
+                let (x, y) = (self.rng.pick(&dirs).clone(), place);
+                let at = |path: &str| {
+                    let (parent, name) = path.rsplit_once('/')?;
+                    let parent = replica.stat(format!("{parent}/")).ok()?.ino;
+                    Some((parent, name.as_bytes().to_vec()))
+                };
+                if let (Some(x), Some(y)) = (at(&x), at(&y)) {
+                    drop(replica.rename(x.0, &x.1, y.0, &y.1, RenameMode::Exchange));
+                }
+            }
+        }
+    }
+}
+
+fn schedule(seed: u64) {
+    let mut rng = Rng::new(seed);
+    let mut side = Side::default();
+    let (mut oracle, mut written) = (Oracle::default(), 0);
+    let clients: Vec<Client> = (0..2 + rng.below(2)).map(|_| Client::new()).collect();
+    let mut acks: Vec<Option<PushAck>> = clients.iter().map(|_| None).collect();
+    for _ in 0..60 {
+        let who = rng.index(clients.len());
+        let client = &clients[who];
+        match rng.below(10) {
+            0..=5 => {
+                let (rng, oracle, written) = (&mut rng, &mut oracle, &mut written);
+                Worker { rng, oracle, written }.step(client);
+            }
+            6 | 7 => {
+                let pushed = client.push(&mut side);
+                if let Some((edits, ack)) = &pushed {
+                    println!("{}: pushed {edits:#?} {:?}", client.upstream.tag(), ack.outcomes);
+                }
+                acks[who] = pushed.map(|(_, ack)| ack).filter(|_| rng.chance(70));
+            }
+            _ => {
+                let applied = client.pull(&side, acks[who].take());
+                println!("{}: pulled {applied:?}", client.upstream.tag());
+            }
+        }
+        support::assert_clean(&client.replica);
+    }
+    for _ in 0..4 {
+        for client in &clients {
+            client.sync(&mut side);
+        }
+    }
+    side.hub.tree().check().unwrap();
+    let all: Vec<&Client> = clients.iter().collect();
+    assert_equal(&all, &side);
+    assert_eq!(oracle.lost(side.hub.tree()), Vec::<Vec<u8>>::new());
+}
+
+#[test]
+fn i1_i2_i4_i11_random_schedules_converge_and_lose_nothing() {
+    for seed in support::seeds(40) {
+        println!("seed {seed}");
+        schedule(seed);
+    }
+}

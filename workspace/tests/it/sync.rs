@@ -1,0 +1,471 @@
+//! Replicas in step with a hub, over real connections: each has the name of a
+//! failure that somebody's sync has.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::hubs::Hub;
+use crate::program::{Ran, until};
+use crate::scratch::{Scratch, can_mount};
+
+/// Both ways to a hub.
+const SCHEMES: [&str; 2] = ["quic", "wss"];
+
+/// A hub, and two replicas of it.
+fn two(scheme: &str) -> (Scratch, Hub) {
+    let scratch = Scratch::new();
+    let hub = Hub::new(&scratch, "hub", &[]);
+    for name in ["a", "b"] {
+        let url = hub.url(scheme).to_owned();
+        scratch.cairn(&format!("clone {url} {name}")).done();
+    }
+    (scratch, hub)
+}
+
+impl Scratch {
+    fn write(&self, path: &str, content: &str) {
+        self.fed_file(path, content.as_bytes());
+    }
+
+    /// Makes a file of a replica, or replaces its content.
+    fn fed_file(&self, path: &str, content: &[u8]) {
+        std::fs::write(self.join("content"), content).unwrap();
+        self.cairn(&format!("import content {path} --file --replace")).done();
+    }
+
+    fn read(&self, path: &str) -> String {
+        self.cairn(&format!("cat {path}")).done().text().to_owned()
+    }
+
+    fn names(&self, path: &str) -> Vec<String> {
+        let listed = self.cairn(&format!("ls {path}")).done();
+        listed.text().lines().map(str::to_owned).collect()
+    }
+
+    /// Brings a replica in step, and says what that took.
+    fn sync(&self, name: &str) -> Value {
+        let ran = self.cairn(&format!("sync {name}.cairn --json"));
+        assert!(matches!(ran.status.code(), Some(0 | 1)), "{ran:?}");
+        last_line(&ran)
+    }
+}
+
+fn last_line(ran: &Ran) -> Value {
+    serde_json::from_str(ran.text().lines().last().unwrap()).unwrap()
+}
+
+fn conflicts(scratch: &Scratch, name: &str) -> Vec<Value> {
+    let ran = scratch.cairn(&format!("conflicts list {name}.cairn --json"));
+    let lines = ran.text().lines();
+    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn concurrent_edits_of_one_file_are_both_kept_and_both_sides_are_told() {
+    for scheme in SCHEMES {
+        let (scratch, _hub) = two(scheme);
+        scratch.write("a.cairn/doc", "base");
+        scratch.sync("a");
+        scratch.sync("b");
+        scratch.write("a.cairn/doc", "from a");
+        scratch.write("b.cairn/doc", "from b");
+        for name in ["a", "b", "a"] {
+            scratch.sync(name);
+        }
+        for name in ["a", "b"] {
+            let names = scratch.names(&format!("{name}.cairn"));
+            assert_eq!(names.len(), 2, "{names:?}");
+            assert!(names[1].starts_with("doc.conflict-"), "{names:?}");
+            let contents = [&names[0], &names[1]].map(|n| scratch.read(&format!("{name}.cairn/{n}")));
+            assert_eq!(contents, ["from a", "from b"]);
+            let told = conflicts(&scratch, name);
+            assert_eq!(told.len(), 1, "replica {name}: {told:?}");
+            assert_eq!(told[0]["path"], format!("/{}", names[1]));
+        }
+    }
+}
+
+#[test]
+fn a_conflict_is_resolved_on_every_replica() {
+    let (scratch, _hub) = two("quic");
+    scratch.write("a.cairn/doc", "base");
+    scratch.sync("a");
+    scratch.sync("b");
+    scratch.write("a.cairn/doc", "from a");
+    scratch.write("b.cairn/doc", "from b");
+    for name in ["a", "b"] {
+        scratch.sync(name);
+    }
+    let id = &conflicts(&scratch, "b")[0]["id"];
+    scratch.cairn(&format!("conflicts resolve {id} --keep copy b.cairn")).done();
+    scratch.cairn("conflicts list b.cairn").done();
+    for name in ["b", "a"] {
+        scratch.sync(name);
+    }
+    for name in ["a", "b"] {
+        assert_eq!(scratch.names(&format!("{name}.cairn")), ["doc"]);
+        assert_eq!(scratch.read(&format!("{name}.cairn/doc")), "from b");
+    }
+    scratch.cairn("conflicts resolve 99 b.cairn").ended(5).says(&["99", "list"]);
+}
+
+#[test]
+fn a_delete_does_not_erase_an_edit_that_it_had_not_seen() {
+    for scheme in SCHEMES {
+        let (scratch, _hub) = two(scheme);
+        scratch.write("a.cairn/doc", "base");
+        scratch.sync("a");
+        scratch.sync("b");
+        scratch.write("a.cairn/doc", "edited");
+        scratch.sync("a");
+        scratch.sh("mkdir empty").done();
+        delete(&scratch, "b", "doc");
+        scratch.sync("b");
+        scratch.sync("a");
+        for name in ["a", "b"] {
+            assert_eq!(scratch.read(&format!("{name}.cairn/doc")), "edited");
+        }
+    }
+}
+
+/// Removes a file of a replica that nobody owns.
+fn delete(scratch: &Scratch, name: &str, path: &str) {
+    if !can_mount() {
+        return;
+    }
+    let _mount = scratch.mount_offline(name);
+    std::fs::remove_file(scratch.join(name).join(path)).unwrap();
+}
+
+#[test]
+fn attributes_times_and_links_arrive_after_the_first_sync() {
+    if !can_mount() {
+        return;
+    }
+    for scheme in SCHEMES {
+        let (scratch, _hub) = two(scheme);
+        scratch.write("a.cairn/doc", "content");
+        scratch.sync("a");
+        scratch.sync("b");
+        let (_a, _b) = (scratch.mount("a"), scratch.mount("b"));
+        let change = "chmod 4640 a/doc && setfattr -n user.color -v blue a/doc && \
+             touch -d 2001-02-03T04:05:06.123456789Z a/doc && ln a/doc a/second && \
+             ln -s doc a/link && mkfifo a/fifo && chown 12:34 a/second";
+        scratch.sh(change).done();
+        until("all of it is on the other mount", || {
+            let seen = scratch.sh("stat -c '%a %h %u %g %y' b/second 2>/dev/null; readlink b/link; \
+                test -p b/fifo && getfattr --only-values -n user.color b/doc 2>/dev/null");
+            let wanted = scratch.sh("stat -c '%a %h %u %g %y' a/doc; echo doc; echo -n blue");
+            seen.out == wanted.out
+        });
+        let inodes = scratch.sh("stat -c %i b/doc b/second | uniq | wc -l").done();
+        assert_eq!(inodes.text().trim(), "1", "two names of one file");
+        scratch.sh("setfattr -x user.color b/second && rm b/doc").done();
+        until("what was removed is gone", || {
+            !scratch.join("a/doc").exists()
+                && scratch.sh("getfattr -d a/second").out.is_empty()
+        });
+        assert_eq!(std::fs::read(scratch.join("a/second")).unwrap(), b"content");
+    }
+}
+
+#[test]
+fn a_directory_of_a_thousand_files_is_renamed_by_a_handful_of_edits() {
+    if !can_mount() {
+        return;
+    }
+    let (scratch, _hub) = two("quic");
+    let make = "mkdir -p tree/sub && for i in $(seq 1000); do echo $i > tree/sub/$i; done";
+    scratch.sh(make).done();
+    scratch.cairn("import tree a.cairn/tree").done();
+    scratch.sync("a");
+    scratch.sync("b");
+    {
+        let _mount = scratch.mount_offline("a");
+        scratch.sh("mv a/tree a/other").done();
+    }
+    let sent = scratch.sync("a");
+    // Two names, the times of the root and of the directory, and their echo as a cut.
+    assert!(sent["changes"].as_u64().unwrap() <= 10, "{sent}");
+    assert!(sent["sent_bytes"].as_u64().unwrap() < 1_000, "{sent}");
+    scratch.sync("b");
+    assert_eq!(scratch.names("b.cairn"), ["other"]);
+    assert_eq!(scratch.read("b.cairn/other/sub/777"), "777\n");
+}
+
+#[test]
+fn with_nothing_to_do_there_is_one_round_trip_and_no_echo() {
+    for scheme in SCHEMES {
+        let (scratch, _hub) = two(scheme);
+        let make = "mkdir tree && for i in $(seq 500); do echo $i > tree/$i; done";
+        scratch.sh(make).done();
+        scratch.cairn("import tree a.cairn/tree").done();
+        for name in ["a", "b", "a"] {
+            scratch.sync(name);
+        }
+        for name in ["a", "b", "a", "b"] {
+            let took = scratch.sync(name);
+            let number = |key: &str| took[key].as_u64().unwrap();
+            assert_eq!(number("changes"), 0, "{took}");
+            assert_eq!(number("batches"), 0, "{took}");
+            assert!(number("sent_bytes") + number("received_bytes") < 1_024, "{took}");
+        }
+    }
+}
+
+#[test]
+fn a_small_edit_of_a_large_file_travels_as_the_edit() {
+    let (scratch, _hub) = two("quic");
+    let mut content = noise(8 << 20);
+    scratch.fed_file("a.cairn/large", &content);
+    scratch.sync("a");
+    scratch.sync("b");
+    content[4 << 20] ^= 1;
+    scratch.fed_file("a.cairn/large", &content);
+    let sent = scratch.sync("a")["sent_bytes"].as_u64().unwrap();
+    assert!(sent < 64 << 10, "one byte changed, {sent} bytes sent");
+    let received = scratch.sync("b")["received_bytes"].as_u64().unwrap();
+    assert!(received < 64 << 10, "one byte changed, {received} bytes received");
+    content.insert(0, 7);
+    scratch.fed_file("a.cairn/large", &content);
+    let sent = scratch.sync("a")["sent_bytes"].as_u64().unwrap();
+    assert!(sent < 64 << 10, "one byte inserted, {sent} bytes sent");
+    scratch.sync("b");
+    assert!(scratch.cairn("cat b.cairn/large").done().out == content);
+}
+
+/// Bytes that do not compress.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut byte = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    (0..len).map(|_| byte()).collect()
+}
+
+/// Copies a replica that nobody owns.
+fn copy(scratch: &Scratch, from: &str, to: &str) {
+    scratch.sh(&format!("rm -rf {to} && cp -a {from} {to}")).done();
+}
+
+#[test]
+fn a_hub_that_was_rolled_back_gets_back_what_it_lost() {
+    let scratch = Scratch::new();
+    let hub = Hub::new(&scratch, "hub", &[]);
+    let (address, url) = (hub.address(), hub.url("quic").to_owned());
+    scratch.cairn(&format!("clone {url} a")).done();
+    scratch.write("a.cairn/old", "old");
+    scratch.sync("a");
+    hub.end();
+    copy(&scratch, "hub.cairn", "backup.cairn");
+    let hub = Hub::at(&scratch, "hub", &address, &[]);
+    scratch.write("a.cairn/new", "new");
+    scratch.write("a.cairn/old", "edited");
+    scratch.sync("a");
+    hub.end();
+    copy(&scratch, "backup.cairn", "hub.cairn");
+    // Behind what the replica knows.
+    let hub = Hub::at(&scratch, "hub", &address, &[]);
+    scratch.sync("a");
+    scratch.cairn(&format!("clone {url} b")).done();
+    for name in ["a", "b"] {
+        let names = scratch.names(&format!("{name}.cairn"));
+        let contents: Vec<String> = (names.iter())
+            .map(|n| scratch.read(&format!("{name}.cairn/{n}")))
+            .collect();
+        for wanted in ["new", "edited"] {
+            assert!(contents.iter().any(|c| c == wanted), "{names:?}: {contents:?}");
+        }
+    }
+    hub.end();
+}
+
+#[test]
+fn a_hub_that_was_rolled_back_and_overtook_its_replica_is_found_out() {
+    let scratch = Scratch::new();
+    let hub = Hub::new(&scratch, "hub", &[]);
+    let (address, url) = (hub.address(), hub.url("quic").to_owned());
+    for name in ["a", "b"] {
+        scratch.cairn(&format!("clone {url} {name}")).done();
+    }
+    scratch.write("a.cairn/first", "first");
+    scratch.sync("a");
+    scratch.sync("b");
+    hub.end();
+    copy(&scratch, "hub.cairn", "backup.cairn");
+    let hub = Hub::at(&scratch, "hub", &address, &[]);
+    scratch.write("a.cairn/of-a", "of a");
+    scratch.sync("a");
+    hub.end();
+    copy(&scratch, "backup.cairn", "hub.cairn");
+    let hub = Hub::at(&scratch, "hub", &address, &[]);
+    // Ahead of what the first replica knows, in another history.
+    for i in 0..10 {
+        scratch.write(&format!("b.cairn/of-b-{i}"), "of b");
+        scratch.sync("b");
+    }
+    for name in ["a", "b", "a"] {
+        scratch.sync(name);
+    }
+    let names = scratch.names("a.cairn");
+    assert_eq!(names.len(), 12, "{names:?}");
+    assert_eq!(scratch.names("b.cairn"), names);
+    hub.end();
+}
+
+#[test]
+fn a_hub_that_lost_its_store_gets_everything_again() {
+    let scratch = Scratch::new();
+    let hub = Hub::new(&scratch, "hub", &[]);
+    let (address, url) = (hub.address(), hub.url("wss").to_owned());
+    let known = hub.fingerprint.clone().unwrap();
+    scratch.cairn(&format!("clone {url} a --fingerprint {known}")).done();
+    for i in 0..150 {
+        std::fs::write(scratch.join(format!("file{i}")), i.to_string()).unwrap();
+    }
+    scratch.sh("mkdir many && mv file* many").done();
+    scratch.cairn("import many a.cairn/many").done();
+    scratch.sync("a");
+    hub.end();
+    scratch.sh("mv hub.cairn/identity . && rm -r hub.cairn && mkdir hub.cairn && mv identity hub.cairn")
+        .done();
+    let hub = Hub::at(&scratch, "hub", &address, &[]);
+    scratch.sync("a");
+    assert_eq!(scratch.names("a.cairn/many").len(), 150);
+    scratch.cairn(&format!("clone {url} b")).done();
+    assert_eq!(scratch.names("b.cairn/many").len(), 150);
+    hub.end();
+}
+
+#[test]
+fn a_hub_that_is_killed_in_the_middle_of_pushes_has_all_of_what_it_acknowledged() {
+    let scratch = Scratch::new();
+    let hub = Hub::new(&scratch, "hub", &[]);
+    let (address, url) = (hub.address(), hub.url("quic").to_owned());
+    scratch.cairn(&format!("clone {url} a")).done();
+    scratch.fed_file("a.cairn/one", &noise(3 << 20));
+    scratch.sync("a");
+    hub.kill();
+    let hub = Hub::at(&scratch, "hub", &address, &[]);
+    scratch.fed_file("a.cairn/two", &noise(1 << 20));
+    scratch.sync("a");
+    scratch.cairn(&format!("clone {url} b")).done();
+    assert_eq!(scratch.cairn("cat b.cairn/one").done().out, noise(3 << 20));
+    assert_eq!(scratch.cairn("cat b.cairn/two").done().out, noise(1 << 20));
+    hub.end();
+    for name in ["a", "b", "hub"] {
+        scratch.cairn(&format!("check {name}.cairn")).done();
+    }
+}
+
+#[test]
+fn tokens_are_asked_for_and_tell_what_one_may() {
+    let scratch = Scratch::new();
+    scratch.write("hub.cairn/doc", "content");
+    let token = scratch.cairn("token hub.cairn --new").done().text().trim().to_owned();
+    let reader = scratch.cairn("token hub.cairn --new --read-only").done();
+    let reader = reader.text().trim().to_owned();
+    let hub = Hub::new(&scratch, "hub", &[]);
+    let url = hub.url("quic").to_owned();
+    std::fs::write(scratch.join("rw"), &token).unwrap();
+    std::fs::write(scratch.join("ro"), &reader).unwrap();
+    std::fs::write(scratch.join("wrong"), "wrong-secret").unwrap();
+    let refused = scratch.cairn(&format!("clone {url} a --token-file wrong"));
+    let refused = refused.ended(5).says(&["E_AUTH"]);
+    assert!(!refused.err.contains("wrong-secret"), "{refused:?}");
+    assert!(!scratch.join("a.cairn").exists(), "what was made for nothing is gone");
+    scratch.cairn(&format!("clone {url} a --token-file rw")).done();
+    scratch.write("a.cairn/more", "more");
+    scratch.sync("a");
+    scratch.cairn(&format!("clone {url} r --token-file ro")).done();
+    assert_eq!(scratch.read("r.cairn/more"), "more");
+    scratch.write("r.cairn/mine", "mine");
+    scratch.cairn("sync r.cairn").ended(5).says(&["E_READ_ONLY"]);
+    assert_eq!(scratch.read("r.cairn/mine"), "mine");
+}
+
+#[test]
+fn what_is_wrong_with_a_hub_is_said_with_what_to_do() {
+    let scratch = Scratch::new();
+    let hub = Hub::new(&scratch, "hub", &[]);
+    let (address, url) = (hub.address(), hub.url("quic").to_owned());
+    let elsewhere = format!("quic://{address}/other");
+    scratch.cairn(&format!("clone {elsewhere} a")).ended(5).says(&["E_WORKSPACE"]);
+    let wrong = "00".repeat(32);
+    let ran = scratch.cairn(&format!("clone {url} a --fingerprint {wrong}"));
+    ran.ended(5).says(&["fingerprint", &wrong]);
+    scratch.cairn("clone http://x/y a").ended(2).says(&["quic://"]);
+    scratch.cairn("clone quic://token@x/y a").ended(2).says(&["token"]);
+    scratch.cairn("sync hub.cairn").ended(5).says(&["--upstream"]);
+    scratch.cairn(&format!("clone {url} a")).done();
+    scratch.cairn(&format!("clone {url} a")).ended(5).says(&["there already", "sync"]);
+    hub.end();
+    scratch.cairn("sync a.cairn").ended(5).says(&[&address]);
+    scratch.cairn("serve hub.cairn --listen 0.0.0.0:0 --plain").ended(5).says(&["certificate"]);
+    scratch.cairn("serve hub.cairn --listen 0.0.0.0:0").ended(5).says(&["token"]);
+    scratch.cairn("serve x=hub.cairn x=b.cairn").ended(5).says(&["NAME=REPLICA"]);
+    // Another hub at the same place is not taken for the first.
+    scratch.sh("rm -r hub.cairn").done();
+    let _hub = Hub::at(&scratch, "hub", &address, &[]);
+    scratch.cairn("sync a.cairn").ended(5).says(&["fingerprint", "in between"]);
+}
+
+#[test]
+fn edits_on_one_mount_appear_on_the_other() {
+    if !can_mount() {
+        return;
+    }
+    for scheme in SCHEMES {
+        let (scratch, _hub) = two(scheme);
+        let (a, b) = (scratch.mount("a"), scratch.mount("b"));
+        let at = |name: &str| scratch.join(name);
+        let shows = |path: &Path, content: &[u8]| std::fs::read(path).is_ok_and(|c| c == content);
+        std::fs::write(at("a/doc"), "one").unwrap();
+        until("a new file appears", || shows(&at("b/doc"), b"one"));
+        std::fs::write(at("b/doc"), "a longer content").unwrap();
+        until("it grows", || shows(&at("a/doc"), b"a longer content"));
+        std::fs::write(at("a/doc"), "short").unwrap();
+        until("it shrinks", || shows(&at("b/doc"), b"short"));
+        std::fs::rename(at("b/doc"), at("b/other")).unwrap();
+        until("it is renamed", || shows(&at("a/other"), b"short") && !at("a/doc").exists());
+        std::fs::remove_file(at("a/other")).unwrap();
+        until("it is removed", || !at("b/other").exists());
+        let git = "git init -q a/repo && cd a/repo && for i in $(seq 50); do echo $i > $i; done && \
+             git add . && git -c user.name=x -c user.email=x@y commit -qm first && git rev-parse HEAD";
+        let head = scratch.sh(git).done();
+        until("a commit appears whole", || {
+            let there = scratch.sh("cd b/repo && git fsck --strict && git rev-parse HEAD \
+                && test -z \"$(git status --porcelain)\"");
+            there.status.success() && there.out == head.out
+        });
+        drop((a, b));
+        for name in ["a", "b"] {
+            scratch.cairn(&format!("check {name}.cairn")).done();
+        }
+    }
+}
+
+#[test]
+fn what_is_edited_without_a_hub_is_pushed_when_it_is_back() {
+    if !can_mount() {
+        return;
+    }
+    let (scratch, hub) = two("quic");
+    let address = hub.address();
+    let _a = scratch.mount("a");
+    hub.end();
+    std::fs::write(scratch.join("a/alone"), "alone").unwrap();
+    let status = scratch.cairn("status a --json").done().json();
+    assert_eq!(status["sync"]["connected"], false, "{status}");
+    let _hub = Hub::at(&scratch, "hub", &address, &[]);
+    until("it is pushed", || {
+        scratch.sync("b");
+        scratch.names("b.cairn").contains(&"alone".to_owned())
+    });
+    let status = scratch.cairn("status a --json").done().json();
+    assert_eq!(status["sync"]["connected"], true, "{status}");
+}
