@@ -174,7 +174,9 @@ impl Hub {
             })
             .collect();
         let mut hasher = CommitHasher::new();
-        changes.iter().for_each(|change| hasher.push(change));
+        for change in &changes {
+            hasher.push(change);
+        }
         state.chain = state.chain.next(&hasher.finish());
         let mut refs = Refs::default();
         let effects = self.apply(db, &changes, &resolution.deaths, &mut refs)?;
@@ -338,10 +340,9 @@ fn note_commit(db: &Connection, push: &Push<'_>, ack: &PushAck, keys: &Keys) -> 
     let encoded = postcard::to_stdvec(ack).map_err(fail)?;
     state::note_batch(db, push.by, push.number, &push.digest, &encoded)?;
     let outcomes: Vec<&Outcome> = ack.outcomes.iter().map(|(_, outcome)| outcome).collect();
-    let outcomes = match outcomes.is_empty() {
-        true => None,
-        false => Some(postcard::to_stdvec(&outcomes).map_err(fail)?),
-    };
+    let conflicts = !outcomes.is_empty();
+    let outcomes = conflicts.then(|| postcard::to_stdvec(&outcomes));
+    let outcomes = outcomes.transpose().map_err(fail)?;
     db.prepare_cached(
         "INSERT INTO hub_commit(seq, author, chain, outcomes, keys) VALUES(?, ?, ?, ?, ?)",
     )?

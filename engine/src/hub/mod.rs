@@ -76,7 +76,7 @@ impl Default for HubOptions {
     fn default() -> Self {
         Self {
             keep_commits: 10_000,
-            retain: Duration::from_secs(30 * 24 * 3_600),
+            retain: Duration::from_hours(30 * 24),
         }
     }
 }

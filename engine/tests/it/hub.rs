@@ -160,7 +160,7 @@ fn hub_at(path: &Path, options: HubOptions) -> (Replica, Hub) {
 /// Remembers nothing that everybody knows.
 const FORGETFUL: HubOptions = HubOptions {
     keep_commits: 0,
-    retain: Duration::from_secs(3_600),
+    retain: Duration::from_hours(1),
 };
 
 fn node(tag: u64, counter: u64) -> NodeId {
