@@ -40,12 +40,12 @@ use state::State;
 /// What a hub knows besides its tree. Of a commit that everybody knows, only
 /// the registers that it was the last to set stay.
 pub(crate) const TABLES: &str = "
-CREATE TABLE hub(
+CREATE TABLE IF NOT EXISTS hub(
     id INTEGER PRIMARY KEY CHECK(id = 0), epoch BLOB NOT NULL, tag INTEGER NOT NULL,
     minted INTEGER NOT NULL, head INTEGER NOT NULL, chain BLOB NOT NULL, horizon INTEGER NOT NULL);
-CREATE TABLE hub_commit(
+CREATE TABLE IF NOT EXISTS hub_commit(
     seq INTEGER PRIMARY KEY, author INTEGER NOT NULL, chain BLOB, outcomes BLOB, keys BLOB NOT NULL);
-CREATE TABLE hub_replica(
+CREATE TABLE IF NOT EXISTS hub_replica(
     tag INTEGER PRIMARY KEY, batch INTEGER NOT NULL, digest BLOB NOT NULL, ack BLOB,
     applied INTEGER NOT NULL, seen INTEGER NOT NULL);
 ";
