@@ -14,9 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use cairn_engine::{Access, Hub, HubSession, Options, Replica};
 use cairn_protocol::session::{HubAction, HubDone, Store};
-use cairn_protocol::wire::{
-    Capabilities, ChunkData, Ext, Hello, Limits, Role, Start, Text, Token,
-};
+use cairn_protocol::wire::{Capabilities, ChunkData, Ext, Hello, Limits, Role, Start, Text, Token};
 use cairn_protocol::{
     ChunkHash, ChunkerId, Data, Edit, Extent, Manifest, Meta, MetaFields, Name, NodeId, NodeKind,
     ReplicaTag, Timestamp, encode_chunk,
@@ -166,7 +164,8 @@ fn feed(session: &HubSession, files: u64) -> Fallible<()> {
     let start = Instant::now();
     let (mut after, max) = (0, 4_096);
     loop {
-        let HubDone::Page { next, cut, .. } = done(session.perform(HubAction::Feed { after, max }))?
+        let HubDone::Page { next, cut, .. } =
+            done(session.perform(HubAction::Feed { after, max }))?
         else {
             continue;
         };

@@ -355,3 +355,32 @@ fn note_commit(db: &Connection, push: &Push<'_>, ack: &PushAck, keys: &Keys) -> 
     ])?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Replica;
+
+    #[test]
+    fn an_answer_survives_a_power_cut() {
+        let replica = Replica::in_memory().unwrap();
+        let hub = Hub::open(&replica).unwrap();
+        let counts = || {
+            let inner = &replica.inner;
+            let of = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::SeqCst);
+            (of(&inner.written), of(&inner.synced))
+        };
+        let before = counts().0;
+        for number in 1..4 {
+            hub.commit(ReplicaTag(1), number, &[]).unwrap();
+            let (written, synced) = counts();
+            assert!(written >= before + number);
+            assert_eq!(synced, written);
+            // One that was written by who did not get to sync it is synced
+            // before it is answered again.
+            replica.inner.synced.store(0, Ordering::SeqCst);
+            hub.commit(ReplicaTag(1), number, &[]).unwrap();
+            assert_eq!(counts().1, written);
+        }
+    }
+}

@@ -481,6 +481,15 @@ fn who_may_only_read_cannot_push() {
 }
 
 #[test]
+fn a_replica_with_the_tag_of_the_hub_is_refused() {
+    let (_dir, path) = place();
+    let (_replica, hub) = hub_at(&path, HubOptions::default());
+    let client = Client(hub.session(Arc::new(|_| Ok(Access::Write))));
+    assert_eq!(client.admit(HUB_TAG).unwrap_err().code, Code::TAG_TAKEN);
+    assert_eq!(client.commit(1, &[]).unwrap_err().code, Code::STATE);
+}
+
+#[test]
 fn commits_are_news_until_nobody_listens() {
     let replica = Replica::in_memory().unwrap();
     let hub = Hub::open(&replica).unwrap();
@@ -703,6 +712,7 @@ fn a_cursor_that_leads_nowhere_is_found_out() {
             .unwrap();
     }
     assert_eq!(lead(&client, seen), Err((Why::Forked, 0)));
+    assert_ne!(hub.head().unwrap(), seen);
     // Another hub.
     let other = Replica::in_memory().unwrap();
     let other = Hub::open(&other).unwrap();
