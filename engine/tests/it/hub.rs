@@ -954,6 +954,27 @@ fn what_everybody_knows_is_forgotten() {
     assert_clean(&open(&path));
 }
 
+/// A replica that was away for long begins to follow: nothing is forgotten
+/// between the pages that it is told.
+#[test]
+fn what_somebody_is_being_told_is_not_forgotten() {
+    let replica = Replica::in_memory().unwrap();
+    let hub = Hub::open_with(&replica, FORGETFUL).unwrap();
+    let (a, b) = (Client::new(&hub, 1), Client::new(&hub, 2));
+    a.commit(1, &new_file(node(1, 1), "f", text("x"))).unwrap();
+    let seen = hub.head().unwrap();
+    a.commit(2, &new_file(node(1, 2), "g", text("y"))).unwrap();
+    assert_eq!(b.subscribe(Start::At(seen)), Ok(1));
+    let (first, _, next, cut) = b.page(1, 1);
+    assert_eq!((first.len(), next), (4, 2));
+    assert!(cut.is_some());
+    a.commit(3, &remove(node(1, 1), "f", 1)).unwrap();
+    a.applied(hub.head().unwrap());
+    assert_eq!(hub.prune().unwrap(), 1);
+    let ended = |c: &Change| matches!(c.entry, Entry::Gone { .. });
+    assert!(b.page(next, 1).0.iter().any(ended));
+}
+
 #[test]
 fn forgetting_changes_nothing_for_who_clones() {
     for seed in seeds(10) {
