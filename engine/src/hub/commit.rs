@@ -174,7 +174,9 @@ impl Hub {
             })
             .collect();
         let mut hasher = CommitHasher::new();
-        changes.iter().for_each(|change| hasher.push(change));
+        for change in &changes {
+            hasher.push(change);
+        }
         state.chain = state.chain.next(&hasher.finish());
         let mut refs = Refs::default();
         let effects = self.apply(db, &changes, &resolution.deaths, &mut refs)?;
@@ -338,10 +340,9 @@ fn note_commit(db: &Connection, push: &Push<'_>, ack: &PushAck, keys: &Keys) -> 
     let encoded = postcard::to_stdvec(ack).map_err(fail)?;
     state::note_batch(db, push.by, push.number, &push.digest, &encoded)?;
     let outcomes: Vec<&Outcome> = ack.outcomes.iter().map(|(_, outcome)| outcome).collect();
-    let outcomes = match outcomes.is_empty() {
-        true => None,
-        false => Some(postcard::to_stdvec(&outcomes).map_err(fail)?),
-    };
+    let conflicts = !outcomes.is_empty();
+    let outcomes = conflicts.then(|| postcard::to_stdvec(&outcomes));
+    let outcomes = outcomes.transpose().map_err(fail)?;
     db.prepare_cached(
         "INSERT INTO hub_commit(seq, author, chain, outcomes, keys) VALUES(?, ?, ?, ?, ?)",
     )?
@@ -353,4 +354,33 @@ fn note_commit(db: &Connection, push: &Push<'_>, ack: &PushAck, keys: &Keys) -> 
         keys.encode()?
     ])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Replica;
+
+    #[test]
+    fn an_answer_survives_a_power_cut() {
+        let replica = Replica::in_memory().unwrap();
+        let hub = Hub::open(&replica).unwrap();
+        let counts = || {
+            let inner = &replica.inner;
+            let of = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::SeqCst);
+            (of(&inner.written), of(&inner.synced))
+        };
+        let before = counts().0;
+        for number in 1..4 {
+            hub.commit(ReplicaTag(1), number, &[]).unwrap();
+            let (written, synced) = counts();
+            assert!(written >= before + number);
+            assert_eq!(synced, written);
+            // One that was written by who did not get to sync it is synced
+            // before it is answered again.
+            replica.inner.synced.store(0, Ordering::SeqCst);
+            hub.commit(ReplicaTag(1), number, &[]).unwrap();
+            assert_eq!(counts().1, written);
+        }
+    }
 }

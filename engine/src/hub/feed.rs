@@ -122,33 +122,32 @@ impl From<Page> for HubDone {
     }
 }
 
-impl Hub {
-    /// Where a replica begins to follow, or why it cannot.
-    pub(super) fn subscribe(&self, from: &Start) -> Result<Result<Seq, (Why, Seq)>> {
-        let db = self.replica.inner.db.reader();
-        let state = State::load(&db)?;
-        let Start::At(cursor) = from else {
-            return Ok(Ok(0));
-        };
-        let reset = |why| Ok(Err((why, state.horizon)));
-        if cursor.epoch != state.epoch {
-            return reset(Why::Epoch);
-        }
-        if cursor.seq > state.head {
-            return reset(Why::Forked);
-        }
-        if cursor.seq < state.horizon {
-            return reset(Why::Horizon);
-        }
-        if chain_at(&db, cursor.seq)? != Some(cursor.chain) {
-            return reset(Why::Forked);
-        }
-        if cursor.scope != Scope::ALL {
-            return reset(Why::Scope);
-        }
-        Ok(Ok(cursor.seq))
+/// Where a replica begins to follow, or why it cannot.
+pub(super) fn subscribe(db: &Connection, from: &Start) -> Result<Result<Seq, (Why, Seq)>> {
+    let state = State::load(db)?;
+    let Start::At(cursor) = from else {
+        return Ok(Ok(0));
+    };
+    let reset = |why| Ok(Err((why, state.horizon)));
+    if cursor.epoch != state.epoch {
+        return reset(Why::Epoch);
     }
+    if cursor.seq > state.head {
+        return reset(Why::Forked);
+    }
+    if cursor.seq < state.horizon {
+        return reset(Why::Horizon);
+    }
+    if chain_at(db, cursor.seq)? != Some(cursor.chain) {
+        return reset(Why::Forked);
+    }
+    if cursor.scope != Scope::ALL {
+        return reset(Why::Scope);
+    }
+    Ok(Ok(cursor.seq))
+}
 
+impl Hub {
     /// The changes of commits after `after`, about `max` of them. With `fresh`,
     /// for somebody who knows nothing: without what is dead.
     pub(super) fn feed(&self, after: Seq, max: usize, fresh: bool) -> Result<Page> {

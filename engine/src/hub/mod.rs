@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cairn_protocol::session::{Admission, HubAction, HubDone, Store, StoreFailure};
-use cairn_protocol::wire::{Code, Hello};
+use cairn_protocol::wire::{Code, Hello, Start, Why};
 use cairn_protocol::{Cursor, ReplicaTag, Seq};
 use parking_lot::Mutex;
 
@@ -40,12 +40,12 @@ use state::State;
 /// What a hub knows besides its tree. Of a commit that everybody knows, only
 /// the registers that it was the last to set stay.
 pub(crate) const TABLES: &str = "
-CREATE TABLE hub(
+CREATE TABLE IF NOT EXISTS hub(
     id INTEGER PRIMARY KEY CHECK(id = 0), epoch BLOB NOT NULL, tag INTEGER NOT NULL,
     minted INTEGER NOT NULL, head INTEGER NOT NULL, chain BLOB NOT NULL, horizon INTEGER NOT NULL);
-CREATE TABLE hub_commit(
+CREATE TABLE IF NOT EXISTS hub_commit(
     seq INTEGER PRIMARY KEY, author INTEGER NOT NULL, chain BLOB, outcomes BLOB, keys BLOB NOT NULL);
-CREATE TABLE hub_replica(
+CREATE TABLE IF NOT EXISTS hub_replica(
     tag INTEGER PRIMARY KEY, batch INTEGER NOT NULL, digest BLOB NOT NULL, ack BLOB,
     applied INTEGER NOT NULL, seen INTEGER NOT NULL);
 ";
@@ -76,7 +76,7 @@ impl Default for HubOptions {
     fn default() -> Self {
         Self {
             keep_commits: 10_000,
-            retain: Duration::from_secs(30 * 24 * 3_600),
+            retain: Duration::from_hours(30 * 24),
         }
     }
 }
@@ -260,11 +260,7 @@ impl HubSession {
     fn answer(&self, action: HubAction) -> Result<HubDone, StoreFailure> {
         Ok(match action {
             HubAction::Admit(hello) => HubDone::Admitted(Box::new(self.admit(&hello)?)),
-            HubAction::Subscribe { from } => {
-                let answer = self.hub.subscribe(&from)?;
-                self.peer.lock().fresh = answer == Ok(0);
-                HubDone::Subscribed(answer)
-            }
+            HubAction::Subscribe { from } => HubDone::Subscribed(self.subscribe(&from)?),
             HubAction::Feed { after, max } => {
                 let fresh = self.peer.lock().fresh;
                 let page = self.hub.feed(after, max, fresh)?;
@@ -315,6 +311,19 @@ impl HubSession {
             may_push: access == Access::Write,
             session: inner.watchers.next.fetch_add(1, Ordering::Relaxed),
         })
+    }
+
+    fn subscribe(&self, from: &Start) -> Result<Result<Seq, (Why, Seq)>, StoreFailure> {
+        let tag = self.tag()?;
+        // One at a time with a prune: what the client is about to be told must
+        // not be forgotten on the way, however long it was away.
+        let db = self.hub.replica.inner.db.writer();
+        let answer = feed::subscribe(&db, from)?;
+        if let Ok(seq) = answer {
+            state::note_applied(&db, tag, seq)?;
+        }
+        self.peer.lock().fresh = answer == Ok(0);
+        Ok(answer)
     }
 
     fn tag(&self) -> Result<ReplicaTag, StoreFailure> {

@@ -52,27 +52,20 @@ pub(super) fn begin(db: &Connection) -> Result<()> {
 
 impl State {
     pub(super) fn find(db: &Connection) -> Result<Option<Self>> {
-        let row: Option<([u8; 16], i64, i64, i64, [u8; 16], i64)> = db
-            .prepare_cached("SELECT epoch, tag, minted, head, chain, horizon FROM hub")?
-            .query_row([], |r| {
-                Ok((
-                    r.get(0)?,
-                    r.get(1)?,
-                    r.get(2)?,
-                    r.get(3)?,
-                    r.get(4)?,
-                    r.get(5)?,
-                ))
+        let mut find = db.prepare_cached(
+            "SELECT epoch, tag, minted, head, chain, horizon FROM hub WHERE id = 0",
+        )?;
+        let state = find.query_row([], |row| {
+            Ok(Self {
+                epoch: Epoch(row.get(0)?),
+                tag: ReplicaTag(uint(row.get(1)?)),
+                minted: uint(row.get(2)?),
+                head: uint(row.get(3)?),
+                chain: Chain(row.get(4)?),
+                horizon: uint(row.get(5)?),
             })
-            .optional()?;
-        Ok(row.map(|(epoch, tag, minted, head, chain, horizon)| Self {
-            epoch: Epoch(epoch),
-            tag: ReplicaTag(uint(tag)),
-            minted: uint(minted),
-            head: uint(head),
-            chain: Chain(chain),
-            horizon: uint(horizon),
-        }))
+        });
+        Ok(state.optional()?)
     }
 
     pub(super) fn load(db: &Connection) -> Result<Self> {

@@ -160,7 +160,7 @@ fn hub_at(path: &Path, options: HubOptions) -> (Replica, Hub) {
 /// Remembers nothing that everybody knows.
 const FORGETFUL: HubOptions = HubOptions {
     keep_commits: 0,
-    retain: Duration::from_secs(3_600),
+    retain: Duration::from_hours(1),
 };
 
 fn node(tag: u64, counter: u64) -> NodeId {
@@ -481,6 +481,15 @@ fn who_may_only_read_cannot_push() {
 }
 
 #[test]
+fn a_replica_with_the_tag_of_the_hub_is_refused() {
+    let (_dir, path) = place();
+    let (_replica, hub) = hub_at(&path, HubOptions::default());
+    let client = Client(hub.session(Arc::new(|_| Ok(Access::Write))));
+    assert_eq!(client.admit(HUB_TAG).unwrap_err().code, Code::TAG_TAKEN);
+    assert_eq!(client.commit(1, &[]).unwrap_err().code, Code::STATE);
+}
+
+#[test]
 fn commits_are_news_until_nobody_listens() {
     let replica = Replica::in_memory().unwrap();
     let hub = Hub::open(&replica).unwrap();
@@ -703,6 +712,7 @@ fn a_cursor_that_leads_nowhere_is_found_out() {
             .unwrap();
     }
     assert_eq!(lead(&client, seen), Err((Why::Forked, 0)));
+    assert_ne!(hub.head().unwrap(), seen);
     // Another hub.
     let other = Replica::in_memory().unwrap();
     let other = Hub::open(&other).unwrap();
@@ -942,6 +952,27 @@ fn what_everybody_knows_is_forgotten() {
     assert_clean(&replica);
     drop((a, b, hub, replica));
     assert_clean(&open(&path));
+}
+
+/// A replica that was away for long begins to follow: nothing is forgotten
+/// between the pages that it is told.
+#[test]
+fn what_somebody_is_being_told_is_not_forgotten() {
+    let replica = Replica::in_memory().unwrap();
+    let hub = Hub::open_with(&replica, FORGETFUL).unwrap();
+    let (a, b) = (Client::new(&hub, 1), Client::new(&hub, 2));
+    a.commit(1, &new_file(node(1, 1), "f", text("x"))).unwrap();
+    let seen = hub.head().unwrap();
+    a.commit(2, &new_file(node(1, 2), "g", text("y"))).unwrap();
+    assert_eq!(b.subscribe(Start::At(seen)), Ok(1));
+    let (first, _, next, cut) = b.page(1, 1);
+    assert_eq!((first.len(), next), (4, 2));
+    assert!(cut.is_some());
+    a.commit(3, &remove(node(1, 1), "f", 1)).unwrap();
+    a.applied(hub.head().unwrap());
+    assert_eq!(hub.prune().unwrap(), 1);
+    let ended = |c: &Change| matches!(c.entry, Entry::Gone { .. });
+    assert!(b.page(next, 1).0.iter().any(ended));
 }
 
 #[test]
