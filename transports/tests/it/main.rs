@@ -2,5 +2,9 @@
 //! loopback interface.
 
 mod carriers;
+mod faults;
+mod raw;
+mod security;
 mod shelf;
+mod strangers;
 mod world;

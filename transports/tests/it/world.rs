@@ -13,7 +13,7 @@ use cairn_transports::{
 };
 use parking_lot::Mutex;
 
-use crate::shelf::{OfHub, OfShelf, ShelfHub, ShelfReplica};
+use super::shelf::{OfHub, OfShelf, ShelfHub, ShelfReplica};
 
 /// What carries the frames of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +89,12 @@ impl World {
         let id = |name: &str| name.parse::<WorkspaceName>().unwrap().id();
         let hubs = [&self.hub, &self.open].map(|hub| (id(&hub.name), Arc::clone(hub)));
         Arc::new(Shelves(hubs.into()))
+    }
+
+    /// Those of them that need a token.
+    pub(crate) fn closed_workspaces(&self) -> Arc<Shelves> {
+        let id = self.url(Carrier::Ws, "w").workspace().id();
+        Arc::new(Shelves([(id, Arc::clone(&self.hub))].into()))
     }
 
     /// Starts the server, where it was if it was somewhere.
