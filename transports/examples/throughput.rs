@@ -4,6 +4,13 @@
 //! A hub and a client in one process, over the loopback interface: so many bytes
 //! a second in large files, and so many small files a second, each way.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_precision_loss,
+    reason = "it is a measurement, not a program"
+)]
+
 #[path = "../tests/it/shelf.rs"]
 #[allow(dead_code, reason = "the tests use more of it")]
 mod shelf;

@@ -1,6 +1,7 @@
 //! A UDP link that takes its time and loses packets.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -90,7 +91,7 @@ impl Link {
         let mut random = Loss::new(&self.lost_of_thousand, 1);
         loop {
             let (len, client) = self.socket.recv_from(&mut buffer).await?;
-            if !clients.contains_key(&client) {
+            if let Entry::Vacant(new) = clients.entry(client) {
                 let server = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?);
                 server.connect(self.target).await?;
                 let (forth, due) = mpsc::channel(PACKETS);
@@ -99,7 +100,7 @@ impl Link {
                 tasks.spawn(send(due, Arc::clone(&self.socket), Some(client)));
                 let loss = Loss::new(&self.lost_of_thousand, 2);
                 tasks.spawn(receive(server, back, self.delay, loss));
-                clients.insert(client, forth);
+                new.insert(forth);
             }
             if let Some(forth) = clients.get(&client).filter(|_| !random.loses()) {
                 let packet = Bytes::copy_from_slice(&buffer[..len]);

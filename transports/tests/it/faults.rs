@@ -155,7 +155,7 @@ async fn requests_fail_when_the_client_ends() {
 async fn chunks_are_fetched_on_request() {
     let world = World::new().await;
     let chunks = content(5, 2, 1_000);
-    world.hub.add(0, &[chunks.clone()]);
+    world.hub.add(0, std::slice::from_ref(&chunks));
     for carrier in ALL {
         let replica = ShelfReplica::new(10 + carrier as u64);
         let client = world.client(carrier, &replica);

@@ -1,6 +1,6 @@
 //! Who is not admitted, and what it costs.
 
-use cairn_protocol::wire::{Capabilities, Code, Ext, Frame, Message, Ping};
+use cairn_protocol::wire::{Capabilities, Code, Ext, Frame, IGNORABLE, Message, Ping};
 use cairn_transports::STRANGERS;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
@@ -194,7 +194,7 @@ async fn i13_a_stranger_who_never_stops_is_not_read_to_the_end() {
         // One frame of the right length after the other, of a kind that is passed
         // over: none of them is a greeting.
         let frame = Frame {
-            kind: 0x8000 | 77,
+            kind: IGNORABLE + 77,
             lane: 0,
             payload: vec![0; 4_000].into(),
         };

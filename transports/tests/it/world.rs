@@ -163,10 +163,8 @@ pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
 
 /// Waits for something; a test that waits in vain fails.
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(Duration::from_secs(30), future).await {
-        Ok(value) => value,
-        Err(_) => panic!("in vain: {what}"),
-    }
+    let done = tokio::time::timeout(Duration::from_secs(30), future).await;
+    done.unwrap_or_else(|_| panic!("in vain: {what}"))
 }
 
 /// Fingerprints in memory.
