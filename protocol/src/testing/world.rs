@@ -51,6 +51,8 @@ struct Connection {
     up: Pipe,
     down: Pipe,
     made_at: Duration,
+    /// Fences that were not passed.
+    fences: BTreeSet<u64>,
 }
 
 /// Something that can happen next at a connection.
@@ -162,6 +164,7 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
             }
             4 => self.connect_somebody(),
             5 => self.fault(),
+            6 if self.rng.once_in(4) => self.fence(),
             _ => self.happen()?,
         }
         self.reap()
@@ -332,7 +335,22 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
             up,
             down,
             made_at: self.now,
+            fences: BTreeSet::new(),
         });
+    }
+
+    /// Somebody wants to know when everything is pushed and here.
+    fn fence(&mut self) {
+        let (at, now) = (self.rng.below(self.connections.len()), self.now);
+        let Some(c) = self.connections.get_mut(at) else {
+            return;
+        };
+        if let Some(end) = &mut c.client {
+            let id = self.rng.next();
+            c.fences.insert(id);
+            end.command(now, Command::Fence { id }, &mut c.up);
+            self.tell(|| format!("fence {id} at {at}"));
+        }
     }
 
     // What goes wrong.
@@ -425,8 +443,14 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
         for c in &mut self.connections {
             let now = self.now;
             if let Some(end) = &mut c.client {
-                let halted = |event: &Event| matches!(event, Event::Halted { .. });
-                if end.events.drain(..).any(|event| halted(&event)) {
+                let mut halted = false;
+                for event in end.events.drain(..) {
+                    halted |= matches!(event, Event::Halted { .. });
+                    if let Event::Fenced { id, .. } = event {
+                        c.fences.remove(&id);
+                    }
+                }
+                if halted {
                     end.command(now, Command::Proceed, &mut c.up);
                 }
             }
@@ -496,6 +520,13 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
         self.is_silent()?;
         if let Some(what) = self.differences() {
             return Err(what);
+        }
+        if self
+            .connections
+            .iter()
+            .any(|c| c.client.is_some() && !c.fences.is_empty())
+        {
+            return Err("a fence is not passed".to_owned());
         }
         for (who, replica) in self.replicas.iter().enumerate() {
             replica.check().map_err(|e| format!("replica {who}: {e}"))?;

@@ -115,7 +115,8 @@ impl Intake {
 
     /// Whether everything that came is applied.
     pub(super) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.due.is_none() && self.under == Under::Nothing
+        let between = self.due.is_none() && self.transfer.is_none();
+        between && self.queue.is_empty() && self.under == Under::Nothing
     }
 
     /// Whether edits may be pushed: what they say that was seen is of the hub's

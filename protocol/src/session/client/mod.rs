@@ -445,7 +445,7 @@ impl ClientSession {
                 ext: Ext::default(),
             });
         }
-        if let Some(nonce) = self.fences.nothing_to_push(depth).filter(|_| nothing) {
+        if nothing && let Some(nonce) = self.fences.nothing_to_push(depth) {
             let ext = Ext::default();
             self.link.send(&Fence { nonce, ext }.into());
         }
