@@ -14,6 +14,7 @@
 
 mod carriers;
 mod faults;
+mod model;
 mod raw;
 mod security;
 mod shelf;
