@@ -13,6 +13,8 @@ mod memory;
 mod quic;
 mod random;
 mod server;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod tls;
 mod websocket;
 

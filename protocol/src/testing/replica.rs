@@ -318,6 +318,8 @@ impl ModelReplica {
             let edits = self.edits();
             let dirty = std::mem::take(&mut self.dirty);
             if edits.is_empty() {
+                // What was edited is as it was; what came meanwhile shows now.
+                self.rebase();
                 return None;
             }
             self.batches += 1;

@@ -51,6 +51,8 @@ struct Connection {
     up: Pipe,
     down: Pipe,
     made_at: Duration,
+    /// Fences that were not passed.
+    fences: BTreeSet<u64>,
 }
 
 /// Something that can happen next at a connection.
@@ -162,16 +164,18 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
             }
             4 => self.connect_somebody(),
             5 => self.fault(),
-            _ => self.happen(),
+            6 if self.rng.once_in(4) => self.fence(),
+            _ => self.happen()?,
         }
         self.reap()
     }
 
     /// One thing that can happen does; if nothing can, time passes.
-    fn happen(&mut self) {
+    fn happen(&mut self) -> Result<(), Failure> {
         let can = self.can();
         let Some(can) = self.rng.pick(&can) else {
-            return self.pass_time();
+            self.pass_time();
+            return Ok(());
         };
         self.trace.update(format!("{can:?}").as_bytes());
         self.tell(|| format!("{can:?}"));
@@ -201,6 +205,10 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
                     end.receive(now, rng, &mut c.up, &mut c.down);
                 }
             }
+        }
+        match can {
+            Can::ClientWorks(at) => self.check(self.connections[at].who),
+            _ => Ok(()),
         }
     }
 
@@ -327,7 +335,22 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
             up,
             down,
             made_at: self.now,
+            fences: BTreeSet::new(),
         });
+    }
+
+    /// Somebody wants to know when everything is pushed and here.
+    fn fence(&mut self) {
+        let (at, now) = (self.rng.below(self.connections.len()), self.now);
+        let Some(c) = self.connections.get_mut(at) else {
+            return;
+        };
+        if let Some(end) = &mut c.client {
+            let id = self.rng.next();
+            c.fences.insert(id);
+            end.command(now, Command::Fence { id }, &mut c.up);
+            self.tell(|| format!("fence {id} at {at}"));
+        }
     }
 
     // What goes wrong.
@@ -420,8 +443,14 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
         for c in &mut self.connections {
             let now = self.now;
             if let Some(end) = &mut c.client {
-                let halted = |event: &Event| matches!(event, Event::Halted { .. });
-                if end.events.drain(..).any(|event| halted(&event)) {
+                let mut halted = false;
+                for event in end.events.drain(..) {
+                    halted |= matches!(event, Event::Halted { .. });
+                    if let Event::Fenced { id, .. } = event {
+                        c.fences.remove(&id);
+                    }
+                }
+                if halted {
                     end.command(now, Command::Proceed, &mut c.up);
                 }
             }
@@ -441,7 +470,7 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
         for ended in why {
             self.tell(|| format!("ended: {ended}"));
         }
-        self.check()
+        Ok(())
     }
 
     /// Peers that keep the rules find no fault with each other.
@@ -455,19 +484,15 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
         Err(format!("a session ended without reason: {ended}"))
     }
 
-    fn check(&self) -> Result<(), Failure> {
-        for (who, replica) in self.replicas.iter().enumerate() {
-            // A cut is the hub's tree at its commit (I4).
-            if self.faults.rollback {
-                continue;
-            }
-            let Some((cursor, tree)) = replica.confirmed() else {
-                continue;
-            };
-            if self.hub.view_at(cursor.seq).is_some_and(|hub| hub != tree) {
-                let seq = cursor.seq;
-                return Err(format!("replica {who} has another tree at {seq} (I4)"));
-            }
+    /// A cut is the hub's tree at its commit (I4).
+    fn check(&self, who: usize) -> Result<(), Failure> {
+        let confirmed = self.replicas[who].confirmed();
+        let Some((cursor, tree)) = confirmed.filter(|_| !self.faults.rollback) else {
+            return Ok(());
+        };
+        if self.hub.view_at(cursor.seq).is_some_and(|hub| hub != tree) {
+            let seq = cursor.seq;
+            return Err(format!("replica {who} has another tree at {seq} (I4)"));
         }
         Ok(())
     }
@@ -483,7 +508,7 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
             if self.can().is_empty() && self.differences().is_none() {
                 break;
             }
-            self.happen();
+            self.happen()?;
             self.reap()?;
             steps += 1;
             let late = self.now.saturating_sub(from) > Duration::from_secs(600);
@@ -495,6 +520,13 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
         self.is_silent()?;
         if let Some(what) = self.differences() {
             return Err(what);
+        }
+        if self
+            .connections
+            .iter()
+            .any(|c| c.client.is_some() && !c.fences.is_empty())
+        {
+            return Err("a fence is not passed".to_owned());
         }
         for (who, replica) in self.replicas.iter().enumerate() {
             replica.check().map_err(|e| format!("replica {who}: {e}"))?;
@@ -533,7 +565,7 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
         let until = self.now + Duration::from_secs(120);
         let ends: BTreeSet<Duration> = self.connections.iter().map(|c| c.made_at).collect();
         while self.now < until {
-            self.happen();
+            self.happen()?;
             self.reap()?;
         }
         let after: BTreeSet<Duration> = self.connections.iter().map(|c| c.made_at).collect();

@@ -152,10 +152,21 @@ impl Connector {
         }
         let connector = TlsConnector::from(Arc::clone(&self.tls));
         let secure = connector.connect(self.server_name()?, stream).await;
-        let secure =
-            secure.map_err(|error| self.checked.failed(&self.address.authority(), &error))?;
+        let secure = secure.map_err(|error| self.no_tls(error))?;
         self.remember()?;
         self.upgrade(secure).await
+    }
+
+    /// Whether the connection broke, or the two sides did not come to terms.
+    fn no_tls(&self, error: io::Error) -> ConnectError {
+        match error.kind() {
+            // So tokio-rustls gives errors of TLS.
+            io::ErrorKind::InvalidData => {
+                let address = self.address.authority();
+                self.checked.failed(&address, &error).into()
+            }
+            _ => self.refused(error),
+        }
     }
 
     async fn upgrade<S>(&self, stream: S) -> Result<Carry, ConnectError>

@@ -1,6 +1,5 @@
 //! Connections, until they have a session.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -174,9 +173,4 @@ async fn greet(
         }
     }
     Ok(())
-}
-
-/// Where a listener is, or would be.
-pub(super) fn same_port(address: SocketAddr, port: u16) -> SocketAddr {
-    SocketAddr::new(address.ip(), port)
 }

@@ -1,15 +1,16 @@
 //! What is refused before anything listens, and the sockets.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::time::Duration;
 
 use quinn::crypto::rustls::QuicServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
-use super::accept::{Shared, accept_quic, accept_tcp, same_port};
+use super::accept::{Shared, accept_quic, accept_tcp};
 use super::registry::Registry;
 use super::workspaces::Workspaces;
 use super::{STRANGERS, Server};
@@ -17,8 +18,11 @@ use crate::address::DEFAULT_PORT;
 use crate::quic;
 use crate::tls::{Identity, TlsError};
 
-/// Tries to find a port that is free on UDP and TCP, if any will do.
-const PORT_TRIES: usize = 16;
+/// How often a port is tried that is taken.
+const BIND_TRIES: usize = 20;
+
+/// How long to wait before it is tried again.
+const BIND_WAIT: Duration = Duration::from_millis(50);
 
 /// Connections whose first packet waits to be looked at, and its bytes.
 const INCOMING_BYTES: u64 = 1 << 20;
@@ -160,25 +164,36 @@ impl ServerBuilder {
         }
     }
 
-    async fn bind(&self) -> Result<(TcpListener, std::net::UdpSocket, SocketAddr), ServeError> {
-        let address = self.address;
-        let listen = |source| ServeError::Listen { address, source };
-        let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
+    /// Sockets of both kinds with one port. A server that has just ended may not
+    /// have let go of it, and a port that is free on one may be taken on the other.
+    async fn bind(&self) -> Result<(TcpListener, UdpSocket, SocketAddr), ServeError> {
+        let mut tries = BIND_TRIES;
         loop {
-            let tcp = TcpListener::bind(address).await.map_err(listen)?;
-            let bound = tcp.local_addr().map_err(listen)?;
             tries -= 1;
-            match std::net::UdpSocket::bind(same_port(bound, bound.port())) {
-                Ok(udp) => return Ok((tcp, udp, bound)),
-                Err(error) if tries == 0 => return Err(listen(error)),
-                Err(_) => {}
+            match self.try_bind().await {
+                Err(error) if tries == 0 || error.kind() != io::ErrorKind::AddrInUse => {
+                    let address = self.address;
+                    return Err(ServeError::Listen {
+                        address,
+                        source: error,
+                    });
+                }
+                Err(_) => tokio::time::sleep(BIND_WAIT).await,
+                Ok(bound) => return Ok(bound),
             }
         }
+    }
+
+    async fn try_bind(&self) -> io::Result<(TcpListener, UdpSocket, SocketAddr)> {
+        let tcp = TcpListener::bind(self.address).await?;
+        let bound = tcp.local_addr()?;
+        let udp = UdpSocket::bind(bound)?;
+        Ok((tcp, udp, bound))
     }
 }
 
 fn open(
-    socket: std::net::UdpSocket,
+    socket: UdpSocket,
     identity: &Identity,
     address: SocketAddr,
 ) -> Result<quinn::Endpoint, ServeError> {

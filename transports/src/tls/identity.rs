@@ -163,10 +163,10 @@ mod tests {
         let again = Identity::open_or_create(folder.path()).unwrap();
         assert_eq!(made.fingerprint(), again.fingerprint());
         for name in [CERTIFICATE, KEY] {
-            let mode = fs::metadata(folder.path().join(name))
+            let file = fs::metadata(folder.path().join(name))
                 .unwrap()
                 .permissions();
-            assert_eq!(mode.mode() & 0o777, 0o600, "{name}");
+            assert_eq!(file.mode() & 0o777, 0o600, "{name}");
         }
         let shown = format!("{made:?}");
         assert!(shown.len() < 100, "the key is not shown: {shown}");

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::shelf::ShelfReplica;
-use crate::world::{ALL, World, until, within};
+use super::shelf::ShelfReplica;
+use super::world::{ALL, World, until, within};
 
 /// A file of some chunks that no other has.
 pub(crate) fn content(seed: u32, chunks: u32, len: usize) -> Vec<Bytes> {

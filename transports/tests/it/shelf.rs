@@ -38,7 +38,9 @@ impl News {
         let mut wakers = self.0.lock();
         wakers.retain(|waker| waker.strong_count() > 0);
         let wakers: Vec<_> = wakers.iter().filter_map(Weak::upgrade).collect();
-        wakers.iter().for_each(|wake| wake());
+        for wake in wakers {
+            wake();
+        }
     }
 }
 

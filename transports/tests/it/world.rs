@@ -13,7 +13,7 @@ use cairn_transports::{
 };
 use parking_lot::Mutex;
 
-use crate::shelf::{OfHub, OfShelf, ShelfHub, ShelfReplica};
+use super::shelf::{OfHub, OfShelf, ShelfHub, ShelfReplica};
 
 /// What carries the frames of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +91,12 @@ impl World {
         Arc::new(Shelves(hubs.into()))
     }
 
+    /// Those of them that need a token.
+    pub(crate) fn closed_workspaces(&self) -> Arc<Shelves> {
+        let id = self.url(Carrier::Ws, "w").workspace().id();
+        Arc::new(Shelves([(id, Arc::clone(&self.hub))].into()))
+    }
+
     /// Starts the server, where it was if it was somewhere.
     pub(crate) async fn start(&mut self) {
         let identity = Identity::open_or_create(self.folder.path()).unwrap();
@@ -157,10 +163,8 @@ pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
 
 /// Waits for something; a test that waits in vain fails.
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(Duration::from_secs(30), future).await {
-        Ok(value) => value,
-        Err(_) => panic!("in vain: {what}"),
-    }
+    let done = tokio::time::timeout(Duration::from_secs(30), future).await;
+    done.unwrap_or_else(|_| panic!("in vain: {what}"))
 }
 
 /// Fingerprints in memory.

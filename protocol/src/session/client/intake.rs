@@ -55,6 +55,8 @@ pub(super) struct Intake {
     /// Frames that were not looked at yet, and are paid for by credit.
     queue: VecDeque<Frame>,
     transfer: Option<Incoming>,
+    /// Nothing was staged in this session.
+    is_new: bool,
     /// Changes that were staged since the last cut that was applied.
     staged: u64,
     reports: Vec<Report>,
@@ -90,6 +92,7 @@ impl Intake {
         Self {
             queue: VecDeque::new(),
             transfer: None,
+            is_new: true,
             staged: 0,
             reports: Vec::new(),
             due: None,
@@ -112,7 +115,8 @@ impl Intake {
 
     /// Whether everything that came is applied.
     pub(super) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.due.is_none() && self.under == Under::Nothing
+        let between = self.due.is_none() && self.transfer.is_none();
+        between && self.queue.is_empty() && self.under == Under::Nothing
     }
 
     /// Whether edits may be pushed: what they say that was seen is of the hub's
@@ -238,6 +242,7 @@ impl Intake {
     }
 
     fn stage(&mut self, changes: Vec<crate::Change>) -> Next {
+        self.is_new = false;
         let first = self.staged;
         self.staged += changes.len() as u64;
         self.under = Under::Stage;
@@ -277,6 +282,10 @@ impl Intake {
         }
         let why = Waits::Chunks;
         self.due = Some(Due { cursor, why });
+        if self.is_new {
+            // What an earlier session left is not of this cut.
+            return Ok(self.stage(Vec::new()));
+        }
         Ok(Next::Again)
     }
 

@@ -1,0 +1,165 @@
+//! A UDP link that takes its time and loses packets.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
+
+/// Packets under way in one direction; others are lost.
+const PACKETS: usize = 64 << 10;
+
+/// Longest packet, in bytes.
+const PACKET_MAX: usize = 64 << 10;
+
+/// A link to a server, on a port of its own. It ends when it is dropped.
+#[derive(Debug)]
+pub struct UdpLink {
+    address: SocketAddr,
+    lost_of_thousand: Arc<AtomicU32>,
+    task: JoinHandle<()>,
+}
+
+impl UdpLink {
+    /// A link to `target`; each packet takes `delay`, in either direction.
+    ///
+    /// # Errors
+    ///
+    /// There is no port.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn start(target: SocketAddr, delay: Duration) -> io::Result<Self> {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = socket.local_addr()?;
+        let lost_of_thousand = Arc::default();
+        let link = Link {
+            socket: Arc::new(socket),
+            target,
+            delay,
+            lost_of_thousand: Arc::clone(&lost_of_thousand),
+        };
+        let task = tokio::spawn(async move {
+            let _ = link.run().await;
+        });
+        Ok(Self {
+            address,
+            lost_of_thousand,
+            task,
+        })
+    }
+
+    /// Where clients find the server.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Loses so many of a thousand packets from now on.
+    pub fn lose(&self, of_thousand: u32) {
+        self.lost_of_thousand.store(of_thousand, Relaxed);
+    }
+}
+
+impl Drop for UdpLink {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Link {
+    socket: Arc<UdpSocket>,
+    target: SocketAddr,
+    delay: Duration,
+    lost_of_thousand: Arc<AtomicU32>,
+}
+
+impl Link {
+    async fn run(self) -> io::Result<()> {
+        // What runs for a client ends with this.
+        let mut tasks = JoinSet::new();
+        let mut clients = HashMap::new();
+        let mut buffer = vec![0; PACKET_MAX];
+        let mut random = Loss::new(&self.lost_of_thousand, 1);
+        loop {
+            let (len, client) = self.socket.recv_from(&mut buffer).await?;
+            if let Entry::Vacant(new) = clients.entry(client) {
+                let server = Arc::new(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?);
+                server.connect(self.target).await?;
+                let (forth, due) = mpsc::channel(PACKETS);
+                tasks.spawn(send(due, Arc::clone(&server), None));
+                let (back, due) = mpsc::channel(PACKETS);
+                tasks.spawn(send(due, Arc::clone(&self.socket), Some(client)));
+                let loss = Loss::new(&self.lost_of_thousand, 2);
+                tasks.spawn(receive(server, back, self.delay, loss));
+                new.insert(forth);
+            }
+            if let Some(forth) = clients.get(&client).filter(|_| !random.loses()) {
+                let packet = Bytes::copy_from_slice(&buffer[..len]);
+                let _ = forth.try_send((Instant::now() + self.delay, packet));
+            }
+        }
+    }
+}
+
+async fn receive(
+    server: Arc<UdpSocket>,
+    back: mpsc::Sender<(Instant, Bytes)>,
+    delay: Duration,
+    mut random: Loss,
+) {
+    let mut buffer = vec![0; PACKET_MAX];
+    while let Ok(len) = server.recv(&mut buffer).await {
+        if !random.loses() {
+            let packet = Bytes::copy_from_slice(&buffer[..len]);
+            let _ = back.try_send((Instant::now() + delay, packet));
+        }
+    }
+}
+
+async fn send(
+    mut due: mpsc::Receiver<(Instant, Bytes)>,
+    socket: Arc<UdpSocket>,
+    to: Option<SocketAddr>,
+) {
+    while let Some((at, packet)) = due.recv().await {
+        tokio::time::sleep_until(at).await;
+        // What cannot be sent is lost, as elsewhere.
+        let _ = match to {
+            Some(to) => socket.send_to(&packet, to).await,
+            None => socket.send(&packet).await,
+        };
+    }
+}
+
+/// Says which packets are lost: the same ones each time.
+struct Loss {
+    of_thousand: Arc<AtomicU32>,
+    state: u64,
+}
+
+impl Loss {
+    fn new(of_thousand: &Arc<AtomicU32>, seed: u64) -> Self {
+        Self {
+            of_thousand: Arc::clone(of_thousand),
+            state: seed,
+        }
+    }
+
+    fn loses(&mut self) -> bool {
+        // Knuth's MMIX generator; its high bits are the good ones.
+        self.state = self
+            .state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.state >> 33) % 1_000 < u64::from(self.of_thousand.load(Relaxed))
+    }
+}
