@@ -52,6 +52,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "texts and errors are made for this call"
+)]
 fn failed(code: Code, detail: impl ToString) -> HubDone {
     HubDone::Failed(StoreFailure {
         code,
