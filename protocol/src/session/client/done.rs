@@ -8,7 +8,7 @@ use crate::session::io::Event;
 use crate::session::link::{Fault, Row, Step};
 use crate::session::store::{BatchOffer, ClientDone};
 use crate::session::supply;
-use crate::wire::{Applied, Chunks, Code, Ext, Fence, Message, Reset, Why};
+use crate::wire::{Applied, Chunks, Code, Ext, Fence, Reset, Why};
 
 impl ClientSession {
     pub(super) fn done(&mut self, row: Row, done: ClientDone) -> Step {

@@ -26,20 +26,18 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use self::fences::Fences;
-use self::intake::{Done, Intake, Next};
+use self::intake::Intake;
 use self::push::Pushing;
 use self::wants::Wants;
-use super::greeting::{Agreement, Offer, agree};
-use super::io::{By, Command, Counters, Event, Input, Output, Session};
-use super::link::{BULK, Fault, Link, Row, Step, after, size};
+use super::greeting::{Agreement, Offer};
+use super::io::{Counters, Input, Output, Session};
+use super::link::{BULK, Fault, Link};
 use super::store::{ClientAction, ClientDone};
-use super::supply;
 use crate::cursor::{Cursor, Scope};
 use crate::hash::ChunkHash;
 use crate::id::ReplicaTag;
 use crate::wire::{
-    About, Applied, Changes, Chunks, Code, Cut, Error, Ext, Fence, Frame, Hello, Hydrate, Message,
-    Report, Reset, Role, Start, Subscribe, Text, Token, Welcome, Why,
+    Ext, Frame, Hello, Hydrate, Message, Reset, Role, Start, Subscribe, Text, Token,
 };
 
 /// What a client's session begins with. All of a replica is of its store, as it

@@ -8,9 +8,7 @@ use crate::session::io::Event;
 use crate::session::link::{Fault, Row, Step, after};
 use crate::session::store::{Admission, HubDone, StoreFailure};
 use crate::session::supply;
-use crate::wire::{
-    About, Chunks, Code, Ext, List, Message, Outcomes, PushAck, Reset, Welcome, Why,
-};
+use crate::wire::{About, Chunks, Code, Ext, List, Outcomes, PushAck, Reset, Welcome, Why};
 
 impl HubSession {
     pub(super) fn done(&mut self, row: Row, done: HubDone) -> Step {

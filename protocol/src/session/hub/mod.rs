@@ -18,22 +18,17 @@ mod requests;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use self::batches::{Batches, Next, Refused};
-use self::feed::{Feed, PART, Page};
+use self::batches::Batches;
+use self::feed::Feed;
 use self::requests::Requests;
-use super::client::{send_all, unexpected};
-use super::greeting::{Agreement, Offer, agree};
-use super::io::{By, Command, Counters, Event, Input, Output, Session};
-use super::link::{Fault, Link, Row, Step, after, millis, size};
-use super::store::{Admission, HubAction, HubDone, StoreFailure};
-use super::supply;
+use super::greeting::{Agreement, Offer};
+use super::io::{Counters, Input, Output, Session};
+use super::link::Link;
+use super::store::{HubAction, HubDone};
 use crate::cursor::Epoch;
 use crate::hash::ChunkHash;
 use crate::id::ReplicaTag;
-use crate::wire::{
-    About, Chunks, Code, Error, Ext, Frame, Hello, List, Message, Outcomes, Push, PushAck, Reset,
-    Role, Subscribe, Text, Token, Welcome, Why,
-};
+use crate::wire::{Frame, Subscribe};
 
 /// What a hub's session begins with.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ use super::World;
 use crate::testing::subject::{HubSubject, ReplicaSubject};
 
 impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
-    fn fault(&mut self) {
+    pub(super) fn fault(&mut self) {
         let at = self.rng.below(self.connections.len());
         match self.rng.below(7) {
             0..3 if self.faults.crashes => self.cut(at),
@@ -65,7 +65,7 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
         self.tell(|| format!("{who} crashes"));
     }
 
-    fn crash_hub(&mut self) {
+    pub(super) fn crash_hub(&mut self) {
         for c in &mut self.connections {
             if c.hub.take().is_some() {
                 c.down.cut(&mut self.rng);

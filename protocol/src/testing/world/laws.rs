@@ -10,7 +10,7 @@ use crate::wire::Code;
 
 impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
     /// Takes away what is over, and looks at why.
-    fn reap(&mut self) -> Result<(), Failure> {
+    pub(super) fn reap(&mut self) -> Result<(), Failure> {
         let mut why = Vec::new();
         for c in &mut self.connections {
             let now = self.now;
@@ -57,7 +57,7 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
     }
 
     /// A cut is the hub's tree at its commit (I4).
-    fn check(&self, who: usize) -> Result<(), Failure> {
+    pub(super) fn check(&self, who: usize) -> Result<(), Failure> {
         let confirmed = self.replicas[who].confirmed();
         let Some((cursor, tree)) = confirmed.filter(|_| !self.faults.rollback) else {
             return Ok(());
@@ -70,7 +70,7 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
     }
 
     /// Nothing goes wrong any more: everybody comes to rest with one tree.
-    fn settle(&mut self) -> Result<(), Failure> {
+    pub(super) fn settle(&mut self) -> Result<(), Failure> {
         self.tell(|| "now nothing goes wrong".to_owned());
         let (from, mut steps) = (self.now, 0);
         loop {
