@@ -392,6 +392,35 @@ fn a_hub_that_was_rolled_back_and_went_on_is_found_out_and_merged() {
     assert_eq!(hub.tree().names().count(), 8);
 }
 
+/// Seed 564 found that a restored hub gave the id of a copy that it had forgotten
+/// to another, whose content then took its place.
+#[test]
+fn a_hub_that_was_rolled_back_does_not_mint_an_id_again() {
+    let (hub, a, b) = (hub(), replica(1), replica(2));
+    let node = create(&a, "file", b"x");
+    drop(connected(&a, 1, &hub));
+    drop(connected(&b, 2, &hub));
+    let backup = hub.backup();
+    let conflict = |content: &str| {
+        write(&a, node, format!("a {content}").as_bytes());
+        write(&b, node, format!("b {content}").as_bytes());
+        drop(connected(&a, 1, &hub));
+        drop(connected(&b, 2, &hub));
+    };
+    conflict("1");
+    hub.restore(backup);
+    conflict("2");
+    drop(connected(&a, 1, &hub));
+    let tree = hub.tree();
+    let contents: Vec<_> = tree.live().filter_map(|(n, _)| tree.content(n)).collect();
+    for content in ["a 2", "b 2"] {
+        let bytes = bytes::Bytes::from(content.as_bytes());
+        let data = cairn_protocol::Data::Inline { bytes };
+        assert!(contents.contains(&&data), "{content}: {contents:?}");
+    }
+    assert!(a.local() == tree);
+}
+
 #[test]
 fn a_hub_that_was_replaced_gets_everything() {
     let (hub, _) = after_a_reset(|hub, _| {
