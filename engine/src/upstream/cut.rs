@@ -151,6 +151,10 @@ impl Upstream {
         let mut plan = Plan::new(inner, &db, side, before, kept, flight);
         plan.look(&rider.changes, flight, cut.ack.as_ref())?;
         rider.set_tree(inner, &db)?;
+        let wanted = self.want_more(&db)?;
+        if !wanted.is_empty() {
+            return Ok(Some(Applied::Wants(wanted)));
+        }
         self.refuse_missing(&rider, &db)?;
         plan.land(flight, cut.ack.as_ref())?;
         let seen = inner.committed.load(std::sync::atomic::Ordering::SeqCst);
@@ -220,8 +224,9 @@ impl Upstream {
             report.outcomes.retain(is_told);
         }
         if anew {
-            // The hub knows nothing of what it was told before.
-            (state.scanned, state.batch) = (0, 0);
+            // The hub may know nothing of what it was told before.
+            let known = self.known.load(std::sync::atomic::Ordering::Relaxed);
+            (state.scanned, state.batch) = (0, known);
         }
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         Rider {

@@ -32,6 +32,7 @@ mod stage;
 mod state;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cairn_protocol::session::{ClientAction, ClientDone, Store, StoreFailure};
 use cairn_protocol::wire::{Code, Start, Why};
@@ -60,6 +61,8 @@ pub struct Upstream {
     staged: Mutex<Staged>,
     /// The next cut is the whole tree of the hub, because of this.
     reset: Mutex<Option<Why>>,
+    /// The last batch that the hub knows, when it says that all begins anew.
+    known: AtomicU64,
     /// A commit failed: what is in memory may not be what the rows say.
     unsure: Mutex<bool>,
     wakes: Mutex<Vec<Wake>>,
@@ -133,6 +136,7 @@ impl Upstream {
             aloft: Mutex::default(),
             staged: Mutex::default(),
             reset: Mutex::new(None),
+            known: AtomicU64::new(0),
             unsure: Mutex::new(true),
             wakes: Mutex::default(),
         };
@@ -227,8 +231,9 @@ impl Upstream {
         Ok(flight.map(|flight| cairn_protocol::session::batch_digest(&flight.edits)))
     }
 
-    fn reset(&self, why: Why) -> Start {
+    fn reset(&self, why: Why, last_batch: u64) -> Start {
         self.forget_staged();
+        self.known.store(last_batch, Ordering::Relaxed);
         *self.reset.lock() = Some(why);
         Start::Nothing
     }
@@ -254,8 +259,10 @@ impl Upstream {
                 ack,
                 confirmed,
             } => ClientDone::Applied(self.apply(cursor, ack, confirmed)?),
-            ClientAction::Reset { why, .. } => ClientDone::Reset {
-                from: self.reset(why),
+            ClientAction::Reset {
+                why, last_batch, ..
+            } => ClientDone::Reset {
+                from: self.reset(why, last_batch),
             },
             ClientAction::NextBatch { inline } => ClientDone::Batch(self.next_batch(inline)?),
             ClientAction::Supply { chunks, budget } => self.supply(&chunks, budget)?,

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use cairn_protocol::session::{Batch, BatchOffer, ClientDone};
 use cairn_protocol::wire::{Blob, ChunkData};
-use cairn_protocol::{BATCH_BYTES_MAX, BATCH_EDITS_MAX, ChunkHash, Edit, encode_chunk};
+use cairn_protocol::{BATCH_BYTES_MAX, BATCH_EDITS_MAX, ChunkHash, Edit, NodeId, encode_chunk};
 use rusqlite::Connection;
 
 use super::edits::{Bounds, Edits};
@@ -115,6 +115,26 @@ impl Upstream {
         Ok((flight, false))
     }
 
+    /// How many edits the next batch would have.
+    pub(super) fn count_next(&self) -> Result<u64> {
+        let inner = self.inner();
+        let db = inner.db.writer();
+        let rows = Rows {
+            db: &db,
+            side: self.side,
+        };
+        let from = match rows.flight()? {
+            Some(flight) => flight.scanned,
+            None => rows.state()?.scanned,
+        };
+        let frozen = rows.frozen()?;
+        let local = Local::new(inner, &db);
+        let shared = Shared::new(&db, self.side);
+        let mut edits = Edits::new(&local, shared, &frozen, None);
+        edits.scan(from, &BOUNDS)?;
+        Ok(edits.list.len() as u64)
+    }
+
     /// Chunks of the batch in flight stay, whatever becomes of the files.
     pub(super) fn lease_flight(&self, flight: &Flight) {
         let hashes: Vec<ChunkHash> = flight.chunks.iter().map(|(hash, _)| *hash).collect();
@@ -189,6 +209,7 @@ fn new_chunks(
 ) -> Result<Vec<(ChunkHash, Option<ChunkHash>)>> {
     let mut listed = BTreeSet::new();
     let mut new = Vec::new();
+    let replaced = replaced(edits);
     for edit in edits {
         let Edit::Data { node, data, .. } = edit else {
             continue;
@@ -197,7 +218,14 @@ fn new_chunks(
         if chunks.partial {
             return Err(corrupt(node, "a page of its manifest is missing"));
         }
-        let there = shared.record(*node)?.and_then(|record| record.data);
+        let before = match shared.record(*node)? {
+            None => match replaced.get(node) {
+                Some(before) => shared.record(*before)?,
+                None => None,
+            },
+            known => known,
+        };
+        let there = before.and_then(|record| record.data);
         let old = match &there {
             Some((_, data)) => Chunks::of(inner, db, data)?,
             None => Chunks::default(),
@@ -217,6 +245,20 @@ fn new_chunks(
         return Err(FsError::TooLarge("a file of more than 65 536 new chunks"));
     }
     Ok(new)
+}
+
+/// The nodes whose places new ones take. An editor that saves by renaming makes a
+/// file of its own, which is much like the one that it replaces.
+fn replaced(edits: &[Edit]) -> BTreeMap<NodeId, NodeId> {
+    let taken = edits.iter().filter_map(|edit| match edit {
+        Edit::Name {
+            was: Some(was),
+            node: Some(node),
+            ..
+        } => Some((*node, *was)),
+        _ => None,
+    });
+    taken.collect()
 }
 
 /// A chunk as it travels.

@@ -1,6 +1,6 @@
 //! A transfer while it comes in, and the chunks that it needs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use cairn_protocol::session::{Report, Wanted};
@@ -22,6 +22,8 @@ pub(super) struct Staged {
     pub(super) leased: BTreeSet<ChunkHash>,
     /// Contents whose pages are not all here.
     partial: Vec<(NodeId, Data)>,
+    /// New nodes that take the places of others, whose contents are much alike.
+    replaced: BTreeMap<NodeId, NodeId>,
 }
 
 impl Upstream {
@@ -40,6 +42,7 @@ impl Upstream {
         {
             let _gate = self.inner().chunks.reading();
             let db = self.inner().db.reader();
+            staged.replaced.extend(self.replaced(&db, &changes)?);
             for change in &changes {
                 if let Entry::Data { node, data } = &change.entry {
                     self.want(&db, &mut staged, *node, data, &mut wanted)?;
@@ -49,6 +52,24 @@ impl Upstream {
         staged.changes.extend(changes);
         staged.reports.extend(reports);
         Ok(wanted)
+    }
+
+    /// The nodes that the confirmed tree has where others come to be.
+    fn replaced(&self, db: &Connection, changes: &[Change]) -> Result<Vec<(NodeId, NodeId)>> {
+        let shared = Shared::new(db, self.side);
+        let mut replaced = Vec::new();
+        for change in changes {
+            let Entry::Name { parent, name, node } = &change.entry else {
+                continue;
+            };
+            if let Some(node) = node
+                && let Some((Some(before), _)) = shared.name(&(*parent, name.clone()))?
+                && before != *node
+            {
+                replaced.push((*node, before));
+            }
+        }
+        Ok(replaced)
     }
 
     /// Lets go of what was staged.
@@ -81,7 +102,11 @@ impl Upstream {
                 continue;
             }
             if old.is_none() {
-                let record = Shared::new(db, self.side).record(node)?;
+                let shared = Shared::new(db, self.side);
+                let record = match (shared.record(node)?, staged.replaced.get(&node)) {
+                    (None, Some(before)) => shared.record(*before)?,
+                    (known, _) => known,
+                };
                 let data = record.and_then(|record| record.data);
                 let data = data.map(|(_, data)| Chunks::of(self.inner(), db, &data));
                 old = Some(data.transpose()?.unwrap_or_default());
@@ -100,14 +125,13 @@ impl Upstream {
         Ok(())
     }
 
-    /// What contents need whose pages have come since they were staged.
-    pub(super) fn want_more(&self) -> Result<Vec<Wanted>> {
+    /// What contents need whose pages have come since they were staged. The
+    /// caller keeps space from being given back.
+    pub(super) fn want_more(&self, db: &Connection) -> Result<Vec<Wanted>> {
         let mut staged = self.staged.lock();
         let mut wanted = Vec::new();
-        let _gate = self.inner().chunks.reading();
-        let db = self.inner().db.reader();
         for (node, data) in std::mem::take(&mut staged.partial) {
-            self.want(&db, &mut staged, node, &data, &mut wanted)?;
+            self.want(db, &mut staged, node, &data, &mut wanted)?;
         }
         Ok(wanted)
     }

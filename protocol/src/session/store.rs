@@ -66,8 +66,8 @@ pub enum ClientAction {
     /// Keep these changes until a cut comes. A register may come several times;
     /// the last counts. Answered by [`ClientDone::Staged`].
     Stage {
-        /// How many changes came before these since the last cut that was
-        /// applied: a cut that is held is applied with what comes after it.
+        /// How many changes and reports came before these since the last cut that
+        /// was applied: a cut that is held is applied with what comes after it.
         /// With 0, these replace what was staged before.
         first: u64,
         /// The changes.

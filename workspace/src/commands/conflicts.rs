@@ -190,7 +190,7 @@ fn settle(replica: &Replica, conflict: &Conflict, keep: Keep) -> Result<()> {
     if keep == Keep::Both {
         return Ok(());
     }
-    let Became::Copied { .. } = conflict.outcome else {
+    let (Became::Copied { .. } | Became::Renamed { .. }) = conflict.outcome else {
         return Err(Failure::Refused(
             "only of two contents one can be kept; end this conflict without --keep".into(),
         ));

@@ -24,6 +24,7 @@ const RETRY_MS: u32 = 5_000;
 pub struct Follow {
     client: Option<Client>,
     address: String,
+    replica: Replica,
     runtime: Runtime,
 }
 
@@ -52,6 +53,7 @@ impl Follow {
         Ok(Self {
             client: Some(client),
             address: upstream.address().to_owned(),
+            replica: replica.clone(),
             runtime,
         })
     }
@@ -121,6 +123,8 @@ impl Follow {
         let client = self.client()?;
         let handle = client.handle();
         let mut events = client.events();
+        // What is not sealed yet is edited, too.
+        self.replica.cursor()?;
         self.runtime.block_on(async {
             let fence = handle.fence();
             tokio::pin!(fence);

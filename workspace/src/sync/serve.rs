@@ -211,6 +211,8 @@ impl Serve {
     /// Why that cannot be.
     pub fn settle(&self) -> Result<(), SyncError> {
         for (tree, hub) in self.trees.iter().zip(&self.hubs) {
+            // What is not sealed yet is edited, too.
+            hub.replica.cursor()?;
             let fenced = self.runtime.block_on(async { tree.handle().fence().await });
             let address = hub.name();
             match fenced {

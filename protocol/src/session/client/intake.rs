@@ -70,6 +70,8 @@ pub(super) struct Intake {
     is_new: bool,
     /// Changes that were staged since the last cut that was applied.
     staged: u64,
+    /// Reports that were staged since then.
+    reported: u64,
     reports: Vec<Report>,
     due: Option<Due>,
     /// Where the replica is. `None` before it has anything.
@@ -104,6 +106,7 @@ impl Intake {
             transfer: None,
             is_new: true,
             staged: 0,
+            reported: 0,
             reports: Vec::new(),
             due: None,
             at: match start {
@@ -152,7 +155,7 @@ impl Intake {
     pub(super) fn reset(&mut self, why: Why, epoch: crate::Epoch, last_batch: u64) -> ClientAction {
         self.queue.clear();
         self.transfer = None;
-        self.staged = 0;
+        (self.staged, self.reported) = (0, 0);
         self.reports.clear();
         self.due = None;
         self.followed = false;
@@ -254,13 +257,15 @@ impl Intake {
 
     fn stage(&mut self, changes: Vec<crate::Change>) -> Next {
         self.is_new = false;
-        let first = self.staged;
+        let first = self.staged + self.reported;
+        let reports = std::mem::take(&mut self.reports);
         self.staged += changes.len() as u64;
+        self.reported += reports.len() as u64;
         self.under = Under::Stage;
         Next::Do(ClientAction::Stage {
             first,
             changes,
-            reports: std::mem::take(&mut self.reports),
+            reports,
         })
     }
 
@@ -321,6 +326,7 @@ impl Intake {
                 self.due = None;
                 self.removal = Removal::Unasked;
                 let changes = std::mem::take(&mut self.staged);
+                self.reported = 0;
                 let acked = with_ack;
                 return Ok(Done::Applied {
                     cursor,
