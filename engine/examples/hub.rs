@@ -144,8 +144,8 @@ impl Spent {
 
     fn add_since(&mut self, begun: Self) {
         let now = Self::now();
-        self.wall += now.wall - begun.wall;
-        self.work += now.work - begun.work;
+        self.wall += now.wall.saturating_sub(begun.wall);
+        self.work += now.work.saturating_sub(begun.work);
     }
 
     fn since(begun: Self) -> Self {
