@@ -12,6 +12,7 @@ use crate::history::HISTORY_DATA;
 use crate::node::Body;
 use crate::replica::Replica;
 use crate::rows::each_chunk;
+use crate::shared::Shared;
 
 /// Something that is not as it must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,9 +76,12 @@ impl Replica {
         }
         // A damaged database may stop one part and not the next.
         let mut damaged = HashMap::new();
+        let mut refs = HashMap::new();
         let parts = [
             self.check_chunks(&db, &mut report, &mut damaged, progress),
-            self.check_nodes(&db, &mut report, &damaged),
+            self.check_nodes(&db, &mut report, &damaged, &mut refs),
+            self.check_shared(&db, &mut report, &damaged, &mut refs),
+            Self::check_refs(&db, &mut report, refs),
             Self::check_names(&db, &mut report),
             self.check_unsealed(&db, &mut report),
         ];
@@ -178,8 +182,8 @@ impl Replica {
         db: &rusqlite::Connection,
         report: &mut CheckReport,
         damaged: &HashMap<ChunkHash, String>,
+        refs: &mut HashMap<ChunkHash, i64>,
     ) -> Result<()> {
-        let mut refs: HashMap<ChunkHash, i64> = HashMap::new();
         let mut find = db.prepare(&format!("SELECT {} FROM node", db::NODE_COLUMNS))?;
         let mut rows = find.query([])?;
         while let Some(row) = rows.next()? {
@@ -219,7 +223,7 @@ impl Replica {
                     damaged,
                     &Self::name_of(db, ino),
                     &file.base.to_data(),
-                    &mut refs,
+                    refs,
                 );
             }
         }
@@ -228,10 +232,48 @@ impl Replica {
         while let Some(row) = rows.next()? {
             let what = format!("{}, an old version", Ino(uint(row.get(0)?)));
             match postcard::from_bytes::<Data>(&row.get::<_, Vec<u8>>(1)?) {
-                Ok(data) => self.count(db, report, damaged, &what, &data, &mut refs),
+                Ok(data) => self.count(db, report, damaged, &what, &data, refs),
                 Err(error) => report.add(what, error),
             }
         }
+        Ok(())
+    }
+
+    /// The trees of hubs: whether they are trees, and what they name.
+    fn check_shared(
+        &self,
+        db: &rusqlite::Connection,
+        report: &mut CheckReport,
+        damaged: &HashMap<ChunkHash, String>,
+        refs: &mut HashMap<ChunkHash, i64>,
+    ) -> Result<()> {
+        for side in crate::shared::sides(db)? {
+            let tree = Shared::new(db, side);
+            let what = match side {
+                crate::shared::HUB => "the tree of the hub".into(),
+                side => format!("the confirmed tree {side}"),
+            };
+            for why in tree.verify()? {
+                report.add(&what, why);
+            }
+            report.nodes += tree.records()?;
+            tree.each_data(&mut |node, data| {
+                let what = format!("{what}, node {node}");
+                match data {
+                    Ok(data) => self.count(db, report, damaged, &what, &data, refs),
+                    Err(error) => report.add(what, error),
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Whether each chunk has as many references as it says.
+    fn check_refs(
+        db: &rusqlite::Connection,
+        report: &mut CheckReport,
+        mut refs: HashMap<ChunkHash, i64>,
+    ) -> Result<()> {
         let mut find = db.prepare("SELECT hash, refs FROM chunk")?;
         let mut rows = find.query([])?;
         while let Some(row) = rows.next()? {

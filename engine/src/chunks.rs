@@ -49,7 +49,7 @@ impl<'a> Leases<'a> {
     /// Keeps a chunk from gc, whether it is stored already or will be. Comes
     /// before the look whether it is.
     pub(crate) fn take(&mut self, hash: ChunkHash) {
-        *self.chunks.leases.lock().entry(hash).or_default() += 1;
+        self.chunks.lease(hash);
         self.hashes.push(hash);
     }
 
@@ -399,6 +399,12 @@ impl Chunks {
         self.pins.lock().contains_key(&pack)
     }
 
+    /// Keeps a chunk from gc until [`Self::end_leases`]. Comes before the look
+    /// whether it is stored.
+    pub(crate) fn lease(&self, hash: ChunkHash) {
+        *self.leases.lock().entry(hash).or_default() += 1;
+    }
+
     /// Ends leases whose references are committed.
     pub(crate) fn end_leases(&self, hashes: &[ChunkHash]) {
         let mut leases = self.leases.lock();
@@ -428,6 +434,19 @@ impl Chunks {
             .collect();
         pending.sort_unstable_by_key(|(hash, _)| *hash);
         pending
+    }
+
+    /// Those of some chunks that wait for a row, in the order of the rows.
+    pub(crate) fn pending_of(
+        &self,
+        chunks: impl Iterator<Item = ChunkHash>,
+    ) -> Vec<(ChunkHash, Pending)> {
+        let found: BTreeMap<ChunkHash, Pending> = {
+            let pending = self.pending.lock();
+            let of = |hash| Some((hash, pending.get(&hash)?.clone()));
+            chunks.filter_map(of).collect()
+        };
+        found.into_iter().collect()
     }
 
     /// These have rows now.

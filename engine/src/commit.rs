@@ -387,20 +387,28 @@ impl Inner {
 
     /// Makes the bytes of new chunks durable, and staging files into packs.
     fn sync_pending(&self, chunks: &[(ChunkHash, Pending)]) -> Result<()> {
-        let mut files = BTreeMap::new();
-        for (_, pending) in chunks {
-            files.insert(pending.file.id, pending);
-        }
-        for pending in files.values() {
-            // Of a memory file there is nothing to sync; a copy is in the transaction.
-            if matches!(self.chunks.files.home(), Home::Dir(_)) {
-                pending.file.sync()?;
-            }
+        for pending in self.sync_packs(chunks)? {
             if pending.keep == Keep::Adopt {
                 self.chunks.files.adopt(&pending.file)?;
             }
         }
         Ok(())
+    }
+
+    /// Makes the bytes of new chunks durable. Returns one of each file.
+    pub(crate) fn sync_packs<'a>(
+        &self,
+        chunks: &'a [(ChunkHash, Pending)],
+    ) -> Result<Vec<&'a Pending>> {
+        let mut files = BTreeMap::new();
+        for (_, pending) in chunks {
+            files.insert(pending.file.id, pending);
+        }
+        // Of a memory file there is nothing to sync; a copy is in the transaction.
+        if matches!(self.chunks.files.home(), Home::Dir(_)) {
+            files.values().try_for_each(|pending| pending.file.sync())?;
+        }
+        Ok(files.into_values().collect())
     }
 
     /// Makes every committed transaction durable, after the names of the files

@@ -128,6 +128,7 @@ impl Inner {
         while self.drop_dead(&mut report)? {}
         self.compact(&mut report)?;
         self.prune_log(&mut report)?;
+        self.compact_hub_log()?;
         if self.chunks.files.home().has_chunk_rows() {
             self.shorten_database()?;
         }

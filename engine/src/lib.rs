@@ -76,6 +76,7 @@ pub use error::{FsError, OpenError, Result};
 pub use gc::{GcReport, Usage};
 pub use handle::{File, FileOptions};
 pub use history::Pin;
+pub use hub::{Access, Door, Hub, HubOptions, HubSession, HubStatus};
 pub use observe::{Invalidation, Observer};
 pub use options::Options;
 pub use path::DirEntry;

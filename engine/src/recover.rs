@@ -84,7 +84,7 @@ fn insert_root(db: &rusqlite::Connection, root: &Node) -> Result<()> {
     Ok(())
 }
 
-fn random() -> Result<[u8; 56]> {
+pub(crate) fn random() -> Result<[u8; 56]> {
     let mut bytes = [0; 56];
     let mut filled = 0;
     while filled < bytes.len() {

@@ -49,6 +49,16 @@ pub(crate) enum LayoutFault {
     Fs(#[from] FsError),
 }
 
+impl LayoutFault {
+    /// The same, of a content that is stored already.
+    pub(crate) fn into_error(self) -> FsError {
+        match self {
+            Self::Fs(error) => error,
+            fault => FsError::Corrupt(fault.to_string()),
+        }
+    }
+}
+
 impl Refs {
     /// Counts the chunks of a content, `by` times, which must all be there
     /// before they can be read: pages of manifests are.

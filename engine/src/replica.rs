@@ -89,6 +89,7 @@ pub(crate) struct Inner {
     pub(crate) synced: AtomicU64,
     pub(crate) waste: Waste,
     pub(crate) news: News,
+    pub(crate) watchers: crate::hub::Watchers,
     /// Taking files out of their packs, one at a time; see [`crate::direct`].
     pub(crate) unpacking: Mutex<()>,
     pub(crate) stop: AtomicBool,
@@ -237,6 +238,7 @@ impl Replica {
             seals: crate::seal::Queue::default(),
             faults: Faults::default(),
             news: News::default(),
+            watchers: crate::hub::Watchers::default(),
             unpacking: Mutex::new(()),
             stop: AtomicBool::new(false),
             dead_bytes: AtomicU64::new(dead),

@@ -1,7 +1,6 @@
 //! The rows of one commit: what a dirty node or name becomes in the database,
 //! in the log and in the commit's hash, and what a pin keeps of the old value.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,6 +15,7 @@ use crate::chunks::{self, Pending};
 use crate::db::{self, int, own_id, times_to, uint};
 use crate::history::{HISTORY_DATA, HISTORY_META, HISTORY_NAME};
 use crate::node::{Body, DirKey, Node, Overlay, Staging, Times};
+use crate::refs::{LayoutFault, Refs};
 use crate::replica::Inner;
 use crate::tree::Gone;
 use crate::{FsError, Result};
@@ -150,7 +150,7 @@ pub(crate) struct RowWriter<'a> {
     tag: ReplicaTag,
     pub(crate) hasher: CommitHasher,
     /// References that chunks gained or lost.
-    refs: BTreeMap<ChunkHash, i64>,
+    refs: Refs,
     /// Bytes of chunks that lost their last reference.
     pub(crate) dead: u64,
     /// Chunks that were stored a second time, by two who did not see each
@@ -168,7 +168,7 @@ impl<'a> RowWriter<'a> {
             pin: pin.map(uint),
             tag,
             hasher: CommitHasher::new(),
-            refs: BTreeMap::new(),
+            refs: Refs::default(),
             dead: 0,
             twice: Vec::new(),
         })
@@ -405,30 +405,18 @@ impl<'a> RowWriter<'a> {
     }
 
     fn count_refs(&mut self, inner: &Inner, data: &Data, by: i64) -> Result<()> {
-        let refs = &mut self.refs;
-        each_chunk(inner, self.db, data, &mut |hash| {
-            *refs.entry(hash).or_default() += by;
-            Ok(())
-        })
+        let counted = self.refs.count(inner, self.db, data, by);
+        counted.map_err(LayoutFault::into_error)
     }
 
     /// Writes the rows of new chunks, and what references came and went.
     pub(crate) fn chunks(&mut self, new: &[(ChunkHash, Pending)]) -> Result<()> {
-        let refs = &self.refs;
-        let rows = new.iter().map(|(hash, pending)| {
-            let count = refs.get(hash).copied().unwrap_or(0);
-            (hash, pending, count)
-        });
-        self.twice = chunks::insert_rows(self.db, rows)?;
-        let twice = &self.twice;
-        for (hash, _) in new.iter().filter(|(hash, _)| !twice.contains(hash)) {
-            self.refs.remove(hash);
+        let written = std::mem::take(&mut self.refs).write(self.db, new)?;
+        if let Some(hash) = written.missing.first() {
+            return Err(FsError::Corrupt(format!("chunk {hash} has no row")));
         }
-        for (hash, by) in std::mem::take(&mut self.refs) {
-            if by != 0 {
-                self.dead += chunks::add_refs(self.db, &hash, by)?;
-            }
-        }
+        self.dead += written.dead;
+        self.twice = written.twice;
         Ok(())
     }
 

@@ -45,25 +45,25 @@ pub(crate) const OWN_HUB: u8 = 2;
 /// The tables. Ids are stored bit for bit as signed numbers; all orders here
 /// are of those. A name or an attribute without a value is a tombstone.
 pub(crate) const TABLES: &str = "
-CREATE TABLE shared_node(
+CREATE TABLE IF NOT EXISTS shared_node(
     side INTEGER NOT NULL, tag INTEGER NOT NULL, counter INTEGER NOT NULL,
     kind INTEGER NOT NULL, born INTEGER NOT NULL,
     data_ver INTEGER NOT NULL, data BLOB, meta_ver INTEGER NOT NULL, meta BLOB,
     gone INTEGER NOT NULL, last BLOB,
     PRIMARY KEY(side, tag, counter)) WITHOUT ROWID;
-CREATE INDEX shared_dead ON shared_node(side, gone) WHERE gone > 0;
-CREATE TABLE shared_name(
+CREATE INDEX IF NOT EXISTS shared_dead ON shared_node(side, gone) WHERE gone > 0;
+CREATE TABLE IF NOT EXISTS shared_name(
     side INTEGER NOT NULL, tag INTEGER NOT NULL, counter INTEGER NOT NULL, name BLOB NOT NULL,
     node_tag INTEGER, node_counter INTEGER, ver INTEGER NOT NULL,
     PRIMARY KEY(side, tag, counter, name)) WITHOUT ROWID;
-CREATE INDEX shared_place ON shared_name(side, node_tag, node_counter) WHERE node_tag IS NOT NULL;
-CREATE INDEX shared_tombstone ON shared_name(side, ver) WHERE node_tag IS NULL;
-CREATE TABLE shared_xattr(
+CREATE INDEX IF NOT EXISTS shared_place ON shared_name(side, node_tag, node_counter) WHERE node_tag IS NOT NULL;
+CREATE INDEX IF NOT EXISTS shared_tombstone ON shared_name(side, ver) WHERE node_tag IS NULL;
+CREATE TABLE IF NOT EXISTS shared_xattr(
     side INTEGER NOT NULL, tag INTEGER NOT NULL, counter INTEGER NOT NULL, name BLOB NOT NULL,
     value BLOB, ver INTEGER NOT NULL,
     PRIMARY KEY(side, tag, counter, name)) WITHOUT ROWID;
-CREATE INDEX shared_removed ON shared_xattr(side, ver) WHERE value IS NULL;
-CREATE TABLE shared_alias(
+CREATE INDEX IF NOT EXISTS shared_removed ON shared_xattr(side, ver) WHERE value IS NULL;
+CREATE TABLE IF NOT EXISTS shared_alias(
     side INTEGER NOT NULL, tag INTEGER NOT NULL, counter INTEGER NOT NULL,
     to_tag INTEGER NOT NULL, to_counter INTEGER NOT NULL, ver INTEGER NOT NULL,
     PRIMARY KEY(side, tag, counter)) WITHOUT ROWID;

@@ -24,15 +24,14 @@ impl Highest {
     /// Whether a node is above all in a table.
     pub(super) fn is_new(&mut self, tree: Shared<'_>, table: &str, node: NodeId) -> Result<bool> {
         let (tag, counter) = key(node);
-        let highest = match self.0.get(&node.replica) {
-            Some(highest) => *highest,
-            None => {
-                let sql = format!("SELECT max(counter) FROM {table} WHERE side = ? AND tag = ?");
-                let mut find = tree.db.prepare_cached(&sql)?;
-                let highest = find.query_row(params![tree.side, tag], |r| r.get(0))?;
-                self.0.insert(node.replica, highest);
-                highest
-            }
+        let highest = if let Some(highest) = self.0.get(&node.replica) {
+            *highest
+        } else {
+            let sql = format!("SELECT max(counter) FROM {table} WHERE side = ? AND tag = ?");
+            let mut find = tree.db.prepare_cached(&sql)?;
+            let highest = find.query_row(params![tree.side, tag], |r| r.get(0))?;
+            self.0.insert(node.replica, highest);
+            highest
         };
         Ok(highest.is_none_or(|highest| counter > highest))
     }
@@ -81,9 +80,10 @@ impl TreeView for View<'_> {
         if let Some(known) = self.children.borrow().get(place) {
             return Ok(*known);
         }
-        let node = match self.is_new(place.0)? {
-            true => None,
-            false => self.tree.child(place)?,
+        let node = if self.is_new(place.0)? {
+            None
+        } else {
+            self.tree.child(place)?
         };
         self.children.borrow_mut().insert(place.clone(), node);
         Ok(node)

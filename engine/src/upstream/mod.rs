@@ -37,7 +37,7 @@ use cairn_protocol::{ChunkHash, Cursor, Outcome, ReplicaTag, Seq};
 use parking_lot::Mutex;
 
 use crate::db::uint;
-use crate::replica::{Inner, Replica, Wake};
+use crate::replica::{Inner, Replica};
 use crate::{FsError, Result};
 
 pub(crate) use rider::Rider;
@@ -57,10 +57,24 @@ pub struct Upstream {
     aloft: Mutex<Vec<ChunkHash>>,
     staged: Mutex<Staged>,
     /// The next cut is the whole tree of the hub, because of this.
-    reset: Mutex<Option<Why>>,
+    reset: Mutex<Option<Reset>>,
     /// A commit failed: what is in memory may not be what the rows say.
     unsure: Mutex<bool>,
-    wakes: Mutex<Vec<Wake>>,
+}
+
+/// The whole tree of the hub is to come.
+#[derive(Clone, Copy, Debug)]
+struct Reset {
+    why: Why,
+    /// The last batch of this replica that the hub knows.
+    last_batch: u64,
+}
+
+impl Reset {
+    /// Whether what was confirmed is of another history.
+    fn is_anew(self) -> bool {
+        self.why != Why::Horizon
+    }
 }
 
 impl std::fmt::Debug for Upstream {
@@ -88,9 +102,6 @@ pub struct Conflict {
 /// Why an action fails.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// A chunk that a cut needs did not come.
-    #[error("chunk {0} of the transfer is missing")]
-    Missing(ChunkHash),
     /// Programs change what a cut touches faster than it can be applied.
     #[error("the files are being changed; it is tried again")]
     Busy,
@@ -102,7 +113,6 @@ pub(crate) enum Failure {
 impl From<Failure> for StoreFailure {
     fn from(failure: Failure) -> Self {
         let (code, retry_after_ms) = match &failure {
-            Failure::Missing(_) => (Code::CHUNK_MISSING, 1_000),
             Failure::Busy => (Code::BUSY, 100),
             Failure::Fs(FsError::NoSpace) => (Code::QUOTA, 5_000),
             Failure::Fs(_) => (Code::INTERNAL, 5_000),
@@ -146,7 +156,6 @@ impl Upstream {
             staged: Mutex::default(),
             reset: Mutex::new(None),
             unsure: Mutex::new(true),
-            wakes: Mutex::default(),
         };
         upstream.settle_down()?;
         Ok(upstream)
@@ -259,16 +268,10 @@ impl Upstream {
         Ok(())
     }
 
-    fn reset(&self, why: Why) -> Start {
+    fn reset(&self, why: Why, last_batch: u64) -> Start {
         self.forget_staged();
-        *self.reset.lock() = Some(why);
+        *self.reset.lock() = Some(Reset { why, last_batch });
         Start::Nothing
-    }
-
-    fn wake(&self) {
-        for wake in self.wakes.lock().iter() {
-            wake();
-        }
     }
 
     fn try_perform(&self, action: ClientAction) -> Result<ClientDone, Failure> {
@@ -286,8 +289,10 @@ impl Upstream {
                 ack,
                 confirmed,
             } => ClientDone::Applied(self.apply(cursor, ack, confirmed)?),
-            ClientAction::Reset { why, .. } => ClientDone::Reset {
-                from: self.reset(why),
+            ClientAction::Reset {
+                why, last_batch, ..
+            } => ClientDone::Reset {
+                from: self.reset(why, last_batch),
             },
             ClientAction::NextBatch { inline } => ClientDone::Batch(self.next_batch(inline)?),
             ClientAction::Supply { chunks, budget } => self.supply(&chunks, budget)?,

@@ -108,7 +108,20 @@ impl Upstream {
         let mut wanted = Vec::new();
         let _gate = self.inner().chunks.reading();
         let db = self.inner().db.reader();
-        for (node, data) in std::mem::take(&mut staged.partial) {
+        let partial = std::mem::take(&mut staged.partial);
+        if partial.is_empty() {
+            return Ok(wanted);
+        }
+        let mut last = std::collections::BTreeMap::new();
+        for change in &staged.changes {
+            if let Entry::Data { node, data } = &change.entry {
+                last.insert(*node, data.clone());
+            }
+        }
+        for (node, data) in partial {
+            if last.get(&node) != Some(&data) {
+                continue;
+            }
             self.want(&db, &mut staged, node, &data, &mut wanted)?;
         }
         Ok(wanted)

@@ -25,6 +25,7 @@ mod dedup;
 mod faulty;
 mod fsx;
 mod full_disk;
+mod hub;
 mod model;
 mod races;
 mod reference;

@@ -487,6 +487,7 @@ fn a_hub_of_another_life_gets_what_it_lacks() {
         client.perform(ClientAction::Reset {
             why: Why::Epoch,
             epoch: Epoch([8; 16]),
+            last_batch: 0,
         });
         client.stage(&fresh, fresh.hub.changes_since(0));
         assert_eq!(client.apply(fresh.cursor(), None), Applied::Done);
@@ -512,6 +513,7 @@ fn i8_what_is_absent_after_a_long_time_was_removed() {
     b.perform(ClientAction::Reset {
         why: Why::Horizon,
         epoch: Epoch([7; 16]),
+        last_batch: 0,
     });
     // What lives, and nothing of what ended.
     let tree = side.hub.tree();

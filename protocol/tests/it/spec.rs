@@ -28,7 +28,9 @@ fn read_sources(folder: &Path, text: &mut String) {
 #[test]
 fn every_rule_names_tests_that_exist() {
     let mut sources = String::new();
-    read_sources(&root().join("protocol"), &mut sources);
+    for folder in ["protocol", "engine"] {
+        read_sources(&root().join(folder), &mut sources);
+    }
     let spec = spec();
     let rules: Vec<_> = spec
         .lines()

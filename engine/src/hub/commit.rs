@@ -1,0 +1,386 @@
+//! A batch becomes a commit: resolved, written and answered in one transaction.
+//!
+//! The order is that of [`crate::commit`]: first the bytes of chunks, synced;
+//! then the transaction that names them; then the sync of the database, for who
+//! has the answer may forget its edits. Batches that wait for each other share
+//! that last sync.
+
+use std::sync::atomic::Ordering;
+
+use cairn_protocol::merge::{Resolution, ResolveError, resolve};
+use cairn_protocol::session::{StoreFailure, batch_digest};
+use cairn_protocol::wire::{Code, Ext, PushAck};
+use cairn_protocol::{
+    Change, ChunkHash, CommitHasher, Data, Edit, Extent, NodeId, Outcome, ReplicaTag,
+};
+use rusqlite::{Connection, params};
+use rustc_hash::FxHashSet;
+
+use super::feed::Keys;
+use super::state::{self, State};
+use super::{Hub, failure};
+use crate::chunks::{Keep, Pending};
+use crate::db::{corrupt, int};
+use crate::refs::{self, LayoutFault, Refs};
+use crate::shared::{Effects, HUB, Shared, View};
+use crate::{FsError, Result};
+
+/// A hub forgets what it may every so many commits.
+const PRUNE_EVERY: u64 = 1_024;
+
+/// A batch that comes in.
+struct Push<'a> {
+    by: ReplicaTag,
+    number: u64,
+    edits: &'a [Edit],
+    digest: [u8; 32],
+    /// The chunks whose bytes are durable.
+    synced: FxHashSet<ChunkHash>,
+}
+
+/// What a transaction wrote.
+struct Done {
+    ack: PushAck,
+    named: Vec<ChunkHash>,
+    pending: Vec<(ChunkHash, Pending)>,
+    refs: refs::Written,
+}
+
+/// Why there is no commit.
+#[derive(Debug)]
+enum Stop {
+    Refused(StoreFailure),
+    /// A chunk is in a file that a commit of the working tree has to take first.
+    Adopting,
+}
+
+impl From<FsError> for Stop {
+    fn from(error: FsError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+impl From<rusqlite::Error> for Stop {
+    fn from(error: rusqlite::Error) -> Self {
+        FsError::from(error).into()
+    }
+}
+
+fn refuse(code: Code, detail: impl Into<String>) -> Stop {
+    Stop::Refused(failure(code, detail))
+}
+
+impl Hub {
+    /// Commits a batch, or answers again what it answered before. Also returns
+    /// the chunks that the commit names.
+    pub(super) fn commit(
+        &self,
+        by: ReplicaTag,
+        number: u64,
+        edits: &[Edit],
+    ) -> Result<(PushAck, Vec<ChunkHash>), StoreFailure> {
+        let mut push = Push {
+            by,
+            number,
+            edits,
+            digest: batch_digest(edits),
+            synced: FxHashSet::default(),
+        };
+        self.sync_chunks(&mut push)?;
+        let done = loop {
+            match self.try_commit(&push) {
+                Ok(done) => break done,
+                Err(Stop::Adopting) => self.replica.inner.commit(false)?,
+                Err(Stop::Refused(why)) => return Err(why),
+            }
+        };
+        let inner = &self.replica.inner;
+        {
+            let _commit = inner.db.writer();
+            inner.make_durable()?;
+        }
+        inner.watchers.wake();
+        if done.ack.seq.is_multiple_of(PRUNE_EVERY)
+            && let Err(error) = self.prune()
+        {
+            tracing::warn!(%error, "the hub could not forget what is old; it is tried again");
+        }
+        Ok((done.ack, done.named))
+    }
+
+    /// Makes the bytes of the batch's chunks durable, beside other commits.
+    fn sync_chunks(&self, push: &mut Push<'_>) -> Result<()> {
+        let inner = &self.replica.inner;
+        let named = push.edits.iter().flat_map(|edit| match edit {
+            Edit::Data { data, .. } => chunks_of(data),
+            _ => Vec::new(),
+        });
+        let pending = inner.chunks.pending_of(named);
+        let of_packs = pending.iter().filter(|(_, p)| p.keep == Keep::InPack);
+        push.synced = of_packs.map(|(hash, _)| *hash).collect();
+        inner.sync_packs(&pending).map(drop)
+    }
+
+    fn try_commit(&self, push: &Push<'_>) -> Result<Done, Stop> {
+        let inner = &self.replica.inner;
+        let db = inner.db.writer();
+        if let Some(ack) = answered(&db, push)? {
+            return Ok(Done {
+                ack,
+                named: Vec::new(),
+                pending: Vec::new(),
+                refs: refs::Written::default(),
+            });
+        }
+        db.execute_batch("BEGIN IMMEDIATE")?;
+        let written = self.write(&db, push).and_then(|done| {
+            db.execute_batch("COMMIT")?;
+            Ok(done)
+        });
+        match written {
+            Ok(done) => {
+                inner.written.fetch_add(1, Ordering::SeqCst);
+                inner
+                    .dead_bytes
+                    .fetch_add(done.refs.dead, Ordering::Relaxed);
+                inner.chunks.settled(&done.pending);
+                for (hash, pending) in &done.pending {
+                    inner.chunks.remember(*hash, pending.place);
+                }
+                for hash in &done.refs.twice {
+                    inner.chunks.forget(hash);
+                }
+                Ok(done)
+            }
+            Err(error) => {
+                // A failed transaction may have rolled back by itself.
+                if !db.is_autocommit() {
+                    db.execute_batch("ROLLBACK")?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn write(&self, db: &Connection, push: &Push<'_>) -> Result<Done, Stop> {
+        let mut state = State::load(db)?;
+        let tree = Shared::new(db, HUB);
+        let resolution = resolve_on(tree, push, &mut state)?;
+        state.head += 1;
+        let changes: Vec<Change> = (resolution.entries.into_iter())
+            .map(|entry| Change {
+                ver: state.head,
+                entry,
+            })
+            .collect();
+        let mut hasher = CommitHasher::new();
+        for change in &changes {
+            hasher.push(change);
+        }
+        state.chain = state.chain.next(&hasher.finish());
+        let mut refs = Refs::default();
+        let effects = self.apply(db, &changes, &resolution.deaths, &mut refs)?;
+        for (_, outcome) in &resolution.outcomes {
+            if let Outcome::Alias { from, to } = outcome {
+                tree.set_alias(*from, *to, state.head)?;
+            }
+        }
+        let named: Vec<ChunkHash> = refs.gained().copied().collect();
+        let pending = self.take_pending(&named, push)?;
+        let written = refs.write(db, &pending)?;
+        refuse_missing(&written)?;
+        state.save(db)?;
+        let ack = answer(push, &state, resolution.outcomes)?;
+        note_commit(db, push, &ack, &Keys::of(&changes, &effects.revived))?;
+        Ok(Done {
+            ack,
+            named,
+            pending,
+            refs: written,
+        })
+    }
+
+    fn apply(
+        &self,
+        db: &Connection,
+        changes: &[Change],
+        deaths: &[(NodeId, cairn_protocol::merge::Place)],
+        refs: &mut Refs,
+    ) -> Result<Effects, Stop> {
+        let mut wrong = None;
+        let mut count = |data: &Data, by: i64| match refs.count(&self.replica.inner, db, data, by) {
+            Ok(()) => Ok(()),
+            Err(LayoutFault::Fs(error)) => Err(error),
+            Err(fault) => {
+                let detail = fault.to_string();
+                wrong = Some(match fault {
+                    LayoutFault::Missing(_) => refuse(Code::CHUNK_MISSING, &detail),
+                    _ => refuse(Code::MALFORMED, &detail),
+                });
+                Err(corrupt("batch", detail))
+            }
+        };
+        let applied = Shared::new(db, HUB).apply(changes, deaths, &mut count);
+        applied.map_err(|error| wrong.unwrap_or_else(|| error.into()))
+    }
+
+    /// The chunks that are stored and have no row yet, durably stored.
+    fn take_pending(
+        &self,
+        named: &[ChunkHash],
+        push: &Push<'_>,
+    ) -> Result<Vec<(ChunkHash, Pending)>, Stop> {
+        let inner = &self.replica.inner;
+        let pending = inner.chunks.pending_of(named.iter().copied());
+        if pending.iter().any(|(_, p)| p.keep == Keep::Adopt) {
+            return Err(Stop::Adopting);
+        }
+        let late = |(hash, _): &&(ChunkHash, Pending)| !push.synced.contains(hash);
+        let late: Vec<_> = pending.iter().filter(late).cloned().collect();
+        inner.sync_packs(&late)?;
+        Ok(pending)
+    }
+}
+
+/// The chunks that can be told from a content alone.
+fn chunks_of(data: &Data) -> Vec<ChunkHash> {
+    let Data::File { manifest, .. } = data else {
+        return Vec::new();
+    };
+    let mut chunks: Vec<ChunkHash> = manifest.pages().collect();
+    if chunks.is_empty()
+        && let Ok(extents) = manifest.extents(|_| Err::<Vec<u8>, ()>(()))
+    {
+        chunks.extend(extents.iter().filter_map(|extent| match extent {
+            Extent::Chunk { hash, .. } => Some(*hash),
+            Extent::Hole { .. } => None,
+        }));
+    }
+    chunks
+}
+
+/// The answer that a batch had before; or whether it may come now (EDT-5).
+fn answered(db: &Connection, push: &Push<'_>) -> Result<Option<PushAck>, Stop> {
+    let (by, number) = (push.by, push.number);
+    let known = state::replica(db, by)?;
+    let last = known.as_ref().map_or(0, |known| known.batch);
+    if let Some(known) = known.filter(|known| known.batch == number && number > 0) {
+        if known.digest != push.digest {
+            let detail = format!("batch {number} of replica {by} came before with other edits");
+            return Err(refuse(Code::REPLICA_FORKED, detail));
+        }
+        let ack = known.ack.unwrap_or_default();
+        let ack = postcard::from_bytes(&ack)
+            .map_err(|e| corrupt(format!("the answer to batch {number} of replica {by}"), e))?;
+        return Ok(Some(ack));
+    }
+    if number != last + 1 {
+        let detail = format!("batch {number} of replica {by} comes after batch {last}");
+        return Err(refuse(Code::BATCH_GAP, detail));
+    }
+    Ok(None)
+}
+
+fn resolve_on(tree: Shared<'_>, push: &Push<'_>, state: &mut State) -> Result<Resolution, Stop> {
+    let tag = state.tag;
+    let mut mint = || {
+        state.minted += 1;
+        NodeId {
+            replica: tag,
+            counter: state.minted,
+        }
+    };
+    let resolution = resolve(&View::new(tree), push.edits, push.by, &mut mint);
+    resolution.map_err(|error| match error {
+        ResolveError::Tree(error) => error.into(),
+        ResolveError::Batch(error) => refuse(Code::MALFORMED, error.to_string()),
+    })
+}
+
+fn refuse_missing(written: &refs::Written) -> Result<(), Stop> {
+    if let Some(first) = written.missing.first() {
+        let count = written.missing.len();
+        let detail = format!("{count} chunks that the batch names are missing, as chunk {first}");
+        return Err(refuse(Code::CHUNK_MISSING, detail));
+    }
+    match written.unlike.first() {
+        Some(hash) => Err(refuse(
+            Code::MALFORMED,
+            format!("chunk {hash} is of another length than the batch says"),
+        )),
+        None => Ok(()),
+    }
+}
+
+fn answer(
+    push: &Push<'_>,
+    state: &State,
+    outcomes: Vec<(usize, Outcome)>,
+) -> Result<PushAck, Stop> {
+    let number = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+    let outcomes: Vec<_> = (outcomes.into_iter())
+        .map(|(edit, outcome)| (number(edit), outcome))
+        .collect();
+    let count = outcomes.len();
+    let too_many = |_| {
+        let detail = format!("{count} outcomes of a batch are more than an answer can have");
+        refuse(Code::LIMIT, detail)
+    };
+    Ok(PushAck {
+        batch: push.number,
+        seq: state.head,
+        chain: state.chain,
+        outcomes: outcomes.try_into().map_err(too_many)?,
+        ext: Ext::default(),
+    })
+}
+
+fn note_commit(db: &Connection, push: &Push<'_>, ack: &PushAck, keys: &Keys) -> Result<(), Stop> {
+    let fail = |e| corrupt("the answer to a batch", e);
+    let encoded = postcard::to_stdvec(ack).map_err(fail)?;
+    state::note_batch(db, push.by, push.number, &push.digest, &encoded)?;
+    let outcomes: Vec<&Outcome> = ack.outcomes.iter().map(|(_, outcome)| outcome).collect();
+    let conflicts = !outcomes.is_empty();
+    let outcomes = conflicts.then(|| postcard::to_stdvec(&outcomes));
+    let outcomes = outcomes.transpose().map_err(fail)?;
+    db.prepare_cached(
+        "INSERT INTO hub_commit(seq, author, chain, outcomes, keys) VALUES(?, ?, ?, ?, ?)",
+    )?
+    .execute(params![
+        int(ack.seq),
+        push.by.0.cast_signed(),
+        ack.chain.0.as_slice(),
+        outcomes,
+        keys.encode()?
+    ])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Replica;
+
+    #[test]
+    fn an_answer_survives_a_power_cut() {
+        let replica = Replica::in_memory().unwrap();
+        let hub = Hub::open(&replica).unwrap();
+        let counts = || {
+            let inner = &replica.inner;
+            let of = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::SeqCst);
+            (of(&inner.written), of(&inner.synced))
+        };
+        let before = counts().0;
+        for number in 1..4 {
+            hub.commit(ReplicaTag(1), number, &[]).unwrap();
+            let (written, synced) = counts();
+            assert!(written >= before + number);
+            assert_eq!(synced, written);
+            // One that was written by who did not get to sync it is synced
+            // before it is answered again.
+            replica.inner.synced.store(0, Ordering::SeqCst);
+            hub.commit(ReplicaTag(1), number, &[]).unwrap();
+            assert_eq!(counts().1, written);
+        }
+    }
+}

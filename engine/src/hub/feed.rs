@@ -1,0 +1,289 @@
+//! What commits changed, coalesced by register, and who may follow from where.
+//!
+//! A commit keeps the *keys* of the registers that it set, and the registers
+//! have their versions: a key counts only while its register is of that commit.
+//! So a register that changes often is told once, and a page of the log needs
+//! no snapshot: what changes meanwhile comes later, in the commit that did it.
+
+use std::collections::BTreeMap;
+
+use cairn_protocol::session::{HubDone, Report};
+use cairn_protocol::wire::{Start, Why};
+use cairn_protocol::{
+    Chain, Change, Cursor, Entry, Name, NodeId, ReplicaTag, Scope, Seq, XattrName,
+};
+use rusqlite::{Connection, OptionalExtension};
+use serde::{Deserialize, Serialize};
+
+use super::Hub;
+use super::state::State;
+use crate::Result;
+use crate::db::{corrupt, int, uint};
+use crate::shared::{HUB, Record, Shared};
+
+/// What a commit did to a node: bits of [`Key::Node`].
+const BORN: u8 = 1;
+const DATA: u8 = 2;
+const META: u8 = 4;
+const GONE: u8 = 8;
+/// The node lives again: who does not know it needs all of it.
+const REVIVED: u8 = 16;
+
+/// A register that a commit set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum Key {
+    Node { node: NodeId, what: u8 },
+    Name { parent: NodeId, name: Name },
+    Xattr { node: NodeId, name: XattrName },
+}
+
+/// The registers that a commit set. The order of the variants is stored.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Keys(Vec<Key>);
+
+impl Keys {
+    pub(super) fn of(changes: &[Change], revived: &[NodeId]) -> Self {
+        let mut nodes: BTreeMap<NodeId, u8> = BTreeMap::new();
+        let mut keys = Vec::new();
+        for change in changes {
+            let (node, bit) = match &change.entry {
+                Entry::Node { id, .. } => (id, BORN),
+                Entry::Data { node, .. } => (node, DATA),
+                Entry::Meta { node, .. } => (node, META),
+                Entry::Gone { node } => (node, GONE),
+                Entry::Name { parent, name, .. } => {
+                    let (parent, name) = (*parent, name.clone());
+                    keys.push(Key::Name { parent, name });
+                    continue;
+                }
+                Entry::Xattr { node, name, .. } => {
+                    let (node, name) = (*node, name.clone());
+                    keys.push(Key::Xattr { node, name });
+                    continue;
+                }
+            };
+            *nodes.entry(*node).or_default() |= bit;
+        }
+        for node in revived {
+            *nodes.entry(*node).or_default() |= REVIVED;
+        }
+        let nodes = nodes
+            .into_iter()
+            .map(|(node, what)| Key::Node { node, what });
+        Self(nodes.chain(keys).collect())
+    }
+
+    pub(super) fn encode(&self) -> Result<Vec<u8>> {
+        postcard::to_stdvec(self).map_err(|e| corrupt("the keys of a commit", e))
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
+        postcard::from_bytes(bytes).map_err(|e| corrupt("the keys of a commit", e))
+    }
+
+    /// Leaves only registers that this commit was the last to set. Returns
+    /// whether any went.
+    pub(super) fn retain_current(&mut self, tree: Shared<'_>, seq: Seq) -> Result<bool> {
+        let before = self.0.len();
+        let mut kept = Vec::with_capacity(before);
+        for key in self.0.drain(..) {
+            let mut out = Vec::new();
+            tell(tree, seq, &key, false, &mut out)?;
+            if !out.is_empty() {
+                kept.push(key);
+            }
+        }
+        self.0 = kept;
+        Ok(self.0.len() < before)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A page of the log.
+#[derive(Debug)]
+pub(super) struct Page {
+    changes: Vec<Change>,
+    reports: Vec<Report>,
+    next: Seq,
+    pub(super) cut: Option<Cursor>,
+}
+
+impl From<Page> for HubDone {
+    fn from(page: Page) -> Self {
+        Self::Page {
+            changes: page.changes,
+            reports: page.reports,
+            next: page.next,
+            cut: page.cut,
+        }
+    }
+}
+
+/// Where a replica begins to follow, or why it cannot.
+pub(super) fn subscribe(db: &Connection, from: &Start) -> Result<Result<Seq, (Why, Seq)>> {
+    let state = State::load(db)?;
+    let Start::At(cursor) = from else {
+        return Ok(Ok(0));
+    };
+    let reset = |why| Ok(Err((why, state.horizon)));
+    if cursor.epoch != state.epoch {
+        return reset(Why::Epoch);
+    }
+    if cursor.seq > state.head {
+        return reset(Why::Forked);
+    }
+    if cursor.seq < state.horizon {
+        return reset(Why::Horizon);
+    }
+    if chain_at(db, cursor.seq)? != Some(cursor.chain) {
+        return reset(Why::Forked);
+    }
+    if cursor.scope != Scope::ALL {
+        return reset(Why::Scope);
+    }
+    Ok(Ok(cursor.seq))
+}
+
+impl Hub {
+    /// The changes of commits after `after`, about `max` of them. With `fresh`,
+    /// for somebody who knows nothing: without what is dead.
+    pub(super) fn feed(&self, after: Seq, max: usize, fresh: bool) -> Result<Page> {
+        let db = self.replica.inner.db.reader();
+        // One read transaction: a commit beside it changes nothing here.
+        let tx = db.unchecked_transaction()?;
+        let state = State::load(&tx)?;
+        let tree = Shared::new(&tx, HUB);
+        let (mut changes, mut reports) = (Vec::new(), Vec::new());
+        let mut next = state.head;
+        {
+            let mut find = tx.prepare_cached(
+                "SELECT seq, keys, author, outcomes FROM hub_commit WHERE seq > ? ORDER BY seq",
+            )?;
+            let mut rows = find.query([int(after)])?;
+            while let Some(row) = rows.next()? {
+                let seq = uint(row.get(0)?);
+                let keys = row
+                    .get_ref(1)?
+                    .as_blob()
+                    .map_err(|e| corrupt("commit", e))?;
+                for key in &Keys::decode(keys)?.0 {
+                    tell(tree, seq, key, fresh, &mut changes)?;
+                }
+                let outcomes: Option<Vec<u8>> = row.get(3)?;
+                if let Some(outcomes) = outcomes.filter(|_| !fresh) {
+                    reports.push(Report {
+                        seq,
+                        by: ReplicaTag(row.get::<_, i64>(2)?.cast_unsigned()),
+                        outcomes: postcard::from_bytes(&outcomes)
+                            .map_err(|e| corrupt("the outcomes of a commit", e))?,
+                    });
+                }
+                if changes.len() >= max {
+                    next = seq;
+                    break;
+                }
+            }
+        }
+        tx.commit()?;
+        Ok(Page {
+            changes,
+            reports,
+            next,
+            cut: (next >= state.head).then(|| state.cursor()),
+        })
+    }
+}
+
+fn chain_at(db: &Connection, seq: Seq) -> Result<Option<Chain>> {
+    if seq == 0 {
+        return Ok(Some(Chain::GENESIS));
+    }
+    let mut find = db.prepare_cached("SELECT chain FROM hub_commit WHERE seq = ?")?;
+    let chain: Option<Option<[u8; 16]>> = find.query_row([int(seq)], |r| r.get(0)).optional()?;
+    Ok(chain.flatten().map(Chain))
+}
+
+/// Tells what a key means now, if its register is still of that commit.
+fn tell(tree: Shared<'_>, seq: Seq, key: &Key, fresh: bool, out: &mut Vec<Change>) -> Result<()> {
+    match key {
+        Key::Node { node, what } => {
+            if let Some(record) = tree.record(*node)? {
+                tell_node(tree, seq, *node, *what, record, fresh, out)?;
+            }
+        }
+        Key::Name { parent, name } => {
+            let place = (*parent, name.clone());
+            let Some((node, ver)) = tree.name(&place)? else {
+                return Ok(());
+            };
+            if ver == seq && !(fresh && node.is_none()) {
+                let (parent, name) = place;
+                let entry = Entry::Name { parent, name, node };
+                out.push(Change { ver, entry });
+            }
+        }
+        Key::Xattr { node, name } => {
+            let Some((value, ver)) = tree.attribute(*node, name)? else {
+                return Ok(());
+            };
+            let told = ver == seq && !(fresh && value.is_none());
+            // Of a node that lived again later, everything is told there.
+            let lives = |r: Record| r.gone.is_none() && r.born <= seq;
+            if told && tree.record(*node)?.is_some_and(lives) {
+                let (node, name) = (*node, name.clone());
+                let entry = Entry::Xattr { node, name, value };
+                out.push(Change { ver, entry });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn tell_node(
+    tree: Shared<'_>,
+    seq: Seq,
+    node: NodeId,
+    what: u8,
+    record: Record,
+    fresh: bool,
+    out: &mut Vec<Change>,
+) -> Result<()> {
+    if let Some((ver, _)) = record.gone {
+        if ver == seq && what & GONE != 0 && !fresh {
+            let entry = Entry::Gone { node };
+            out.push(Change { ver, entry });
+        }
+        return Ok(());
+    }
+    // Of a node that lived again later, everything is told there.
+    if record.born > seq {
+        return Ok(());
+    }
+    let again = what & REVIVED != 0 && record.born == seq;
+    if again || what & BORN != 0 && record.born == seq {
+        let (id, kind) = (node, record.kind);
+        let entry = Entry::Node { id, kind };
+        out.push(Change { ver: seq, entry });
+    }
+    let wanted = |ver: Seq| ver == seq || again && ver < seq;
+    if let Some((ver, data)) = record.data.filter(|(ver, _)| wanted(*ver)) {
+        let entry = Entry::Data { node, data };
+        out.push(Change { ver, entry });
+    }
+    if let Some((ver, meta)) = record.meta.filter(|(ver, _)| wanted(*ver)) {
+        let entry = Entry::Meta { node, meta };
+        out.push(Change { ver, entry });
+    }
+    if again {
+        for (name, value, ver) in tree.attributes(node)? {
+            if ver < seq && value.is_some() {
+                let entry = Entry::Xattr { node, name, value };
+                out.push(Change { ver, entry });
+            }
+        }
+    }
+    Ok(())
+}
