@@ -9,7 +9,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_engine::{Access, Hub, HubSession, Options, Replica};
@@ -122,13 +122,52 @@ fn done(done: HubDone) -> Fallible<HubDone> {
     }
 }
 
-fn rate(what: &str, count: u64, time: Duration) {
-    println!("{what}: {:.0}/s", count as f64 / time.as_secs_f64());
+/// Time that has passed, and time that the processors worked for this process.
+#[derive(Clone, Copy, Default)]
+struct Spent {
+    wall: Duration,
+    work: Duration,
+}
+
+impl Spent {
+    fn now() -> Self {
+        let since = |clock| {
+            let t = rustix::time::clock_gettime(clock);
+            let nanos = u32::try_from(t.tv_nsec).unwrap_or(0);
+            Duration::new(t.tv_sec.unsigned_abs(), nanos)
+        };
+        Self {
+            wall: since(rustix::time::ClockId::Monotonic),
+            work: since(rustix::time::ClockId::ProcessCPUTime),
+        }
+    }
+
+    fn add_since(&mut self, begun: Self) {
+        let now = Self::now();
+        self.wall += now.wall.saturating_sub(begun.wall);
+        self.work += now.work.saturating_sub(begun.work);
+    }
+
+    fn since(begun: Self) -> Self {
+        let mut spent = Self::default();
+        spent.add_since(begun);
+        spent
+    }
+
+    /// So many a second: of the time that passed, and of work.
+    fn rates(self, count: f64) -> (f64, f64) {
+        let (wall, work) = (self.wall.as_secs_f64(), self.work.as_secs_f64());
+        (count / wall, count / work)
+    }
+}
+
+fn rate(what: &str, count: u64, spent: Spent) {
+    let (wall, work) = spent.rates(count as f64);
+    println!("{what}: {wall:.0}/s, {work:.0} for each second of work");
 }
 
 fn push_files(session: &HubSession, files: u64) -> Fallible<()> {
-    let (mut storing, mut committing) = (Duration::ZERO, Duration::ZERO);
-    let start = Instant::now();
+    let (mut storing, mut committing) = (Spent::default(), Spent::default());
     for batch in 0..files / BATCH {
         let (mut chunks, mut edits) = (Vec::new(), Vec::new());
         for id in batch * BATCH..(batch + 1) * BATCH {
@@ -137,23 +176,26 @@ fn push_files(session: &HubSession, files: u64) -> Fallible<()> {
             edits.extend(new_file(id, ChunkHash::of(&bytes), 4_096)?);
         }
         let hashes: Vec<ChunkHash> = chunks.iter().map(|c| c.hash).collect();
-        let begun = Instant::now();
+        let begun = Spent::now();
         done(session.perform(HubAction::Offer { chunks: hashes }))?;
         while !chunks.is_empty() {
             let rest = chunks.split_off(chunks.len().min(250));
             done(session.perform(HubAction::Store { chunks }))?;
             chunks = rest;
         }
-        storing += begun.elapsed();
-        let begun = Instant::now();
+        storing.add_since(begun);
+        let begun = Spent::now();
         let batch = batch + 1;
         done(session.perform(HubAction::Commit { batch, edits }))?;
-        committing += begun.elapsed();
+        committing.add_since(begun);
     }
     rate("files offered and stored", files, storing);
     rate("files committed", files, committing);
-    rate("files stored and committed", files, storing + committing);
-    println!("(with what makes them: {:.2?})", start.elapsed());
+    let both = Spent {
+        wall: storing.wall + committing.wall,
+        work: storing.work + committing.work,
+    };
+    rate("files stored and committed", files, both);
     Ok(())
 }
 
@@ -161,7 +203,7 @@ fn feed(session: &HubSession, files: u64) -> Fallible<()> {
     done(session.perform(HubAction::Subscribe {
         from: Start::Nothing,
     }))?;
-    let start = Instant::now();
+    let start = Spent::now();
     let (mut after, max) = (0, 4_096);
     loop {
         let HubDone::Page { next, cut, .. } =
@@ -174,7 +216,7 @@ fn feed(session: &HubSession, files: u64) -> Fallible<()> {
             break;
         }
     }
-    rate("files fed", files, start.elapsed());
+    rate("files fed", files, Spent::since(start));
     Ok(())
 }
 
@@ -182,7 +224,7 @@ fn read(session: &HubSession, files: u64) -> Fallible<()> {
     let hashes: Vec<ChunkHash> = (0..files)
         .map(|id| ChunkHash::of(&noise(4_096, id)))
         .collect();
-    let start = Instant::now();
+    let start = Spent::now();
     let mut left = &hashes[..];
     while !left.is_empty() {
         let chunks = left.iter().take(256).map(|hash| (*hash, None)).collect();
@@ -194,7 +236,7 @@ fn read(session: &HubSession, files: u64) -> Fallible<()> {
             left = &left[taken..];
         }
     }
-    rate("files read", files, start.elapsed());
+    rate("files read", files, Spent::since(start));
     Ok(())
 }
 
@@ -202,27 +244,27 @@ fn large(session: &HubSession, what: &str, of: impl Fn(u64) -> Bytes) -> Fallibl
     const CHUNKS: u64 = 400;
     let chunks: Vec<Bytes> = (0..CHUNKS).map(of).collect();
     let total: u64 = chunks.iter().map(|c| c.len() as u64).sum();
-    let speed = |doing: &str, time: Duration| {
-        let mb = total as f64 / 1e6 / time.as_secs_f64();
-        println!("{what} {doing}: {mb:.0} MB/s");
+    let speed = |doing: &str, spent: Spent| {
+        let (wall, work) = spent.rates(total as f64 / 1e6);
+        println!("{what} {doing}: {wall:.0} MB/s, {work:.0} for each second of work");
     };
-    let start = Instant::now();
+    let start = Spent::now();
     let encoded: Fallible<Vec<ChunkData>> = chunks.iter().map(chunk).collect();
     let encoded = encoded?;
-    speed("encoded and hashed", start.elapsed());
-    let start = Instant::now();
+    speed("encoded and hashed", Spent::since(start));
+    let start = Spent::now();
     for chunk in encoded {
         let chunks = vec![chunk];
         done(session.perform(HubAction::Store { chunks }))?;
     }
-    speed("stored", start.elapsed());
-    let start = Instant::now();
+    speed("stored", Spent::since(start));
+    let start = Spent::now();
     for bytes in &chunks {
         let chunks = vec![(ChunkHash::of(bytes), None)];
         let budget = 1 << 20;
         done(session.perform(HubAction::Read { chunks, budget }))?;
     }
-    speed("read (and hashed)", start.elapsed());
+    speed("read (and hashed)", Spent::since(start));
     Ok(())
 }
 

@@ -6,9 +6,11 @@
 //! the receiver's memory stays within the chunk's length, which is checked first,
 //! and what comes out has to match the chunk's hash.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use zstd_safe::{CCtx, CParameter, DCtx};
+use zstd_safe::{CCtx, CParameter, DCtx, ResetDirective};
 
 use crate::hash::ChunkHash;
 use crate::limits::CHUNK_MAX;
@@ -122,14 +124,32 @@ pub fn decode_chunk(
     Ok(bytes)
 }
 
+thread_local! {
+    // Making a context asks what the processor can do, which in a virtual
+    // machine takes longer than to compress a small file; so each thread keeps
+    // one of each kind, of some MiB.
+    static COMPRESSOR: RefCell<Option<CCtx<'static>>> = RefCell::new(CCtx::try_create());
+    static DECOMPRESSOR: RefCell<Option<DCtx<'static>>> = RefCell::new(DCtx::try_create());
+}
+
 /// `None` when that is not worth it.
 fn compress(bytes: &[u8], prefix: Option<&[u8]>) -> Option<Vec<u8>> {
-    let mut context = CCtx::try_create()?;
+    if let Some(prefix) = prefix {
+        // Borrows the prefix for as long as it lives, so it is no longer kept.
+        let mut context = CCtx::try_create()?;
+        context.ref_prefix(prefix).ok()?;
+        return compress_with(&mut context, bytes);
+    }
+    COMPRESSOR.with_borrow_mut(|context| {
+        let context = context.as_mut()?;
+        context.reset(ResetDirective::SessionOnly).ok()?;
+        compress_with(context, bytes)
+    })
+}
+
+fn compress_with(context: &mut CCtx<'_>, bytes: &[u8]) -> Option<Vec<u8>> {
     let level = CParameter::CompressionLevel(LEVEL);
     context.set_parameter(level).ok()?;
-    if let Some(prefix) = prefix {
-        context.ref_prefix(prefix).ok()?;
-    }
     // What does not fit is not worth it, either.
     let mut smaller = Vec::with_capacity(bytes.len() - bytes.len() / 10);
     context.compress2(&mut smaller, bytes).ok()?;
@@ -143,13 +163,20 @@ fn decompress(
     prefix: Option<&[u8]>,
 ) -> Result<Bytes, ChunkError> {
     let malformed = ChunkError::Malformed { hash };
-    let mut context = DCtx::try_create().ok_or(malformed)?;
-    if let Some(prefix) = prefix {
-        context.ref_prefix(prefix).map_err(|_| malformed)?;
-    }
     // Its capacity bounds what comes out.
     let mut bytes = Vec::with_capacity(len);
-    let decoded = context.decompress(&mut bytes, encoded);
+    let decoded = if let Some(prefix) = prefix {
+        let mut context = DCtx::try_create().ok_or(malformed)?;
+        context.ref_prefix(prefix).map_err(|_| malformed)?;
+        context.decompress(&mut bytes, encoded)
+    } else {
+        DECOMPRESSOR.with_borrow_mut(|context| {
+            let context = context.as_mut().ok_or(malformed)?;
+            let reset = context.reset(ResetDirective::SessionOnly);
+            reset.map_err(|_| malformed)?;
+            Ok(context.decompress(&mut bytes, encoded))
+        })?
+    };
     decoded.map_err(|_| malformed)?;
     Ok(bytes.into())
 }
@@ -192,6 +219,22 @@ mod tests {
                 (encoded.encoding, &encoded.bytes[..]),
                 (Encoding::Raw, tiny)
             );
+        }
+    }
+
+    /// Contexts are used again: what failed leaves nothing in them.
+    #[test]
+    fn what_cannot_be_encoded_or_decoded_does_no_harm_to_the_next() {
+        let text = Bytes::from(b"all work and no play ".repeat(2_000));
+        let hash = ChunkHash::of(&text);
+        let want = round_trip(&text, None);
+        for len in [1, 1_000, CHUNK_MAX] {
+            let random = Bytes::from(noise(len));
+            assert_eq!(round_trip(&random, None).encoding, Encoding::Raw);
+            let mut cut = want.clone();
+            cut.bytes.truncate(cut.bytes.len() / 2);
+            assert!(decode_chunk(hash, text.len(), &cut, |_| None).is_err());
+            assert_eq!(round_trip(&text, None), want);
         }
     }
 

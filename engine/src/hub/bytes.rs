@@ -24,6 +24,9 @@ const HELD_MAX: usize = 1 << 20;
 pub(super) struct Held {
     replica: Replica,
     chunks: Mutex<FxHashSet<ChunkHash>>,
+    /// What was asked for and found missing: it need not be looked for again.
+    /// That another session brings it meanwhile costs its bytes, and nothing else.
+    missing: Mutex<FxHashSet<ChunkHash>>,
 }
 
 impl Drop for Held {
@@ -38,6 +41,7 @@ impl Held {
         Self {
             replica,
             chunks: Mutex::default(),
+            missing: Mutex::default(),
         }
     }
 
@@ -49,6 +53,7 @@ impl Held {
             let missing = inner.chunks.place(&inner.db, hash)?.is_none();
             if missing {
                 self.let_go(&[*hash]);
+                self.note_missing(*hash);
             }
             Ok(missing)
         };
@@ -70,13 +75,26 @@ impl Held {
             match decode(inner, chunk) {
                 Ok(bytes) => {
                     self.hold(hash)?;
-                    inner.chunks.store(&inner.db, hash, &bytes)?;
+                    let missing = self.missing.lock().remove(&hash);
+                    if missing && inner.chunks.known(&hash).is_none() {
+                        inner.chunks.append(hash, &bytes)?;
+                    } else {
+                        inner.chunks.store(&inner.db, hash, &bytes)?;
+                    }
                 }
                 Err(ChunkError::NoBase { .. }) => refused.push((hash, Code::CHUNK_MISSING)),
                 Err(_) => refused.push((hash, Code::CHUNK_CORRUPT)),
             }
         }
         Ok(refused)
+    }
+
+    fn note_missing(&self, hash: ChunkHash) {
+        let mut missing = self.missing.lock();
+        if missing.len() >= HELD_MAX {
+            missing.clear();
+        }
+        missing.insert(hash);
     }
 
     /// Ends the hold of chunks that something else keeps now.

@@ -9,16 +9,17 @@ use super::{Record, Shared, id_of, key, name_of, record_of};
 use crate::Result;
 use crate::db::{corrupt, uint};
 
-const RECORD: &str = "kind, born, data_ver, data, meta_ver, meta, gone, last";
+const RECORD: &str = "SELECT kind, born, data_ver, data, meta_ver, meta, gone, last
+    FROM shared_node WHERE side = ? AND tag = ? AND counter = ?";
+const RECORDS: &str = "SELECT tag, counter, kind, born, data_ver, data, meta_ver, meta, gone, last
+    FROM shared_node WHERE side = ? AND (tag, counter) > (?, ?) ORDER BY tag, counter LIMIT ?";
 
 #[allow(dead_code, reason = "some are for the replica's side")]
 impl Shared<'_> {
     /// What is known of a node. The root is always there.
     pub(crate) fn record(&self, node: NodeId) -> Result<Option<Record>> {
         let (tag, counter) = key(node);
-        let mut find = self.db.prepare_cached(&format!(
-            "SELECT {RECORD} FROM shared_node WHERE side = ? AND tag = ? AND counter = ?"
-        ))?;
+        let mut find = self.db.prepare_cached(RECORD)?;
         let mut rows = find.query(params![self.side, tag, counter])?;
         match rows.next()? {
             Some(row) => Ok(Some(record_of(row, 0)?)),
@@ -137,10 +138,7 @@ impl Shared<'_> {
         limit: usize,
     ) -> Result<Vec<(NodeId, Record)>> {
         let (tag, counter) = after.map_or((i64::MIN, i64::MIN), key);
-        let mut find = self.db.prepare_cached(&format!(
-            "SELECT tag, counter, {RECORD} FROM shared_node
-             WHERE side = ? AND (tag, counter) > (?, ?) ORDER BY tag, counter LIMIT ?"
-        ))?;
+        let mut find = self.db.prepare_cached(RECORDS)?;
         let limit = crate::db::int(limit as u64);
         let mut rows = find.query(params![self.side, tag, counter, limit])?;
         let mut page = Vec::new();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cairn_protocol::merge::Place;
-use cairn_protocol::session::{Applied, Report};
-use cairn_protocol::wire::{PushAck, Why};
+use cairn_protocol::session::{Applied, Report, Wanted};
+use cairn_protocol::wire::PushAck;
 use cairn_protocol::{
     Change, Cursor, Entry, NodeId, Outcome, Refusal, ReplicaTag, XattrName,
 };
@@ -18,8 +18,9 @@ use super::local::Local;
 use super::plan::Plan;
 use super::rider::Rider;
 use super::state::{Flight, Rows, State};
-use super::{Failure, Upstream};
+use super::{Failure, Reset, Upstream};
 use crate::assign::{Assignment, assign};
+use crate::refs::Refs;
 use crate::replica::{Notes, now};
 use crate::shared::Shared;
 use crate::{FsError, Result};
@@ -36,7 +37,7 @@ struct Cut {
     flight: Option<Arc<Flight>>,
     changes: Vec<Change>,
     reports: Vec<Report>,
-    reset: Option<Why>,
+    reset: Option<Reset>,
     confirmed: bool,
 }
 
@@ -63,12 +64,16 @@ impl Upstream {
     ) -> Result<Applied, Failure> {
         self.settle_down()?;
         let reset = *self.reset.lock();
-        let new_life = matches!(reset, Some(Why::Epoch | Why::Forked | Why::Scope));
-        let flight = self.flight.lock().clone().filter(|_| !new_life);
+        let anew = reset.is_some_and(Reset::is_anew);
+        let flight = self.flight.lock().clone().filter(|_| !anew);
         let number = flight.as_ref().map(|flight| flight.number);
         let ack = ack.filter(|ack| Some(ack.batch) == number);
         if flight.is_some() && ack.is_none() {
             return Ok(Applied::Held);
+        }
+        let wanted = self.want_more()?;
+        if !wanted.is_empty() {
+            return Ok(Applied::Wants(wanted));
         }
         let (changes, reports) = {
             let staged = self.staged.lock();
@@ -112,7 +117,6 @@ impl Upstream {
             if let Some(applied) = self.try_cut(cut)? {
                 if applied == Applied::Done {
                     self.replica.settle();
-                    self.wake();
                 }
                 return Ok(applied);
             }
@@ -130,9 +134,9 @@ impl Upstream {
         let rows = Rows { db: &db, side };
         let (state, frozen) = (rows.state()?, rows.frozen()?);
         let shared = Shared::new(&db, side);
-        let anew = matches!(cut.reset, Some(Why::Epoch | Why::Forked | Why::Scope));
+        let anew = cut.reset.is_some_and(Reset::is_anew);
         let mut changes = cut.changes.clone();
-        if cut.reset == Some(Why::Horizon) {
+        if cut.reset.is_some() && !anew {
             bury_absent(shared, cut.cursor.seq, &mut changes)?;
         }
         let local = Local::new(inner, &db);
@@ -151,11 +155,10 @@ impl Upstream {
         let mut plan = Plan::new(inner, &db, side, before, kept, flight);
         plan.look(&rider.changes, flight, cut.ack.as_ref())?;
         rider.set_tree(inner, &db)?;
-        let wanted = self.want_more(&db)?;
-        if !wanted.is_empty() {
-            return Ok(Some(Applied::Wants(wanted)));
+        let missing = self.missing(&rider, &db)?;
+        if !missing.is_empty() {
+            return Ok(Some(Applied::Wants(missing)));
         }
-        self.refuse_missing(&rider, &db)?;
         plan.land(flight, cut.ack.as_ref())?;
         let seen = inner.committed.load(std::sync::atomic::Ordering::SeqCst);
         let new = match build(&mut plan, seen)? {
@@ -223,10 +226,9 @@ impl Upstream {
         for report in &mut conflicts {
             report.outcomes.retain(is_told);
         }
-        if anew {
-            // The hub may know nothing of what it was told before.
-            let known = self.known.load(std::sync::atomic::Ordering::Relaxed);
-            (state.scanned, state.batch) = (0, known);
+        if let Some(reset) = cut.reset.filter(|_| anew) {
+            // What the hub has of what it was told before, its tree says.
+            (state.scanned, state.batch) = (0, reset.last_batch);
         }
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         Rider {
@@ -245,14 +247,15 @@ impl Upstream {
         }
     }
 
-    /// No tree names chunks that are not here.
-    fn refuse_missing(&self, rider: &Rider, db: &Connection) -> Result<(), Failure> {
-        for hash in rider.refs.iter().flat_map(|refs| refs.gained()) {
+    /// The chunks that the tree would name and that are not here.
+    fn missing(&self, rider: &Rider, db: &Connection) -> Result<Vec<Wanted>> {
+        let mut missing = Vec::new();
+        for hash in rider.refs.iter().flat_map(Refs::gained) {
             if layout::place(self.inner(), db, hash)?.is_none() {
-                return Err(Failure::Missing(*hash));
+                missing.push((*hash, None));
             }
         }
-        Ok(())
+        Ok(missing)
     }
 }
 

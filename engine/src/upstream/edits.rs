@@ -138,6 +138,26 @@ impl<'a> Edits<'a> {
         Ok(upto)
     }
 
+    /// Looks at the registers that others changed, too.
+    pub(super) fn scan_frozen(&mut self, bounds: &Bounds) -> Result<()> {
+        for register in self.frozen.keys() {
+            match register {
+                Register::Name { parent, name } => {
+                    self.work.push(Work::Place((*parent, name.clone())));
+                }
+                Register::Data(node) => {
+                    let ino = self.local.ino(*node)?;
+                    self.work.extend(ino.map(Work::Node));
+                }
+                Register::Meta(_) | Register::Xattr { .. } => {}
+            }
+            if !self.follow(bounds)? || self.is_full(bounds) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Looks at files whose content is not sealed, whatever the log says.
     pub(super) fn scan_unsealed(&mut self) -> Result<()> {
         let mut find = self.local.db.prepare_cached("SELECT ino FROM staging")?;

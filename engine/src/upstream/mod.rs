@@ -32,14 +32,13 @@ mod stage;
 mod state;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use cairn_protocol::session::{ClientAction, ClientDone, Store, StoreFailure};
 use cairn_protocol::wire::{Code, Start, Why};
 use cairn_protocol::{ChunkHash, Cursor, ReplicaTag};
 use parking_lot::Mutex;
 
-use crate::replica::{Inner, Replica, Wake};
+use crate::replica::{Inner, Replica};
 use crate::{FsError, Result};
 
 pub use conflicts::Conflict;
@@ -60,12 +59,24 @@ pub struct Upstream {
     aloft: Mutex<Vec<ChunkHash>>,
     staged: Mutex<Staged>,
     /// The next cut is the whole tree of the hub, because of this.
-    reset: Mutex<Option<Why>>,
-    /// The last batch that the hub knows, when it says that all begins anew.
-    known: AtomicU64,
+    reset: Mutex<Option<Reset>>,
     /// A commit failed: what is in memory may not be what the rows say.
     unsure: Mutex<bool>,
-    wakes: Mutex<Vec<Wake>>,
+}
+
+/// The whole tree of the hub is to come.
+#[derive(Clone, Copy, Debug)]
+struct Reset {
+    why: Why,
+    /// The last batch of this replica that the hub knows.
+    last_batch: u64,
+}
+
+impl Reset {
+    /// Whether what was confirmed is of another history.
+    fn is_anew(self) -> bool {
+        self.why != Why::Horizon
+    }
 }
 
 impl std::fmt::Debug for Upstream {
@@ -79,9 +90,6 @@ impl std::fmt::Debug for Upstream {
 /// Why an action fails.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// A chunk that a cut needs did not come.
-    #[error("chunk {0} of the transfer is missing")]
-    Missing(ChunkHash),
     /// Programs change what a cut touches faster than it can be applied.
     #[error("the files are being changed; it is tried again")]
     Busy,
@@ -93,7 +101,6 @@ pub(crate) enum Failure {
 impl From<Failure> for StoreFailure {
     fn from(failure: Failure) -> Self {
         let (code, retry_after_ms) = match &failure {
-            Failure::Missing(_) => (Code::CHUNK_MISSING, 1_000),
             Failure::Busy => (Code::BUSY, 100),
             Failure::Fs(FsError::NoSpace) => (Code::QUOTA, 5_000),
             Failure::Fs(_) => (Code::INTERNAL, 5_000),
@@ -136,9 +143,7 @@ impl Upstream {
             aloft: Mutex::default(),
             staged: Mutex::default(),
             reset: Mutex::new(None),
-            known: AtomicU64::new(0),
             unsure: Mutex::new(true),
-            wakes: Mutex::default(),
         };
         upstream.settle_down()?;
         Ok(upstream)
@@ -233,15 +238,8 @@ impl Upstream {
 
     fn reset(&self, why: Why, last_batch: u64) -> Start {
         self.forget_staged();
-        self.known.store(last_batch, Ordering::Relaxed);
-        *self.reset.lock() = Some(why);
+        *self.reset.lock() = Some(Reset { why, last_batch });
         Start::Nothing
-    }
-
-    fn wake(&self) {
-        for wake in self.wakes.lock().iter() {
-            wake();
-        }
     }
 
     fn try_perform(&self, action: ClientAction) -> Result<ClientDone, Failure> {

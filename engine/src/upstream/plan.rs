@@ -242,7 +242,10 @@ impl<'a> Plan<'a> {
         let edited = match &noted.here {
             Some(here) => here.unsealed || here.data.as_ref() != there,
             // What was removed here counts as seen as it was (R3).
-            None => record.is_some_and(|record| record.gone.is_none()) && !drops,
+            None => {
+                let lives = record.is_some_and(|record| record.gone.is_none());
+                (lives || flown.is_some()) && !drops
+            }
         };
         noted.data = Some(match edited {
             false => Seen::Clean,
@@ -425,8 +428,10 @@ impl<'a> Plan<'a> {
             };
             let now = self.shared.name(place)?.and_then(|(node, _)| node);
             match seen {
-                Seen::Edited(was) if *was != now && !self.is_here(place, now)? => {
-                    self.frozen.insert(register, Base::Name(*was));
+                Seen::Edited(was) if !self.is_here(place, now)? => {
+                    if *was != now || self.frozen.contains_key(&register) {
+                        self.frozen.insert(register, Base::Name(*was));
+                    }
                 }
                 _ => drop(self.frozen.remove(&register)),
             }
@@ -602,6 +607,14 @@ impl<'a> Plan<'a> {
                     replayed.xattrs.insert((node, name), value);
                 }
                 Entry::Gone { .. } => {}
+            }
+        }
+        // What nobody does to the working tree is in no log.
+        for (place, node) in &replayed.names {
+            let there = self.shared.name(place)?.and_then(|(node, _)| node);
+            if there != *node {
+                let (parent, name) = place.clone();
+                self.frozen.insert(Register::Name { parent, name }, Base::Name(there));
             }
         }
         self.replayed = Some(replayed);

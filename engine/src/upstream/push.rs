@@ -76,6 +76,7 @@ impl Upstream {
         let local = Local::new(inner, &db);
         let shared = Shared::new(&db, side);
         let mut edits = Edits::new(&local, shared, &frozen, None);
+        edits.scan_frozen(&BOUNDS)?;
         let scanned = edits.scan(state.scanned, &BOUNDS)?;
         if edits.stale {
             return Ok((None, true));

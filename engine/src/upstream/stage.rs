@@ -125,13 +125,27 @@ impl Upstream {
         Ok(())
     }
 
-    /// What contents need whose pages have come since they were staged. The
-    /// caller keeps space from being given back.
-    pub(super) fn want_more(&self, db: &Connection) -> Result<Vec<Wanted>> {
+    /// What contents need whose pages have come since they were staged.
+    pub(super) fn want_more(&self) -> Result<Vec<Wanted>> {
         let mut staged = self.staged.lock();
         let mut wanted = Vec::new();
-        for (node, data) in std::mem::take(&mut staged.partial) {
-            self.want(db, &mut staged, node, &data, &mut wanted)?;
+        let _gate = self.inner().chunks.reading();
+        let db = self.inner().db.reader();
+        let partial = std::mem::take(&mut staged.partial);
+        if partial.is_empty() {
+            return Ok(wanted);
+        }
+        let mut last = std::collections::BTreeMap::new();
+        for change in &staged.changes {
+            if let Entry::Data { node, data } = &change.entry {
+                last.insert(*node, data.clone());
+            }
+        }
+        for (node, data) in partial {
+            if last.get(&node) != Some(&data) {
+                continue;
+            }
+            self.want(&db, &mut staged, node, &data, &mut wanted)?;
         }
         Ok(wanted)
     }

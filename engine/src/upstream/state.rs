@@ -14,16 +14,16 @@ use crate::{FsError, Result};
 
 /// Keyed by the side of the shared tree.
 pub(crate) const TABLES: &str = "
-CREATE TABLE upstream(
+CREATE TABLE IF NOT EXISTS upstream(
     side INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
     PRIMARY KEY(side, key)) WITHOUT ROWID;
-CREATE TABLE frozen(
+CREATE TABLE IF NOT EXISTS frozen(
     side INTEGER NOT NULL, register BLOB NOT NULL, base BLOB NOT NULL,
     PRIMARY KEY(side, register)) WITHOUT ROWID;
-CREATE TABLE conflict(
+CREATE TABLE IF NOT EXISTS conflict(
     id INTEGER PRIMARY KEY, side INTEGER NOT NULL, seq INTEGER NOT NULL, author INTEGER NOT NULL,
     outcome BLOB NOT NULL, at INTEGER NOT NULL, resolved INTEGER NOT NULL);
-CREATE INDEX conflict_open ON conflict(id) WHERE resolved = 0;
+CREATE INDEX IF NOT EXISTS conflict_open ON conflict(id) WHERE resolved = 0;
 ";
 
 /// A content that was never seen by who replaces or removes it.

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use crate::support::{Rng, assert_clean, assert_same, eventually, noise, rounds, seeds};
 
 /// A small filesystem, mounted until it is dropped.
-struct Disk {
+pub(crate) struct Disk {
     dir: tempfile::TempDir,
 }
 
@@ -30,7 +30,7 @@ fn run(program: &str, args: &[&Path]) -> bool {
 
 impl Disk {
     /// A disk in memory, which says at once when it is full.
-    fn tmpfs(mib: u64) -> Option<Self> {
+    pub(crate) fn tmpfs(mib: u64) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let size = format!("size={mib}m");
         let args = ["-t", "tmpfs", "-o", &size, "none"].map(Path::new);
@@ -57,7 +57,7 @@ impl Disk {
         Some(Self { dir })
     }
 
-    fn replica(&self) -> PathBuf {
+    pub(crate) fn replica(&self) -> PathBuf {
         self.dir.path().join("w.cairn")
     }
 
@@ -66,7 +66,7 @@ impl Disk {
     }
 
     /// Somebody else takes all of the space.
-    fn fill(&self) {
+    pub(crate) fn fill(&self) {
         let mut file = File::options()
             .create(true)
             .append(true)
@@ -79,7 +79,7 @@ impl Disk {
         let _ = file.sync_all();
     }
 
-    fn relieve(&self) {
+    pub(crate) fn relieve(&self) {
         std::fs::remove_file(self.ballast()).unwrap();
     }
 }

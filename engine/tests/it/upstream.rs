@@ -9,7 +9,7 @@ use cairn_protocol::session::{Applied, BatchOffer, ClientAction, ClientDone, Sto
 use cairn_protocol::testing::{Hub, ModelTree, Oracle};
 use cairn_protocol::wire::{Blob, ChunkData, PushAck, Why};
 use cairn_protocol::{
-    Chain, Change, ChunkHash, Cursor, Data, Edit, Encoded, Encoding, Epoch, Outcome, Scope, Seq,
+    Chain, Change, ChunkHash, Cursor, Data, Edit, Encoded, Encoding, Epoch, NodeId, Outcome, Scope, Seq,
     Timestamp, decode_chunk,
 };
 
@@ -168,7 +168,8 @@ impl Client {
             }
             match self.push(side) {
                 Some((edits, ack)) => {
-                    println!("{}: pushes {edits:?} {:?}", self.upstream.tag(), ack.outcomes);
+                    let shown: Vec<_> = edits.iter().map(short).collect();
+                    println!("{:x}: pushes {shown:?} {:?}", self.upstream.tag().0 & 0xfff, ack.outcomes);
                     all.extend(edits);
                     assert_eq!(self.pull(side, Some(ack)), Applied::Done);
                     last = true;
@@ -211,11 +212,54 @@ impl Client {
     }
 }
 
+/// An edit in a few words.
+fn short(edit: &Edit) -> String {
+    let id = |id: &NodeId| format!("{:x}:{}", id.replica.0 & 0xfff, id.counter);
+    let maybe = |node: &Option<NodeId>| node.as_ref().map_or("-".into(), id);
+    match edit {
+        Edit::New { node, kind } => format!("new {} {kind:?}", id(node)),
+        Edit::Data { node, base, data } => match data {
+            Data::Inline { bytes } => format!("data {} on {base}: {bytes:?}", id(node)),
+            _ => format!("data {} on {base}", id(node)),
+        },
+        Edit::Meta { node, fields, meta, .. } => {
+            format!("meta {} {fields:?} {:o}", id(node), meta.mode)
+        }
+        Edit::Xattr { node, value, .. } => format!("xattr {} {value:?}", id(node)),
+        Edit::Name { parent, name, was, node } => {
+            format!("name {}/{name} {} -> {}", id(parent), maybe(was), maybe(node))
+        }
+        Edit::Drop { node, data_base } => format!("drop {} of {data_base}", id(node)),
+    }
+}
+
+/// A tree in a few lines.
+fn lines(tree: &ModelTree) -> Vec<String> {
+    let id = |id: NodeId| format!("{:x}:{}", id.replica.0 & 0xfff, id.counter);
+    let names = tree.names().map(|(place, node)| {
+        format!("{}/{} {}", id(place.0), place.1, id(node))
+    });
+    let nodes = tree.live().map(|(node, kind)| {
+        let content = match tree.content(node) {
+            Some(Data::Inline { bytes }) => format!("{bytes:?}"),
+            other => format!("{other:?}"),
+        };
+        format!("{} {kind:?} {content} {:?}", id(node), tree.attributes(node))
+    });
+    names.chain(nodes).collect()
+}
+
 #[track_caller]
 fn assert_equal(clients: &[&Client], side: &Side) {
     for client in clients {
         let (here, there) = (client.tree(), side.hub.tree());
-        assert!(here == *there, "here {here:#?}\nthere {there:#?}");
+        if here != *there {
+            let (here, there) = (lines(&here), lines(there));
+            let only_here: Vec<_> = here.iter().filter(|line| !there.contains(line)).collect();
+            let only_there: Vec<_> = there.iter().filter(|line| !here.contains(line)).collect();
+            let tag = client.upstream.tag().0 & 0xfff;
+            panic!("{tag:x}: only here {only_here:#?}, only at the hub {only_there:#?}");
+        }
         support::assert_clean(&client.replica);
     }
 }
@@ -443,6 +487,7 @@ fn a_hub_of_another_life_gets_what_it_lacks() {
         client.perform(ClientAction::Reset {
             why: Why::Epoch,
             epoch: Epoch([8; 16]),
+            last_batch: 0,
         });
         client.stage(&fresh, fresh.hub.changes_since(0));
         assert_eq!(client.apply(fresh.cursor(), None), Applied::Done);
@@ -468,6 +513,7 @@ fn i8_what_is_absent_after_a_long_time_was_removed() {
     b.perform(ClientAction::Reset {
         why: Why::Horizon,
         epoch: Epoch([7; 16]),
+        last_batch: 0,
     });
     // What lives, and nothing of what ended.
     let tree = side.hub.tree();
@@ -553,10 +599,10 @@ impl Worker<'_> {
         let dir = self.rng.pick(&dirs).clone();
         let place = format!("{}/{}", self.rng.pick(&dirs), self.rng.below(4));
         let replica = &client.replica;
-        let tag = client.upstream.tag();
+        let tag = client.upstream.tag().0 & 0xfff;
         let file = (!files.is_empty()).then(|| self.rng.pick(&files).clone());
         let what = self.rng.below(11);
-        println!("{tag}: {what} {file:?} {dir:?} {place:?} {dirs:?} {files:?}");
+        println!("{tag:x}: {what} {file:?} {dir:?} {place:?} {dirs:?} {files:?}");
         match (what, file) {
             (0 | 1, _) if !replica.exists(&place).unwrap() => {
                 let bytes = self.fresh();
@@ -613,7 +659,12 @@ fn schedule(seed: u64) {
     let (mut oracle, mut written) = (Oracle::default(), 0);
     let clients: Vec<Client> = (0..2 + rng.below(2)).map(|_| Client::new()).collect();
     let mut acks: Vec<Option<PushAck>> = clients.iter().map(|_| None).collect();
-    for _ in 0..60 {
+    for client in &clients {
+        if rng.chance(80) {
+            client.pull(&side, None);
+        }
+    }
+    for _ in 0..80 {
         let who = rng.index(clients.len());
         let client = &clients[who];
         match rng.below(10) {
@@ -624,13 +675,15 @@ fn schedule(seed: u64) {
             6 | 7 => {
                 let pushed = client.push(&mut side);
                 if let Some((edits, ack)) = &pushed {
-                    println!("{}: pushed {edits:#?} {:?}", client.upstream.tag(), ack.outcomes);
+                    let edits: Vec<_> = edits.iter().map(short).collect();
+                    println!("{:x}: pushed {edits:?} {:?}", client.upstream.tag().0 & 0xfff, ack.outcomes);
                 }
                 acks[who] = pushed.map(|(_, ack)| ack).filter(|_| rng.chance(70));
             }
             _ => {
                 let applied = client.pull(&side, acks[who].take());
-                println!("{}: pulled {applied:?}", client.upstream.tag());
+                let tag = client.upstream.tag().0 & 0xfff;
+                println!("{tag:x}: pulled {applied:?} to {}", side.hub.head());
             }
         }
         support::assert_clean(&client.replica);
