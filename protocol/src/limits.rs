@@ -96,3 +96,15 @@ pub const BATCH_EDITS_MAX: usize = 65536;
 
 /// Largest sum of the encodings of a batch's edits, in bytes.
 pub const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Most chunks that are asked for in one session and not answered yet.
+pub const WANTED_MAX: usize = 65536;
+
+/// Bytes of `Changes`, `Report` and `Push` that may be sent before the first `Credit`.
+pub const WINDOW_CONTROL: u64 = 4 * 1024 * 1024;
+
+/// Bytes of `Chunks` that may be sent before the first `Credit`.
+pub const WINDOW_BULK: u64 = 8 * 1024 * 1024;
+
+/// Payload that is taken from a peer that is not known yet, in bytes.
+pub const FRAME_STRANGER: usize = 4096;

@@ -5,11 +5,15 @@ use crate::cursor::Cursor;
 use crate::edit::Edit;
 use crate::hash::ChunkHash;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_EDITS_MAX, HASHES_MAX};
-use crate::wire::{Code, Ext, Limits, List, Push};
+use crate::session::BatchOffer;
+use crate::wire::{ChunkData, Code, Ext, Limits, List, Push};
 
 /// Bytes of a message of edits besides the edits and hashes, at most.
 const OVERHEAD: usize = 256;
 const HASH_BYTES: usize = 32;
+/// Bytes of a chunk in a message besides its own, at most: two hashes, three
+/// lengths and the number of the encoding.
+pub(super) const CHUNK_OVERHEAD: usize = 80;
 
 /// The edits that a replica pushes as one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,11 +56,27 @@ impl Batch {
     ///
     /// [`AssemblyError`] for a batch that is larger than a batch may be.
     pub fn messages(self, limits: Limits) -> Result<Vec<Push>, AssemblyError> {
+        let offer = BatchOffer {
+            batch: self,
+            inline: Vec::new(),
+        };
+        offer.messages(limits)
+    }
+}
+
+impl BatchOffer {
+    /// The messages that carry the batch and the chunks that come along.
+    ///
+    /// # Errors
+    ///
+    /// [`AssemblyError`] for a batch that is larger than a batch may be.
+    pub fn messages(self, limits: Limits) -> Result<Vec<Push>, AssemblyError> {
+        let (batch, inline) = (self.batch, self.inline);
         let size = |limit| usize::try_from(limit).unwrap_or(usize::MAX);
         let mut parts = Parts::new(size(limits.frame).saturating_sub(OVERHEAD));
-        let digest = batch_digest(&self.edits);
+        let digest = batch_digest(&batch.edits);
         let mut total = 0;
-        for edit in self.edits {
+        for edit in batch.edits {
             let len = encode(&edit).len();
             total += len;
             if len > parts.room || total > BATCH_BYTES_MAX {
@@ -65,21 +85,26 @@ impl Batch {
             let part = parts.with_room(len, |part| part.edits.len() < size(limits.edits));
             part.edits.push(edit);
         }
-        for hash in self.chunks {
+        for hash in batch.chunks {
             let part = parts.with_room(HASH_BYTES, |part| part.chunks.len() < HASHES_MAX);
             part.chunks.push(hash);
+        }
+        for chunk in inline {
+            let len = chunk.bytes.len() + CHUNK_OVERHEAD;
+            let part = parts.with_room(len, |part| part.inline.len() < HASHES_MAX);
+            part.inline.push(chunk);
         }
         let last = parts.done.len();
         let parts = parts.done.into_iter().chain([parts.open]);
         let message = |(number, part): (usize, Part)| {
             Ok(Push {
-                batch: self.number,
+                batch: batch.number,
                 part: u32::try_from(number).unwrap_or(u32::MAX),
                 last: number == last,
-                seen: self.seen,
+                seen: batch.seen,
                 edits: List::try_from(part.edits).map_err(|e| AssemblyError::Edits(e.len))?,
                 chunks: List::try_from(part.chunks).map_err(|e| AssemblyError::Edits(e.len))?,
-                inline: List::default(),
+                inline: List::try_from(part.inline).map_err(|e| AssemblyError::Edits(e.len))?,
                 digest: if number == last { digest } else { [0; 32] },
                 ext: Ext::default(),
             })
@@ -93,6 +118,7 @@ impl Batch {
 struct Part {
     edits: Vec<Edit>,
     chunks: Vec<ChunkHash>,
+    inline: Vec<ChunkData>,
 }
 
 /// A batch as it is divided.
@@ -129,6 +155,9 @@ impl Parts {
 #[derive(Debug)]
 pub struct BatchAssembly {
     batch: Batch,
+    inline: Vec<ChunkData>,
+    /// Bytes that may still come inline.
+    inline_left: usize,
     parts: u32,
     bytes: usize,
 }
@@ -158,6 +187,9 @@ pub enum AssemblyError {
     /// The batch has too many bytes.
     #[error("a batch or an edit of {0} bytes is too large")]
     Bytes(usize),
+    /// More bytes of chunks came along than may.
+    #[error("more bytes of chunks came with the batch than may")]
+    Inline,
 }
 
 impl AssemblyError {
@@ -166,15 +198,17 @@ impl AssemblyError {
         match self {
             Self::Part { .. } => Code::STATE,
             Self::Digest => Code::MALFORMED,
-            Self::Edits(_) | Self::Bytes(_) => Code::LIMIT,
+            Self::Edits(_) | Self::Bytes(_) | Self::Inline => Code::LIMIT,
         }
     }
 }
 
 impl BatchAssembly {
     /// Begins with the first message of a batch.
-    pub fn new(first: &Push) -> Self {
+    pub fn new(first: &Push, limits: Limits) -> Self {
         Self {
+            inline: Vec::new(),
+            inline_left: usize::try_from(limits.inline).unwrap_or(usize::MAX),
             batch: Batch {
                 number: first.batch,
                 seen: first.seen,
@@ -192,7 +226,7 @@ impl BatchAssembly {
     /// # Errors
     ///
     /// [`AssemblyError`]: the batch is of no use.
-    pub fn take(&mut self, message: Push) -> Result<Option<Batch>, AssemblyError> {
+    pub fn take(&mut self, message: Push) -> Result<Option<BatchOffer>, AssemblyError> {
         if (message.batch, message.part) != (self.batch.number, self.parts) {
             return Err(AssemblyError::Part {
                 expected: self.batch.number,
@@ -211,6 +245,13 @@ impl BatchAssembly {
         if self.bytes > BATCH_BYTES_MAX {
             return Err(AssemblyError::Bytes(self.bytes));
         }
+        let inline = message.inline.iter().map(|chunk| chunk.bytes.len()).sum();
+        let left = self.inline_left.checked_sub(inline);
+        self.inline_left = left.ok_or(AssemblyError::Inline)?;
+        self.inline.extend(message.inline.into_vec());
+        if self.inline.len() > self.batch.chunks.len() + message.chunks.len() {
+            return Err(AssemblyError::Inline);
+        }
         self.batch.edits.extend(message.edits.into_vec());
         self.batch.chunks.extend(message.chunks.into_vec());
         if !message.last {
@@ -219,12 +260,15 @@ impl BatchAssembly {
         if batch_digest(&self.batch.edits) != message.digest {
             return Err(AssemblyError::Digest);
         }
-        let whole = Batch {
+        let batch = Batch {
             edits: std::mem::take(&mut self.batch.edits),
             chunks: std::mem::take(&mut self.batch.chunks),
             ..self.batch
         };
-        Ok(Some(whole))
+        Ok(Some(BatchOffer {
+            batch,
+            inline: std::mem::take(&mut self.inline),
+        }))
     }
 }
 
@@ -233,7 +277,8 @@ mod tests {
     use super::*;
     use crate::limits::FRAME_MIN;
     use crate::wire::Message;
-    use crate::{Chain, Epoch, NodeId, ReplicaTag, Scope, XattrName};
+    use crate::{Chain, Encoding, Epoch, NodeId, ReplicaTag, Scope, XattrName};
+    use bytes::Bytes;
 
     const SEEN: Cursor = Cursor {
         epoch: Epoch([1; 16]),
@@ -265,8 +310,18 @@ mod tests {
         }
     }
 
-    fn assemble(messages: &[Push]) -> Result<Option<Batch>, AssemblyError> {
-        let mut assembly = BatchAssembly::new(&messages[0]);
+    fn inline(count: usize) -> Vec<ChunkData> {
+        let chunk = |n| ChunkData {
+            hash: ChunkHash::of(&[n]),
+            len: 9_000,
+            encoding: Encoding::Raw,
+            bytes: Bytes::from(vec![n; 9_000]).try_into().unwrap(),
+        };
+        (0..u8::try_from(count).unwrap()).map(chunk).collect()
+    }
+
+    fn assemble(messages: &[Push]) -> Result<Option<BatchOffer>, AssemblyError> {
+        let mut assembly = BatchAssembly::new(&messages[0], LIMITS);
         let mut whole = None;
         for message in messages {
             whole = assembly.take(message.clone())?;
@@ -283,7 +338,10 @@ mod tests {
     #[test]
     fn a_batch_survives_its_messages_whatever_its_size() {
         for (edits, len, chunks) in [(0, 0, 0), (1, 1, 1), (2_500, 1, 20_000), (40, 60_000, 3)] {
-            let whole = batch(edits, len, chunks);
+            let whole = BatchOffer {
+                batch: batch(edits, len, chunks),
+                inline: inline(chunks.min(5)),
+            };
             let messages = whole.clone().messages(LIMITS).unwrap();
             for message in &messages {
                 let frame = Message::from(message.clone()).to_frame(0);
@@ -314,7 +372,7 @@ mod tests {
     #[test]
     fn i13_a_batch_that_never_ends_is_refused() {
         let one = batch(1_000, 1, 0).messages(LIMITS).unwrap().remove(0);
-        let mut assembly = BatchAssembly::new(&one);
+        let mut assembly = BatchAssembly::new(&one, LIMITS);
         let refused = (0..).find_map(|part| {
             let last = false;
             let message = Push {
@@ -325,6 +383,19 @@ mod tests {
             assembly.take(message).err()
         });
         assert_eq!(refused.unwrap().code(), Code::LIMIT);
+        let mut assembly = BatchAssembly::new(&one, LIMITS);
+        let refused = (0..).find_map(|part| {
+            let message = Push {
+                part,
+                last: false,
+                chunks: vec![ChunkHash::of(b"")].try_into().unwrap(),
+                inline: inline(1).try_into().unwrap(),
+                edits: List::default(),
+                ..one.clone()
+            };
+            assembly.take(message).err()
+        });
+        assert_eq!(refused, Some(AssemblyError::Inline));
         let large = batch(300, 60_000, 0);
         assert!(matches!(
             large.messages(LIMITS),

@@ -63,11 +63,12 @@ pub struct BatchOffer {
 /// What a client's session asks of its replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientAction {
-    /// Keep these changes of the transfer until its cut comes. The first ones of
-    /// a transfer (`first` is 0) replace what is left of another. A register may
-    /// come several times; the last counts. Answered by [`ClientDone::Staged`].
+    /// Keep these changes until a cut comes. A register may come several times;
+    /// the last counts. Answered by [`ClientDone::Staged`].
     Stage {
-        /// Number of the first change in the transfer.
+        /// How many changes came before these since the last cut that was
+        /// applied: a cut that is held is applied with what comes after it.
+        /// With 0, these replace what was staged before.
         first: u64,
         /// The changes.
         changes: Vec<Change>,
@@ -86,12 +87,17 @@ pub enum ClientAction {
         confirmed: bool,
     },
     /// The cursor leads nowhere: forget what was staged, and make ready for the
-    /// whole tree of the hub. Answered by [`ClientDone::Reset`].
+    /// whole tree of the hub. Unless it is for [`Why::Horizon`], the batch in
+    /// flight was of another history: its edits become edits that were not
+    /// pushed. Answered by [`ClientDone::Reset`].
     Reset {
         /// Why.
         why: Why,
         /// The life of the hub's store.
         epoch: Epoch,
+        /// The last batch of this replica that the hub knows. The next one is
+        /// numbered after it.
+        last_batch: u64,
     },
     /// The edits that were not pushed yet, as a batch that stays the same until
     /// its answer is applied; the one in flight if there is one. Answered by
@@ -157,6 +163,10 @@ pub enum Applied {
     Done,
     /// It touches what is in flight: it has to wait for the answer.
     Held,
+    /// These chunks have to be here first: pages of manifests tell of more
+    /// chunks when they come, and what a change names may have been superseded
+    /// before it could be had.
+    Wants(Vec<Wanted>),
     /// It would remove most of the tree: somebody has to say that it may.
     Halted {
         /// Nodes that would go.

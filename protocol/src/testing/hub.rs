@@ -11,7 +11,7 @@ use crate::id::{NodeId, ReplicaTag};
 use crate::merge::{ResolveError, Safeguards, resolve_with};
 use crate::outcome::Outcome;
 
-/// The hub's own tag, in the ids that it mints.
+/// The hub's first tag, in the ids that it mints.
 const TAG: ReplicaTag = ReplicaTag(0xb);
 
 /// The answer to a push.
@@ -49,6 +49,7 @@ pub enum PushError {
 /// A hub.
 #[derive(Clone, Debug)]
 pub struct Hub {
+    tag: ReplicaTag,
     tree: ModelTree,
     head: Seq,
     minted: u64,
@@ -71,6 +72,7 @@ impl Hub {
     /// A hub with an empty tree, perhaps without some safeguards.
     pub fn with(safe: Safeguards, exactly_once: bool) -> Self {
         Self {
+            tag: TAG,
             tree: ModelTree::new(),
             head: 0,
             minted: 0,
@@ -81,6 +83,12 @@ impl Hub {
         }
     }
 
+    /// Takes another tag: what was minted after a backup was made, and is not
+    /// known any more, is not minted again.
+    pub fn set_tag(&mut self, tag: ReplicaTag) {
+        self.tag = tag;
+    }
+
     /// Its tree.
     pub fn tree(&self) -> &ModelTree {
         &self.tree
@@ -89,6 +97,12 @@ impl Hub {
     /// The number of its last commit.
     pub fn head(&self) -> Seq {
         self.head
+    }
+
+    /// The last batch of a replica that was committed.
+    pub fn last(&self, tag: ReplicaTag) -> Option<(u64, &[Edit])> {
+        let answered = self.answered.get(&tag);
+        answered.map(|(edits, ack)| (ack.batch, edits.as_slice()))
     }
 
     /// What its commits after `seq` changed.
@@ -127,11 +141,11 @@ impl Hub {
     }
 
     fn commit(&mut self, from: ReplicaTag, batch: u64, edits: &[Edit]) -> Result<Ack, PushError> {
-        let mut minted = self.minted;
+        let (replica, mut minted) = (self.tag, self.minted);
         let mut mint = || {
             minted += 1;
             NodeId {
-                replica: TAG,
+                replica,
                 counter: minted,
             }
         };

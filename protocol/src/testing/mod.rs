@@ -6,12 +6,34 @@
 //! lose acknowledgements, and follow the hub. Whoever drives them compares the
 //! trees and asks the [`Oracle`] whether an update was lost.
 
+mod chunks;
+mod end;
 mod hub;
+mod hub_store;
+mod news;
 mod oracle;
+mod pair;
+mod pipe;
 mod replica;
+mod replica_store;
+mod reset;
+mod rng;
+pub mod scripts;
+mod subject;
 mod tree;
+mod workload;
+mod world;
 
+pub use end::End;
 pub use hub::{Ack, Hub, PushError};
+pub use hub_store::{HubBackup, ModelHub};
 pub use oracle::Oracle;
+pub use pair::{Side, talk};
+pub use pipe::{Pipe, Receiver, drain};
 pub use replica::{EditError, ModelReplica, ReplicaSafeguards};
+pub use replica_store::{BrokenClient, ModelClient};
+pub use rng::Rng;
+pub use subject::{HubSubject, ReplicaSubject, model_data};
 pub use tree::{Broken, ModelTree};
+pub use workload::{Do, Workload};
+pub use world::{Failure, Faults, World};

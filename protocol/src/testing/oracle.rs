@@ -38,6 +38,7 @@ impl Oracle {
 fn key(data: &Data) -> Option<Vec<u8>> {
     match data {
         Data::Inline { bytes } => Some(bytes.to_vec()),
+        Data::File { manifest, .. } => Some(manifest.as_bytes().to_vec()),
         _ => None,
     }
 }

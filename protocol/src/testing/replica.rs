@@ -22,6 +22,7 @@ use crate::id::{NodeId, ReplicaTag};
 use crate::merge::{Place, resolve};
 use crate::outcome::Outcome;
 use crate::register::{Meta, NodeKind, Register};
+use crate::wire::Why;
 
 /// Safeguards that a test switches off, to see that it would notice.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +49,7 @@ pub struct EditError;
 
 /// What the editor of a register saw there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Base {
+pub(super) enum Base {
     Name(Option<NodeId>),
     Ver(Ver),
     Meta(Ver, MetaFields),
@@ -57,33 +58,35 @@ enum Base {
 }
 
 /// Of a content that somebody else replaced while this edit waited: no version.
-const NEVER: Ver = Ver::MAX;
+pub(super) const NEVER: Ver = Ver::MAX;
 
 #[derive(Clone, Debug, Default)]
-struct Dirty {
-    bases: BTreeMap<Register, Base>,
-    drops: BTreeMap<NodeId, Base>,
-    born: BTreeSet<NodeId>,
+pub(super) struct Dirty {
+    pub(super) bases: BTreeMap<Register, Base>,
+    pub(super) drops: BTreeMap<NodeId, Base>,
+    pub(super) born: BTreeSet<NodeId>,
 }
 
 #[derive(Clone, Debug)]
-struct Flight {
-    batch: u64,
-    edits: Vec<Edit>,
-    dirty: Dirty,
+pub(super) struct Flight {
+    pub(super) batch: u64,
+    pub(super) edits: Vec<Edit>,
+    pub(super) dirty: Dirty,
 }
 
 /// A replica.
 #[derive(Clone, Debug)]
 pub struct ModelReplica {
     tag: ReplicaTag,
-    minted: u64,
-    batches: u64,
-    confirmed: ModelTree,
-    cursor: Seq,
-    local: ModelTree,
-    dirty: Dirty,
-    flight: Option<Flight>,
+    pub(super) minted: u64,
+    pub(super) batches: u64,
+    pub(super) confirmed: ModelTree,
+    pub(super) cursor: Seq,
+    pub(super) local: ModelTree,
+    pub(super) dirty: Dirty,
+    pub(super) flight: Option<Flight>,
+    /// The next cut is the whole tree of the hub, for this reason.
+    pub(super) begins_anew: Option<Why>,
     safe: ReplicaSafeguards,
 }
 
@@ -99,6 +102,7 @@ impl ModelReplica {
             local: ModelTree::new(),
             dirty: Dirty::default(),
             flight: None,
+            begins_anew: None,
             safe,
         }
     }
@@ -106,6 +110,21 @@ impl ModelReplica {
     /// What its programs see.
     pub fn local(&self) -> &ModelTree {
         &self.local
+    }
+
+    /// Its tag.
+    pub fn tag(&self) -> ReplicaTag {
+        self.tag
+    }
+
+    /// What it knows of the hub.
+    pub fn confirmed(&self) -> &ModelTree {
+        &self.confirmed
+    }
+
+    /// The number of the batch that was not answered.
+    pub fn in_flight(&self) -> Option<u64> {
+        self.flight.as_ref().map(|flight| flight.batch)
     }
 
     /// Whether everything was pushed and answered.
@@ -299,6 +318,8 @@ impl ModelReplica {
             let edits = self.edits();
             let dirty = std::mem::take(&mut self.dirty);
             if edits.is_empty() {
+                // What was edited is as it was; what came meanwhile shows now.
+                self.rebase();
                 return None;
             }
             self.batches += 1;
@@ -377,6 +398,18 @@ impl ModelReplica {
         self.cursor
     }
 
+    /// Takes a cut at `head`, and the answer to the batch in flight if it has
+    /// that commit. The first one after a reset is the whole tree.
+    pub fn arrive(&mut self, head: Seq, changes: &[Change], ack: Option<&Ack>) {
+        if let Some(why) = self.begins_anew.take() {
+            return self.begin_anew(why, head, changes, ack);
+        }
+        match ack {
+            Some(ack) => self.acknowledge(head, changes, ack),
+            None => self.follow(head, changes),
+        }
+    }
+
     /// Takes what the hub has committed since, up to `head`.
     pub fn follow(&mut self, head: Seq, changes: &[Change]) {
         self.catch_up(head, changes);
@@ -415,7 +448,7 @@ impl ModelReplica {
         }
     }
 
-    fn catch_up(&mut self, head: Seq, changes: &[Change]) {
+    pub(super) fn catch_up(&mut self, head: Seq, changes: &[Change]) {
         for Change { ver, entry } in changes {
             self.confirmed.apply(*ver, entry);
         }
@@ -481,7 +514,7 @@ impl ModelReplica {
     }
 
     /// Puts the edits over what the hub has, if that makes a tree (R14).
-    fn rebase(&mut self) {
+    pub(super) fn rebase(&mut self) {
         let mut tree = self.confirmed.clone();
         for (node, kind) in &self.local.kinds {
             tree.kinds.entry(*node).or_insert(*kind);
@@ -543,7 +576,7 @@ impl ModelReplica {
     }
 
     /// The edits that lead from the confirmed tree to the local one.
-    fn difference(&self) -> Dirty {
+    pub(super) fn difference(&self) -> Dirty {
         let (old, new) = (&self.confirmed, &self.local);
         let mut dirty = Dirty::default();
         let places = old.names.keys().chain(new.names.keys());

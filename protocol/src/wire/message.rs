@@ -16,8 +16,8 @@ use crate::encoding::Encoding;
 use crate::hash::ChunkHash;
 use crate::id::ReplicaTag;
 use crate::limits::{
-    AGENT_MAX, CHUNK_MAX, DETAIL_MAX, EDITS_MAX, ENTRIES_MAX, EXT_KEYS_MAX, EXT_VALUE_MAX,
-    HASHES_MAX, RULE_MAX, RULES_MAX, TOKEN_MAX,
+    AGENT_MAX, BATCH_EDITS_MAX, CHUNK_MAX, DETAIL_MAX, EDITS_MAX, ENTRIES_MAX, EXT_KEYS_MAX,
+    EXT_VALUE_MAX, HASHES_MAX, RULE_MAX, RULES_MAX, TOKEN_MAX,
 };
 use crate::outcome::Outcome;
 
@@ -195,6 +195,11 @@ macro_rules! messages {
                 pub ext: Ext,
             }
 
+            impl $name {
+                /// The number of this kind of message.
+                pub const KIND: u16 = $kind;
+            }
+
             impl ::std::convert::From<$name> for Message {
                 fn from(message: $name) -> Self {
                     Self::$name(message)
@@ -334,6 +339,8 @@ messages! {
     8 Need {
         /// The list.
         of: Of,
+        /// Number of the chunk that the first bit is for.
+        first: u32,
         /// A bit for each chunk of the list, the lowest of the first byte first.
         bits: Blob<{ HASHES_MAX / 8 }>,
     }
@@ -346,7 +353,7 @@ messages! {
         /// The chain after that commit.
         chain: Chain,
         /// What did not simply take effect, by the index of the edit.
-        outcomes: List<(u32, Outcome), EDITS_MAX>,
+        outcomes: List<(u32, Outcome), BATCH_EDITS_MAX>,
     }
     /// Chunks are wanted.
     10 Want {
@@ -435,6 +442,22 @@ messages! {
         retry_after_ms: u32,
         /// What, for people. Nobody takes it apart.
         detail: Text<DETAIL_MAX>,
+    }
+    /// What became of a commit that another replica made.
+    23 Report {
+        /// The commit.
+        seq: Seq,
+        /// Whose edits these were.
+        by: ReplicaTag,
+        /// What did not simply take effect.
+        outcomes: List<Outcome, EDITS_MAX>,
+    }
+    /// Outcomes of a batch that have no room in its `PushAck`, which follows.
+    24 Outcomes {
+        /// The batch.
+        batch: u64,
+        /// What did not simply take effect, by the index of the edit.
+        outcomes: List<(u32, Outcome), EDITS_MAX>,
     }
 }
 

@@ -16,6 +16,10 @@ mod merge;
 #[cfg(test)]
 mod names;
 #[cfg(test)]
+mod session;
+#[cfg(test)]
+mod sessions;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod spec;

@@ -380,9 +380,9 @@ fn assemble(messages: Vec<Message>) -> Option<Batch> {
         let Message::Push(push) = message else {
             panic!("{message:?}");
         };
-        let assembly = assembly.get_or_insert_with(|| BatchAssembly::new(&push));
+        let assembly = assembly.get_or_insert_with(|| BatchAssembly::new(&push, LIMITS));
         if let Some(batch) = assembly.take(push).unwrap() {
-            return Some(batch);
+            return Some(batch.batch);
         }
     }
     None
@@ -421,7 +421,7 @@ fn schedule(seed: u64, on: Switches) -> Result<(), (Failure, Vec<String>)> {
     run().map_err(|why| (why, world.trace))
 }
 
-fn seeds(default: u64) -> std::ops::Range<u64> {
+pub(crate) fn seeds(default: u64) -> std::ops::Range<u64> {
     let number = |key: &str| std::env::var(key).ok().and_then(|v| v.parse::<u64>().ok());
     match number("CAIRN_SEED") {
         Some(seed) => seed..seed + 1,

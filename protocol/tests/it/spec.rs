@@ -95,6 +95,10 @@ fn the_limits_are_those_of_the_document() {
         ("RULE_MAX", protocol::RULE_MAX as u64),
         ("BATCH_EDITS_MAX", protocol::BATCH_EDITS_MAX as u64),
         ("BATCH_BYTES_MAX", protocol::BATCH_BYTES_MAX as u64),
+        ("WANTED_MAX", protocol::WANTED_MAX as u64),
+        ("WINDOW_CONTROL", protocol::WINDOW_CONTROL),
+        ("WINDOW_BULK", protocol::WINDOW_BULK),
+        ("FRAME_STRANGER", protocol::FRAME_STRANGER as u64),
     ];
     let spec = spec();
     let rows: Vec<_> = spec

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use cairn_protocol::wire::{
     About, Blob, Capabilities, Changes, ChunkData, Chunks, Code, Credit, Cut, Error, Ext, Fence,
     FenceOk, Frame, FrameReader, Goodbye, Hello, Hydrate, IGNORABLE, Limits, List, Message,
-    Missing, Need, Of, Ping, Pong, Push, PushAck, Reset, Role, SetScope, Start, Subscribe, Text,
-    Token, Want, Welcome, Why, WireError,
+    Missing, Need, Of, Outcomes, Ping, Pong, Push, PushAck, Report, Reset, Role, SetScope, Start,
+    Subscribe, Text, Token, Want, Welcome, Why, WireError,
 };
 use cairn_protocol::wire::{Applied, FRAME_HEADER};
 use cairn_protocol::{
@@ -135,6 +135,7 @@ fn samples() -> Vec<Message> {
         }),
         Message::from(Need {
             of: Of::Batch(1),
+            first: 0,
             bits: blob(&[0b101]),
             ext: ext.clone(),
         }),
@@ -217,6 +218,17 @@ fn samples() -> Vec<Message> {
             about: About::Request(1),
             retry_after_ms: 1_000,
             detail: Text::cut("odd"),
+            ext: ext.clone(),
+        }),
+        Message::from(Report {
+            seq: 300,
+            by: ReplicaTag(9),
+            outcomes: list(vec![Outcome::Kept { node }]),
+            ext: ext.clone(),
+        }),
+        Message::from(Outcomes {
+            batch: 1,
+            outcomes: list(vec![(7, Outcome::Revived { node })]),
             ext,
         }),
     ];
@@ -266,7 +278,7 @@ fn frames_are_as_the_vectors_have_them() {
 #[test]
 fn the_kinds_of_messages_are_numbered() {
     let kinds: Vec<u16> = samples().iter().map(Message::kind).collect();
-    let all: Vec<u16> = (1..=22).filter(|kind| *kind != 17).collect();
+    let all: Vec<u16> = (1..=24).filter(|kind| *kind != 17).collect();
     assert_eq!(kinds, all);
 }
 

@@ -1,0 +1,303 @@
+//! The model's hub behind the actions of sessions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::chunks::{ChunkMap, Given};
+use super::hub::{Hub, PushError};
+use super::news::News;
+use super::tree::ModelTree;
+use crate::chain::{Chain, CommitHasher};
+use crate::cursor::{Cursor, Epoch, Scope, Seq};
+use crate::data::Data;
+use crate::edit::Edit;
+use crate::id::ReplicaTag;
+use crate::merge::Safeguards;
+use crate::session::{Admission, HubAction, HubDone, Report, Store, StoreFailure, batch_digest};
+use crate::wire::{Code, Ext, List, PushAck, Start, Token, Why};
+
+/// A hub of the model, as sessions see it. Clones are of one hub.
+#[derive(Clone, Debug)]
+pub struct ModelHub {
+    state: Arc<Mutex<State>>,
+    news: News,
+}
+
+#[derive(Clone, Debug)]
+struct State {
+    hub: Hub,
+    epoch: Epoch,
+    /// After each commit, from 0 on.
+    chains: Vec<Chain>,
+    reports: Vec<Report>,
+    chunks: ChunkMap,
+    read_only: BTreeSet<Vec<u8>>,
+    sessions: u64,
+    /// How often it was restored.
+    lives: u64,
+    /// The tree after each commit, for the laws.
+    history: BTreeMap<Seq, ModelTree>,
+}
+
+/// A copy of everything that a hub has, as a backup is.
+#[derive(Clone, Debug)]
+pub struct HubBackup(State);
+
+/// The hub, as one connection has it.
+#[derive(Debug)]
+struct Peer {
+    hub: ModelHub,
+    tag: Mutex<Option<ReplicaTag>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "texts and errors are made for this call"
+)]
+fn failed(code: Code, detail: impl ToString) -> HubDone {
+    HubDone::Failed(StoreFailure {
+        code,
+        detail: detail.to_string(),
+        retry_after_ms: 0,
+    })
+}
+
+impl ModelHub {
+    /// A hub with an empty tree.
+    pub fn new(epoch: Epoch) -> Self {
+        Self::with(epoch, Safeguards::ALL, true)
+    }
+
+    /// A hub without some safeguards, for tests of tests.
+    pub fn with(epoch: Epoch, safe: Safeguards, exactly_once: bool) -> Self {
+        let state = State {
+            hub: Hub::with(safe, exactly_once),
+            epoch,
+            chains: vec![Chain::GENESIS],
+            reports: Vec::new(),
+            chunks: ChunkMap::default(),
+            read_only: BTreeSet::new(),
+            sessions: 0,
+            lives: 0,
+            history: BTreeMap::from([(0, ModelTree::new())]),
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            news: News::default(),
+        }
+    }
+
+    /// Who shows this token may not push.
+    pub fn set_read_only(&self, token: &Token) {
+        lock(&self.state)
+            .read_only
+            .insert(token.as_bytes().to_vec());
+    }
+
+    /// The hub as a connection's sessions have it.
+    pub fn connect(&self) -> Arc<dyn Store<HubAction, HubDone>> {
+        Arc::new(Peer {
+            hub: self.clone(),
+            tag: Mutex::new(None),
+        })
+    }
+
+    /// Its tree.
+    pub fn tree(&self) -> ModelTree {
+        lock(&self.state).hub.tree().clone()
+    }
+
+    /// Its tree after a commit (I4).
+    pub fn tree_at(&self, seq: Seq) -> Option<ModelTree> {
+        lock(&self.state).history.get(&seq).cloned()
+    }
+
+    /// Its last commit.
+    pub fn head(&self) -> Cursor {
+        lock(&self.state).head()
+    }
+
+    /// Everything that it has now.
+    pub fn backup(&self) -> HubBackup {
+        HubBackup(lock(&self.state).clone())
+    }
+
+    /// Makes it what it was, or another hub.
+    pub fn restore(&self, backup: HubBackup) {
+        let mut state = lock(&self.state);
+        let lives = state.lives + 1;
+        *state = backup.0;
+        state.lives = lives;
+        state.hub.set_tag(ReplicaTag(0xb00 + lives));
+        drop(state);
+        self.news.tell();
+    }
+}
+
+impl State {
+    fn head(&self) -> Cursor {
+        let seq = self.hub.head();
+        Cursor {
+            epoch: self.epoch,
+            seq,
+            chain: self.chain(seq).unwrap_or(Chain::GENESIS),
+            scope: Scope::ALL,
+        }
+    }
+
+    fn chain(&self, seq: Seq) -> Option<Chain> {
+        self.chains.get(usize::try_from(seq).ok()?).copied()
+    }
+
+    fn subscribe(&self, from: Start) -> Result<Seq, (Why, Seq)> {
+        let Start::At(cursor) = from else {
+            return Ok(0);
+        };
+        if cursor.epoch != self.epoch {
+            return Err((Why::Epoch, 0));
+        }
+        if self.chain(cursor.seq) != Some(cursor.chain) {
+            return Err((Why::Forked, 0));
+        }
+        Ok(cursor.seq)
+    }
+
+    fn feed(&self, after: Seq, max: usize) -> HubDone {
+        let mut changes = self.hub.changes_since(after);
+        let head = self.hub.head();
+        let mut next = head;
+        if let Some(last) = changes.get(max.saturating_sub(1)) {
+            // All of a commit come together.
+            next = last.ver;
+            changes.retain(|change| change.ver <= next);
+        }
+        let told = |report: &&Report| report.seq > after && report.seq <= next;
+        HubDone::Page {
+            changes,
+            reports: self.reports.iter().filter(told).cloned().collect(),
+            next,
+            cut: (next == head).then(|| self.head()),
+        }
+    }
+
+    fn commit(&mut self, tag: ReplicaTag, batch: u64, edits: &[Edit]) -> HubDone {
+        let files = edits.iter().filter_map(|edit| match edit {
+            Edit::Data { data, .. } => Some(data),
+            _ => None,
+        });
+        let missing = |data: &Data| !self.chunks.missing(data, None).is_empty();
+        if files.into_iter().any(missing) {
+            return failed(Code::CHUNK_MISSING, "a chunk of the batch is not here");
+        }
+        let before = self.hub.head();
+        let ack = match self.hub.push(tag, batch, edits) {
+            Ok(ack) => ack,
+            Err(error @ PushError::Gap { .. }) => return failed(Code::BATCH_GAP, error),
+            Err(error @ PushError::ReplicaForked(_)) => {
+                return failed(Code::REPLICA_FORKED, error);
+            }
+            Err(error) => return failed(Code::MALFORMED, error),
+        };
+        if self.hub.head() > before {
+            self.committed(tag, &ack.outcomes);
+        }
+        let outcomes = ack.outcomes.iter();
+        let outcomes = outcomes.map(|(at, outcome)| {
+            let at = u32::try_from(*at).unwrap_or(u32::MAX);
+            (at, outcome.clone())
+        });
+        HubDone::Committed(Box::new(PushAck {
+            batch,
+            seq: ack.seq,
+            chain: self.chain(ack.seq).unwrap_or(Chain::GENESIS),
+            outcomes: List::try_from(outcomes.collect::<Vec<_>>()).unwrap_or_default(),
+            ext: Ext::default(),
+        }))
+    }
+
+    fn committed(&mut self, by: ReplicaTag, outcomes: &[(usize, crate::Outcome)]) {
+        let seq = self.hub.head();
+        let mut hasher = CommitHasher::new();
+        for change in self.hub.changes_since(seq - 1) {
+            hasher.push(&change);
+        }
+        let last = self.chain(seq - 1).unwrap_or(Chain::GENESIS);
+        self.chains.push(last.next(&hasher.finish()));
+        self.history.insert(seq, self.hub.tree().clone());
+        let outcomes: Vec<_> = outcomes.iter().map(|(_, o)| o.clone()).collect();
+        if !outcomes.is_empty() {
+            self.reports.push(Report { seq, by, outcomes });
+        }
+    }
+}
+
+impl Peer {
+    fn admit(&self, hello: &crate::wire::Hello) -> HubDone {
+        *lock(&self.tag) = Some(hello.replica);
+        let mut state = lock(&self.hub.state);
+        state.sessions += 1;
+        let last = state.hub.last(hello.replica);
+        HubDone::Admitted(Box::new(Admission {
+            head: state.head(),
+            last_batch: last.map_or(0, |(batch, _)| batch),
+            last_batch_digest: last.map_or([0; 32], |(_, edits)| batch_digest(edits)),
+            may_push: !state.read_only.contains(hello.token.as_bytes()),
+            session: state.sessions,
+        }))
+    }
+}
+
+impl Store<HubAction, HubDone> for Peer {
+    fn perform(&self, action: HubAction) -> HubDone {
+        if let HubAction::Admit(hello) = &action {
+            return self.admit(hello);
+        }
+        let mut state = lock(&self.hub.state);
+        match action {
+            HubAction::Admit(_) | HubAction::Applied { .. } => HubDone::Noted,
+            HubAction::Subscribe { from } => HubDone::Subscribed(state.subscribe(from)),
+            HubAction::Feed { after, max } => state.feed(after, max),
+            HubAction::Offer { chunks } => {
+                let missing = chunks.iter().map(|hash| !state.chunks.has(hash));
+                HubDone::Offered(missing.collect())
+            }
+            HubAction::Commit { batch, edits } => {
+                let Some(tag) = *lock(&self.tag) else {
+                    return failed(Code::STATE, "a batch before a greeting");
+                };
+                let head = state.hub.head();
+                let done = state.commit(tag, batch, &edits);
+                let is_new = state.hub.head() > head;
+                drop(state);
+                if is_new {
+                    self.hub.news.tell();
+                }
+                done
+            }
+            HubAction::Store { chunks } => HubDone::Stored {
+                refused: state.chunks.keep(chunks),
+            },
+            HubAction::Read { chunks, budget } => {
+                let given = state.chunks.give(&chunks, budget);
+                let Given {
+                    chunks,
+                    taken,
+                    missing,
+                } = given;
+                HubDone::Chunks {
+                    chunks,
+                    taken,
+                    missing,
+                }
+            }
+        }
+    }
+
+    fn on_news(&self, wake: Arc<dyn Fn() + Send + Sync>) -> Box<dyn Send + Sync> {
+        self.hub.news.add(wake)
+    }
+}

@@ -1,0 +1,385 @@
+//! A hub and some replicas under a random schedule, with everything that goes
+//! wrong between them: sessions over streams that are split, delayed, reordered
+//! between lanes and cut at any byte; crashes before and after any action; lost
+//! answers; connections of which one side does not know that they are over;
+//! clocks that jump; chunks that are damaged on their way; hubs that were restored
+//! from a backup.
+//!
+//! One thread, one seed, no clock: a seed gives the same schedule each time. In
+//! *safety* mode everything goes wrong and the laws are checked after each step.
+//! In *liveness* mode nothing does, and everybody has to come to rest with one
+//! tree, and then to be silent.
+
+mod faults;
+mod laws;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::end::End;
+use super::oracle::Oracle;
+use super::pipe::Pipe;
+use super::rng::Rng;
+use super::subject::{HubSubject, ReplicaSubject};
+use super::workload::{Do, Workload};
+use crate::cursor::Epoch;
+use crate::id::ReplicaTag;
+use crate::session::{ClientConfig, ClientSession, Command, HubConfig, HubSession, Input, Offer};
+use crate::wire::{Hydrate, Limits, Token};
+
+/// Why a schedule failed.
+pub type Failure = String;
+
+/// What may go wrong.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each may go wrong without the others"
+)]
+pub struct Faults {
+    /// Connections are cut, and processes crash.
+    pub crashes: bool,
+    /// Bytes of chunks are changed.
+    pub damage: bool,
+    /// Clocks jump.
+    pub jumps: bool,
+    /// The hub is restored from a backup.
+    pub rollback: bool,
+}
+
+/// One connection. An end may be gone while the other does not know it.
+#[derive(Debug)]
+struct Connection {
+    who: usize,
+    client: Option<End<ClientSession>>,
+    hub: Option<End<HubSession>>,
+    up: Pipe,
+    down: Pipe,
+    made_at: Duration,
+    /// Fences that were not passed.
+    fences: BTreeSet<u64>,
+}
+
+/// Something that can happen next at a connection.
+#[derive(Clone, Copy, Debug)]
+enum Can {
+    ClientWorks(usize),
+    HubWorks(usize),
+    ClientReceives(usize),
+    HubReceives(usize),
+}
+
+/// A hub, its replicas, and the connections between them.
+#[derive(Debug)]
+pub struct World<H: HubSubject, R> {
+    rng: Rng,
+    now: Duration,
+    hub: H,
+    replicas: Vec<R>,
+    connections: Vec<Connection>,
+    workload: Workload,
+    oracle: Oracle,
+    faults: Faults,
+    limits: Limits,
+    backup: Option<H::Backup>,
+    damaged: bool,
+    /// Stands for everything that happened.
+    trace: blake3::Hasher,
+    /// What happened, for who has to find out why.
+    story: Option<Vec<String>>,
+}
+
+impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
+    /// The world of a seed.
+    pub fn new(seed: u64, tell: bool) -> Self {
+        let mut rng = Rng(seed);
+        let tags = (1..=1 + rng.below(5) as u64).map(ReplicaTag);
+        let replicas = tags.map(R::create).collect();
+        let faults = Faults {
+            crashes: !rng.once_in(4),
+            damage: rng.once_in(4),
+            jumps: rng.once_in(3),
+            rollback: rng.once_in(6),
+        };
+        // Little of everything in some worlds, so that most things take several
+        // messages.
+        let limits = if rng.once_in(2) {
+            Limits {
+                entries: 3,
+                edits: 2,
+                inline: 2_000,
+                wants: 2,
+                ..Limits::OURS
+            }
+        } else {
+            Limits::OURS
+        };
+        Self {
+            workload: Workload::new(&mut rng),
+            rng,
+            now: Duration::ZERO,
+            hub: H::create(Epoch([1; 16])),
+            replicas,
+            connections: Vec::new(),
+            oracle: Oracle::default(),
+            faults,
+            limits,
+            backup: None,
+            damaged: false,
+            trace: blake3::Hasher::new(),
+            story: tell.then(Vec::new),
+        }
+    }
+
+    /// What happened, if it was to be told.
+    pub fn story(&self) -> &[String] {
+        self.story.as_deref().unwrap_or_default()
+    }
+
+    /// Stands for everything that happened.
+    pub fn trace(&self) -> [u8; 32] {
+        *self.trace.finalize().as_bytes()
+    }
+
+    /// Runs the schedule: first everything goes wrong, then nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`]: the law that does not hold.
+    pub fn run(&mut self) -> Result<(), Failure> {
+        for _ in 0..150 + self.rng.below(500) {
+            self.step()?;
+        }
+        self.settle()
+    }
+
+    /// Runs the steps that these bytes choose, two for each, and then lets
+    /// nothing go wrong: what a fuzzer changes in one step changes no other.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`]: the law that does not hold.
+    pub fn run_script(&mut self, steps: &[u8]) -> Result<(), Failure> {
+        for step in steps.chunks(2) {
+            let number = step
+                .iter()
+                .fold(1, |n: u64, byte| n << 8 | u64::from(*byte));
+            self.rng = Rng(number);
+            self.step()?;
+        }
+        self.settle()
+    }
+
+    fn tell(&mut self, what: impl FnOnce() -> String) {
+        if let Some(story) = &mut self.story {
+            story.push(what());
+        }
+    }
+
+    // What happens.
+
+    fn step(&mut self) -> Result<(), Failure> {
+        match self.rng.below(24) {
+            0..4 => {
+                let who = self.rng.below(self.replicas.len());
+                self.edit(who)?;
+            }
+            4 => self.connect_somebody(),
+            5 => self.fault(),
+            6 if self.rng.once_in(4) => self.fence(),
+            _ => self.happen()?,
+        }
+        self.reap()
+    }
+
+    /// One thing that can happen does; if nothing can, time passes.
+    fn happen(&mut self) -> Result<(), Failure> {
+        let can = self.can();
+        let Some(can) = self.rng.pick(&can) else {
+            self.pass_time();
+            return Ok(());
+        };
+        self.trace.update(format!("{can:?}").as_bytes());
+        self.tell(|| format!("{can:?}"));
+        let (now, rng) = (self.now, &mut self.rng);
+        match can {
+            Can::ClientWorks(at) => {
+                let c = &mut self.connections[at];
+                if let Some(end) = &mut c.client {
+                    end.work(now, rng, &mut c.up);
+                }
+            }
+            Can::HubWorks(at) => {
+                let c = &mut self.connections[at];
+                if let Some(end) = &mut c.hub {
+                    end.work(now, rng, &mut c.down);
+                }
+            }
+            Can::ClientReceives(at) => {
+                let c = &mut self.connections[at];
+                if let Some(end) = &mut c.client {
+                    end.receive(now, rng, &mut c.down, &mut c.up);
+                }
+            }
+            Can::HubReceives(at) => {
+                let c = &mut self.connections[at];
+                if let Some(end) = &mut c.hub {
+                    end.receive(now, rng, &mut c.up, &mut c.down);
+                }
+            }
+        }
+        match can {
+            Can::ClientWorks(at) => self.check(self.connections[at].who),
+            _ => Ok(()),
+        }
+    }
+
+    fn can(&self) -> Vec<Can> {
+        let mut can = Vec::new();
+        for (at, c) in self.connections.iter().enumerate() {
+            if let Some(end) = &c.client {
+                can.extend(end.is_busy().then_some(Can::ClientWorks(at)));
+                let receives = !c.down.is_empty() || c.down.is_over();
+                can.extend(receives.then_some(Can::ClientReceives(at)));
+            }
+            if let Some(end) = &c.hub {
+                can.extend(end.is_busy().then_some(Can::HubWorks(at)));
+                let receives = !c.up.is_empty() || c.up.is_over();
+                can.extend(receives.then_some(Can::HubReceives(at)));
+            }
+        }
+        can
+    }
+
+    /// Time passes until somebody wants to know.
+    fn pass_time(&mut self) {
+        let waits = self.connections.iter().flat_map(|c| {
+            let client = c.client.as_ref().and_then(End::wait);
+            [client, c.hub.as_ref().and_then(End::wait)]
+        });
+        let next = waits.flatten().min();
+        self.now = next.map_or(self.now + Duration::from_secs(1), |at| at.max(self.now));
+        self.tick();
+    }
+
+    fn tick(&mut self) {
+        let now = self.now;
+        for c in &mut self.connections {
+            if let Some(end) = &mut c.client {
+                end.give(now, Input::Tick, &mut c.up);
+            }
+            if let Some(end) = &mut c.hub {
+                end.give(now, Input::Tick, &mut c.down);
+            }
+        }
+    }
+
+    fn edit(&mut self, who: usize) -> Result<(), Failure> {
+        let before = self.replicas[who].view();
+        let Some(what) = self.workload.next(&mut self.rng, &before) else {
+            return Ok(());
+        };
+        let done = self.replicas[who].edit(&what);
+        self.tell(|| format!("{who}: {} -> {done:?}", brief(&what)));
+        let Ok(ended) = done else {
+            return Ok(());
+        };
+        self.trace.update(brief(&what).as_bytes());
+        let after = self.replicas[who].view();
+        match &what {
+            Do::Create(place, ..) => {
+                let new = after.at(place).and_then(|node| after.content(node));
+                if let Some(new) = new {
+                    self.oracle.written(new, None);
+                }
+            }
+            Do::Write(node, _) => {
+                if let Some(new) = after.content(*node) {
+                    self.oracle.written(new, before.content(*node));
+                }
+            }
+            _ => {}
+        }
+        if let Some(node) = ended {
+            self.oracle.removed(before.content(node));
+        }
+        after
+            .check()
+            .map_err(|e| format!("replica {who}: {e} (I11)"))
+    }
+
+    fn connect_somebody(&mut self) {
+        let who = self.rng.below(self.replicas.len());
+        self.connect(who);
+    }
+
+    fn is_connected(&self, who: usize) -> bool {
+        let mut connections = self.connections.iter();
+        connections.any(|c| c.who == who && c.client.is_some())
+    }
+
+    fn connect(&mut self, who: usize) {
+        if self.is_connected(who) {
+            return;
+        }
+        let replica = &self.replicas[who];
+        let (start, last_batch, last_batch_digest) = replica.start();
+        let offer = Offer {
+            limits: self.limits,
+            ..Offer::OURS
+        };
+        let config = ClientConfig {
+            workspace: [7; 16],
+            replica: ReplicaTag(who as u64 + 1),
+            token: Token::default(),
+            agent: "simulation".to_owned(),
+            offer,
+            start,
+            last_batch,
+            last_batch_digest,
+            hydrate: Hydrate::Full,
+        };
+        let (mut up, mut down) = (Pipe::default(), Pipe::default());
+        let client = ClientSession::new(self.now, config);
+        let client = End::new(client, replica.store(), &mut up);
+        let config = HubConfig {
+            replica: ReplicaTag(0xb),
+            agent: "simulation".to_owned(),
+            offer: Offer::OURS,
+        };
+        let hub = HubSession::new(self.now, config);
+        let hub = End::new(hub, self.hub.connect(), &mut down);
+        self.tell(|| format!("{who} connects at {start:?}, last batch {last_batch}"));
+        self.connections.push(Connection {
+            who,
+            client: Some(client),
+            hub: Some(hub),
+            up,
+            down,
+            made_at: self.now,
+            fences: BTreeSet::new(),
+        });
+    }
+
+    /// Somebody wants to know when everything is pushed and here.
+    fn fence(&mut self) {
+        let (at, now) = (self.rng.below(self.connections.len()), self.now);
+        let Some(c) = self.connections.get_mut(at) else {
+            return;
+        };
+        if let Some(end) = &mut c.client {
+            let id = self.rng.next();
+            c.fences.insert(id);
+            end.command(now, Command::Fence { id }, &mut c.up);
+            self.tell(|| format!("fence {id} at {at}"));
+        }
+    }
+}
+
+fn brief(what: &Do) -> String {
+    match what {
+        Do::Create(place, content, _) => format!("create {place:?} of {}", content.len()),
+        Do::Write(node, content) => format!("write {node} of {}", content.len()),
+        other => format!("{other:?}"),
+    }
+}
