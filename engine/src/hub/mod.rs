@@ -23,7 +23,7 @@ mod state;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use cairn_protocol::session::{Admission, HubAction, HubDone, Store, StoreFailure};
@@ -115,9 +115,11 @@ pub struct Hub {
     options: HubOptions,
 }
 
-/// Who wants to know of commits. One for all [`Hub`] values of a replica.
+/// What all [`Hub`] values of a replica share: who wants to know of commits.
 #[derive(Default)]
 pub(crate) struct Watchers {
+    /// Whether the hub has been opened since the replica was.
+    begun: AtomicBool,
     next: AtomicU64,
     wakes: Mutex<BTreeMap<u64, Arc<dyn Fn() + Send + Sync>>>,
 }
@@ -162,7 +164,14 @@ impl Hub {
     ///
     /// As [`Self::open`].
     pub fn open_with(replica: &Replica, options: HubOptions) -> Result<Self> {
-        state::begin(&replica.inner.db.writer())?;
+        {
+            let db = replica.inner.db.writer();
+            let watchers = &replica.inner.watchers;
+            if !watchers.begun.load(Ordering::SeqCst) {
+                state::begin(&db)?;
+                watchers.begun.store(true, Ordering::SeqCst);
+            }
+        }
         Ok(Self {
             replica: replica.clone(),
             options,
