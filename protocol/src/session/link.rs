@@ -38,6 +38,10 @@ pub(super) struct Fault {
 pub(super) type Step = Result<(), Fault>;
 
 impl Fault {
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "texts and errors are made for this call"
+    )]
     pub(super) fn new(code: Code, detail: impl ToString) -> Self {
         Self {
             code,

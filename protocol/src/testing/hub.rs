@@ -11,7 +11,7 @@ use crate::id::{NodeId, ReplicaTag};
 use crate::merge::{ResolveError, Safeguards, resolve_with};
 use crate::outcome::Outcome;
 
-/// The hub's own tag, in the ids that it mints.
+/// The hub's first tag, in the ids that it mints.
 const TAG: ReplicaTag = ReplicaTag(0xb);
 
 /// The answer to a push.
@@ -49,6 +49,7 @@ pub enum PushError {
 /// A hub.
 #[derive(Clone, Debug)]
 pub struct Hub {
+    tag: ReplicaTag,
     tree: ModelTree,
     head: Seq,
     minted: u64,
@@ -71,6 +72,7 @@ impl Hub {
     /// A hub with an empty tree, perhaps without some safeguards.
     pub fn with(safe: Safeguards, exactly_once: bool) -> Self {
         Self {
+            tag: TAG,
             tree: ModelTree::new(),
             head: 0,
             minted: 0,
@@ -79,6 +81,12 @@ impl Hub {
             safe,
             exactly_once,
         }
+    }
+
+    /// Takes another tag: what was minted after a backup was made, and is not
+    /// known any more, is not minted again.
+    pub fn set_tag(&mut self, tag: ReplicaTag) {
+        self.tag = tag;
     }
 
     /// Its tree.
@@ -133,11 +141,11 @@ impl Hub {
     }
 
     fn commit(&mut self, from: ReplicaTag, batch: u64, edits: &[Edit]) -> Result<Ack, PushError> {
-        let mut minted = self.minted;
+        let (replica, mut minted) = (self.tag, self.minted);
         let mut mint = || {
             minted += 1;
             NodeId {
-                replica: TAG,
+                replica,
                 counter: minted,
             }
         };

@@ -33,6 +33,8 @@ struct State {
     chunks: ChunkMap,
     read_only: BTreeSet<Vec<u8>>,
     sessions: u64,
+    /// How often it was restored.
+    lives: u64,
     /// The tree after each commit, for the laws.
     history: BTreeMap<Seq, ModelTree>,
 }
@@ -52,6 +54,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "texts and errors are made for this call"
+)]
 fn failed(code: Code, detail: impl ToString) -> HubDone {
     HubDone::Failed(StoreFailure {
         code,
@@ -76,6 +82,7 @@ impl ModelHub {
             chunks: ChunkMap::default(),
             read_only: BTreeSet::new(),
             sessions: 0,
+            lives: 0,
             history: BTreeMap::from([(0, ModelTree::new())]),
         };
         Self {
@@ -121,7 +128,12 @@ impl ModelHub {
 
     /// Makes it what it was, or another hub.
     pub fn restore(&self, backup: HubBackup) {
-        *lock(&self.state) = backup.0;
+        let mut state = lock(&self.state);
+        let lives = state.lives + 1;
+        *state = backup.0;
+        state.lives = lives;
+        state.hub.set_tag(ReplicaTag(0xb00 + lives));
+        drop(state);
         self.news.tell();
     }
 }

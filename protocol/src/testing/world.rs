@@ -10,6 +10,9 @@
 //! In *liveness* mode nothing does, and everybody has to come to rest with one
 //! tree, and then to be silent.
 
+mod faults;
+mod laws;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -21,16 +24,18 @@ use super::subject::{HubSubject, ReplicaSubject};
 use super::workload::{Do, Workload};
 use crate::cursor::Epoch;
 use crate::id::ReplicaTag;
-use crate::session::{
-    ClientConfig, ClientSession, Command, Ended, Event, HubConfig, HubSession, Input, Offer,
-};
-use crate::wire::{Code, Hydrate, Limits, Token};
+use crate::session::{ClientConfig, ClientSession, Command, HubConfig, HubSession, Input, Offer};
+use crate::wire::{Hydrate, Limits, Token};
 
 /// Why a schedule failed.
 pub type Failure = String;
 
 /// What may go wrong.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each may go wrong without the others"
+)]
 pub struct Faults {
     /// Connections are cut, and processes crash.
     pub crashes: bool,
@@ -143,6 +148,23 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
     /// [`Failure`]: the law that does not hold.
     pub fn run(&mut self) -> Result<(), Failure> {
         for _ in 0..150 + self.rng.below(500) {
+            self.step()?;
+        }
+        self.settle()
+    }
+
+    /// Runs the steps that these bytes choose, two for each, and then lets
+    /// nothing go wrong: what a fuzzer changes in one step changes no other.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`]: the law that does not hold.
+    pub fn run_script(&mut self, steps: &[u8]) -> Result<(), Failure> {
+        for step in steps.chunks(2) {
+            let number = step
+                .iter()
+                .fold(1, |n: u64, byte| n << 8 | u64::from(*byte));
+            self.rng = Rng(number);
             self.step()?;
         }
         self.settle()
@@ -351,228 +373,6 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
             end.command(now, Command::Fence { id }, &mut c.up);
             self.tell(|| format!("fence {id} at {at}"));
         }
-    }
-
-    // What goes wrong.
-
-    fn fault(&mut self) {
-        let at = self.rng.below(self.connections.len());
-        match self.rng.below(7) {
-            0..3 if self.faults.crashes => self.cut(at),
-            3 if self.faults.crashes => {
-                let who = self.rng.below(self.replicas.len());
-                self.crash(who);
-            }
-            4 if self.faults.crashes && self.rng.once_in(3) => self.crash_hub(),
-            5 if self.faults.damage => {
-                if let Some(c) = self.connections.get_mut(at) {
-                    let pipe = if self.rng.once_in(2) {
-                        &mut c.up
-                    } else {
-                        &mut c.down
-                    };
-                    pipe.corrupt(&mut self.rng);
-                    self.damaged = true;
-                    self.tell(|| format!("damage at {at}"));
-                }
-            }
-            6 if self.faults.jumps => {
-                let seconds = self.rng.below(60) as u64;
-                self.now += Duration::from_secs(seconds);
-                self.tell(|| format!("{seconds} s pass"));
-                self.tick();
-            }
-            4 if self.faults.rollback => self.roll_back(),
-            _ => {}
-        }
-    }
-
-    /// A connection ends for one side or both, anywhere in what is on its way.
-    fn cut(&mut self, at: usize) {
-        let Some(c) = self.connections.get_mut(at) else {
-            return;
-        };
-        let side = self.rng.below(3);
-        if side != 1 {
-            c.client = None;
-            c.up.cut(&mut self.rng);
-        }
-        if side != 0 {
-            c.hub = None;
-            c.down.cut(&mut self.rng);
-        }
-        self.tell(|| format!("cut {at}, side {side}"));
-    }
-
-    fn crash(&mut self, who: usize) {
-        for c in self.connections.iter_mut().filter(|c| c.who == who) {
-            if c.client.take().is_some() {
-                c.up.cut(&mut self.rng);
-            }
-        }
-        self.replicas[who].crash();
-        self.tell(|| format!("{who} crashes"));
-    }
-
-    fn crash_hub(&mut self) {
-        for c in &mut self.connections {
-            if c.hub.take().is_some() {
-                c.down.cut(&mut self.rng);
-            }
-        }
-        self.hub.crash();
-        self.tell(|| "the hub crashes".to_owned());
-    }
-
-    fn roll_back(&mut self) {
-        match self.backup.take() {
-            None => self.backup = self.hub.backup(),
-            Some(backup) => {
-                self.crash_hub();
-                self.hub.restore(backup);
-                self.tell(|| "the hub is what it was".to_owned());
-            }
-        }
-    }
-
-    // What has to hold.
-
-    /// Takes away what is over, and looks at why.
-    fn reap(&mut self) -> Result<(), Failure> {
-        let mut why = Vec::new();
-        for c in &mut self.connections {
-            let now = self.now;
-            if let Some(end) = &mut c.client {
-                let mut halted = false;
-                for event in end.events.drain(..) {
-                    halted |= matches!(event, Event::Halted { .. });
-                    if let Event::Fenced { id, .. } = event {
-                        c.fences.remove(&id);
-                    }
-                }
-                if halted {
-                    end.command(now, Command::Proceed, &mut c.up);
-                }
-            }
-            if let Some(end) = &mut c.hub {
-                end.events.clear();
-            }
-            if let Some(end) = c.client.take_if(|end| end.ended.is_some()) {
-                why.extend(end.ended);
-            }
-            if let Some(end) = c.hub.take_if(|end| end.ended.is_some()) {
-                why.extend(end.ended);
-            }
-        }
-        self.connections
-            .retain(|c| c.client.is_some() || c.hub.is_some());
-        why.iter().try_for_each(|ended| self.may_end(ended))?;
-        for ended in why {
-            self.tell(|| format!("ended: {ended}"));
-        }
-        Ok(())
-    }
-
-    /// Peers that keep the rules find no fault with each other.
-    fn may_end(&self, ended: &Ended) -> Result<(), Failure> {
-        let quiet = ["silent", "who it is"];
-        let for_time = ended.code == Code::STATE && quiet.iter().any(|q| ended.detail.contains(q));
-        let lost = self.faults.rollback && [Code::FORKED, Code::EPOCH].contains(&ended.code);
-        if self.damaged || for_time || lost || ended.code == Code::SHUTDOWN {
-            return Ok(());
-        }
-        Err(format!("a session ended without reason: {ended}"))
-    }
-
-    /// A cut is the hub's tree at its commit (I4).
-    fn check(&self, who: usize) -> Result<(), Failure> {
-        let confirmed = self.replicas[who].confirmed();
-        let Some((cursor, tree)) = confirmed.filter(|_| !self.faults.rollback) else {
-            return Ok(());
-        };
-        if self.hub.view_at(cursor.seq).is_some_and(|hub| hub != tree) {
-            let seq = cursor.seq;
-            return Err(format!("replica {who} has another tree at {seq} (I4)"));
-        }
-        Ok(())
-    }
-
-    /// Nothing goes wrong any more: everybody comes to rest with one tree.
-    fn settle(&mut self) -> Result<(), Failure> {
-        self.tell(|| "now nothing goes wrong".to_owned());
-        let (from, mut steps) = (self.now, 0);
-        loop {
-            for who in 0..self.replicas.len() {
-                self.connect(who);
-            }
-            if self.can().is_empty() && self.differences().is_none() {
-                break;
-            }
-            self.happen()?;
-            self.reap()?;
-            steps += 1;
-            let late = self.now.saturating_sub(from) > Duration::from_secs(600);
-            if late || steps > 200_000 {
-                let what = self.differences().unwrap_or_default();
-                return Err(format!("no rest after {steps} steps: {what}"));
-            }
-        }
-        self.is_silent()?;
-        if let Some(what) = self.differences() {
-            return Err(what);
-        }
-        if self
-            .connections
-            .iter()
-            .any(|c| c.client.is_some() && !c.fences.is_empty())
-        {
-            return Err("a fence is not passed".to_owned());
-        }
-        for (who, replica) in self.replicas.iter().enumerate() {
-            replica.check().map_err(|e| format!("replica {who}: {e}"))?;
-        }
-        let tree = self.hub.view();
-        tree.check().map_err(|e| format!("hub: {e} (I11)"))?;
-        match self.oracle.lost(&tree).as_slice() {
-            [] => Ok(()),
-            lost => Err(format!("lost updates (I2): {lost:?}")),
-        }
-    }
-
-    /// In what somebody differs from the hub (I1).
-    fn differences(&self) -> Option<Failure> {
-        let hub = self.hub.view();
-        let mut replicas = self.replicas.iter().enumerate();
-        replicas.find_map(|(who, replica)| {
-            if !replica.is_clean() {
-                return Some(format!("replica {who} has something to push"));
-            }
-            let same = replica.view() == hub;
-            (!same).then(|| format!("replica {who} has another tree than the hub (I1)"))
-        })
-    }
-
-    /// Nobody says anything any more but pings.
-    fn is_silent(&mut self) -> Result<(), Failure> {
-        let sent = |world: &Self| {
-            let ends = world.connections.iter().map(|c| {
-                let client = c.client.as_ref().map_or(0, |end| end.sent);
-                client + c.hub.as_ref().map_or(0, |end| end.sent)
-            });
-            ends.sum::<u64>()
-        };
-        let before = sent(self);
-        let until = self.now + Duration::from_secs(120);
-        let ends: BTreeSet<Duration> = self.connections.iter().map(|c| c.made_at).collect();
-        while self.now < until {
-            self.happen()?;
-            self.reap()?;
-        }
-        let after: BTreeSet<Duration> = self.connections.iter().map(|c| c.made_at).collect();
-        if sent(self) != before || ends != after {
-            return Err("there is traffic after everything is done".to_owned());
-        }
-        Ok(())
     }
 }
 

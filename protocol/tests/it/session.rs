@@ -7,7 +7,7 @@ use std::time::Duration;
 use cairn_protocol::merge::Place;
 use cairn_protocol::session::{
     BACKLOG_MAX, By, ClientAction, ClientConfig, ClientDone, ClientSession, Command, Event,
-    HubAction, HubConfig, HubDone, HubSession, Input, Offer, Session, Store,
+    HubAction, HubConfig, HubDone, HubSession, Input, Offer, Output, Session, Store, StoreFailure,
 };
 use cairn_protocol::testing::{
     BrokenClient, HubBackup, ModelClient, ModelHub, ReplicaSafeguards, Rng, Side, talk,
@@ -390,6 +390,35 @@ fn a_hub_that_was_rolled_back_and_went_on_is_found_out_and_merged() {
         }
     });
     assert_eq!(hub.tree().names().count(), 8);
+}
+
+/// Seed 564 found that a restored hub gave the id of a copy that it had forgotten
+/// to another, whose content then took its place.
+#[test]
+fn a_hub_that_was_rolled_back_does_not_mint_an_id_again() {
+    let (hub, a, b) = (hub(), replica(1), replica(2));
+    let node = create(&a, "file", b"x");
+    drop(connected(&a, 1, &hub));
+    drop(connected(&b, 2, &hub));
+    let backup = hub.backup();
+    let conflict = |content: &str| {
+        write(&a, node, format!("a {content}").as_bytes());
+        write(&b, node, format!("b {content}").as_bytes());
+        drop(connected(&a, 1, &hub));
+        drop(connected(&b, 2, &hub));
+    };
+    conflict("1");
+    hub.restore(backup);
+    conflict("2");
+    drop(connected(&a, 1, &hub));
+    let tree = hub.tree();
+    let contents: Vec<_> = tree.live().filter_map(|(n, _)| tree.content(n)).collect();
+    for content in ["a 2", "b 2"] {
+        let bytes = bytes::Bytes::from(content.as_bytes());
+        let data = cairn_protocol::Data::Inline { bytes };
+        assert!(contents.contains(&&data), "{content}: {contents:?}");
+    }
+    assert!(a.local() == tree);
 }
 
 #[test]
@@ -885,6 +914,85 @@ fn i3_a_batch_whose_answer_was_lost_takes_effect_once() {
     assert!(a.is_clean() && a.local() == hub.tree());
 }
 
+#[test]
+fn outcomes_that_have_no_room_come_before_the_answer() {
+    let (hub, a, b) = (hub(), replica(1), replica(2));
+    let nodes: Vec<NodeId> = (0..1_500)
+        .map(|n| create(&a, &format!("file {n}"), b"x"))
+        .collect();
+    let (mut ca, mut ha) = connected(&a, 1, &hub);
+    let (mut cb, mut hb) = connected(&b, 2, &hub);
+    for node in nodes {
+        write(&a, node, format!("a {node}").as_bytes());
+        write(&b, node, format!("b {node}").as_bytes());
+    }
+    talk(T0, &mut ca, &mut ha);
+    let frames = talk(T0, &mut cb, &mut hb);
+    let kinds: Vec<u16> = frames.iter().map(|frame| frame.kind).collect();
+    let before = kinds.iter().position(|kind| *kind == 24).unwrap();
+    assert!(before < kinds.iter().position(|kind| *kind == 9).unwrap());
+    let copied = cb.events.iter().find_map(|event| match event {
+        Event::Pushed { outcomes, .. } => Some(outcomes.len()),
+        _ => None,
+    });
+    assert_eq!(copied, Some(1_500));
+    assert!(b.local() == hub.tree());
+}
+
+/// A hub that is busy at first.
+struct Busy(
+    Arc<dyn Store<HubAction, HubDone>>,
+    std::sync::atomic::AtomicBool,
+);
+
+impl Store<HubAction, HubDone> for Busy {
+    fn perform(&self, action: HubAction) -> HubDone {
+        let first = self.1.swap(false, std::sync::atomic::Ordering::Relaxed);
+        match action {
+            HubAction::Commit { .. } if first => HubDone::Failed(StoreFailure {
+                code: Code::BUSY,
+                detail: "later".to_owned(),
+                retry_after_ms: 2_000,
+            }),
+            HubAction::Commit { .. } => self.0.perform(action),
+            action => {
+                self.1.store(first, std::sync::atomic::Ordering::Relaxed);
+                self.0.perform(action)
+            }
+        }
+    }
+
+    fn on_news(&self, wake: Arc<dyn Fn() + Send + Sync>) -> Box<dyn Send + Sync> {
+        self.0.on_news(wake)
+    }
+}
+
+#[test]
+fn a_batch_that_is_refused_for_now_is_pushed_again() {
+    let (hub, a) = (hub(), replica(1));
+    create(&a, "file", &noise(1, 9_000));
+    let config = HubConfig {
+        replica: ReplicaTag(0xb),
+        agent: String::new(),
+        offer: Offer::OURS,
+    };
+    let store = Busy(hub.connect(), true.into());
+    let mut h = Side::new(HubSession::new(T0, config), Arc::new(store));
+    let mut c = client_side(&a, 1);
+    talk(T0, &mut c, &mut h);
+    assert!(!a.is_clean());
+    let refused = c.events.iter().find_map(|event| match event {
+        Event::NotPushed { retry_after, .. } => *retry_after,
+        _ => None,
+    });
+    let later = Duration::from_secs(2);
+    assert_eq!(refused, Some(later));
+    assert!(matches!(c.session.poll(), Output::Wait(Some(until)) if until == later));
+    c.give(later, Input::Tick);
+    talk(later, &mut c, &mut h);
+    assert!(a.is_clean() && a.local() == hub.tree());
+}
+
 /// A page may be read while a batch is committed, and have its commit.
 #[test]
 fn i4_the_answer_comes_before_the_cut_that_has_its_commit() {
@@ -936,4 +1044,62 @@ fn many_small_chunks_come_in_few_messages() {
     let counts = counts.lock().unwrap();
     assert_eq!(counts.iter().sum::<usize>(), 1_000);
     assert!(counts.len() <= 4, "{counts:?}");
+}
+
+/// What a client and a hub say in a session with a bit of everything, as inputs
+/// of the fuzz target `session_frames`.
+pub(crate) fn streams() -> Vec<(&'static str, Vec<u8>)> {
+    let hub = ModelHub::new(Epoch([0xe0; 16]));
+    let (a, b) = (replica(9), replica(2));
+    let node = create(&b, "file", b"x");
+    create(&b, "large", &noise(2, 9_000));
+    drop(connected(&b, 2, &hub));
+    let mut offer = Offer::OURS;
+    offer.limits.inline = 2_000;
+    let session = ClientSession::new(
+        T0,
+        ClientConfig {
+            offer,
+            ..config(&a, 9)
+        },
+    );
+    let (mut c, mut h) = (Side::new(session, Arc::new(a.clone())), hub_side(&hub));
+    let (mut up, mut down) = (vec![2], vec![3]);
+    for round in 0..3 {
+        loop {
+            let any = c.settle(T0) | h.settle(T0);
+            let (said, answered) = (c.out.pop_front(), h.out.pop_front());
+            if said.is_none() && answered.is_none() && !any {
+                break;
+            }
+            if let Some(frame) = said {
+                up.extend(frame.encode());
+                h.give(T0, Input::Frame(frame));
+            }
+            if let Some(frame) = answered {
+                down.extend(frame.encode());
+                c.give(T0, Input::Frame(frame));
+            }
+        }
+        match round {
+            0 => {
+                create(&a, "other", &noise(3, 9_000));
+                write(&a, node, b"y");
+            }
+            _ => c.command(T0, Command::Fence { id: 1 }),
+        }
+    }
+    // The lane has another meaning there.
+    vec![("client", flat(up)), ("hub", flat(down))]
+}
+
+/// A stream whose frames are all of lane 0.
+fn flat(mut stream: Vec<u8>) -> Vec<u8> {
+    let mut at = 1;
+    while at + 8 <= stream.len() {
+        let len = u32::from_le_bytes(stream[at..at + 4].try_into().unwrap());
+        stream[at + 7] = 0;
+        at += 8 + usize::try_from(len).unwrap();
+    }
+    stream
 }

@@ -27,6 +27,17 @@ enum Waits {
     Halted,
 }
 
+/// Whether most of the tree may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Removal {
+    /// Nobody had to be asked.
+    Unasked,
+    /// Somebody has to say that it may.
+    Halted,
+    /// Somebody said so.
+    Allowed,
+}
+
 /// What is under way at the store.
 #[derive(Debug, PartialEq, Eq)]
 enum Under {
@@ -64,8 +75,7 @@ pub(super) struct Intake {
     /// Where the replica is. `None` before it has anything.
     at: Option<Cursor>,
     under: Under,
-    halted: bool,
-    may_remove: bool,
+    removal: Removal,
     /// The hub has taken what was subscribed.
     pub(super) followed: bool,
     /// Frames that were looked at: their kind and size, to give credit back.
@@ -101,8 +111,7 @@ impl Intake {
                 Start::At(cursor) => Some(cursor),
             },
             under: Under::Nothing,
-            halted: false,
-            may_remove: false,
+            removal: Removal::Unasked,
             followed: false,
             consumed: Vec::new(),
         }
@@ -134,7 +143,9 @@ impl Intake {
 
     /// The cut that is halted may be applied, or the next one.
     pub(super) fn proceed(&mut self) {
-        self.may_remove |= self.halted;
+        if self.removal == Removal::Halted {
+            self.removal = Removal::Allowed;
+        }
     }
 
     /// The hub does not take the cursor: what came before is of no use.
@@ -181,7 +192,7 @@ impl Intake {
             Waits::Chunks if !chunks_are_here => return Ok(Next::Wait),
             Waits::Chunks => true,
             Waits::Held => ack.is_some(),
-            Waits::Halted => self.may_remove,
+            Waits::Halted => self.removal == Removal::Allowed,
         };
         if now {
             return Ok(self.apply(due.cursor, ack));
@@ -211,7 +222,7 @@ impl Intake {
         Next::Do(ClientAction::Apply {
             cursor,
             ack: ack.cloned(),
-            confirmed: self.may_remove,
+            confirmed: self.removal == Removal::Allowed,
         })
     }
 
@@ -308,7 +319,7 @@ impl Intake {
             Applied::Done => {
                 self.at = Some(cursor);
                 self.due = None;
-                (self.halted, self.may_remove) = (false, false);
+                self.removal = Removal::Unasked;
                 let changes = std::mem::take(&mut self.staged);
                 let acked = with_ack;
                 return Ok(Done::Applied {
@@ -322,7 +333,7 @@ impl Intake {
             }
             Applied::Held => Waits::Held,
             Applied::Halted { .. } => {
-                self.halted = true;
+                self.removal = Removal::Halted;
                 Waits::Halted
             }
             Applied::Wants(_) => Waits::Chunks,

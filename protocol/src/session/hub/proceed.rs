@@ -1,0 +1,78 @@
+//! What a hub can do next for a client.
+
+use super::batches::Next;
+use super::{HubSession, Phase};
+use crate::session::client::send_all;
+use crate::session::link::{Fault, Row, Step, size};
+use crate::session::store::HubAction;
+use crate::session::supply;
+use crate::wire::Message;
+
+impl HubSession {
+    pub(super) fn proceed(&mut self) -> Step {
+        let Phase::Open(client) = self.phase else {
+            return Ok(());
+        };
+        self.proceed_batches()?;
+        self.proceed_chunks()?;
+        if self.batches.is_idle() {
+            self.feed.all_committed();
+        }
+        send_all(&mut self.link, &mut self.feed.out);
+        if self.link.is_free(Row::Intake)
+            && let Some(action) = self.feed.next()
+        {
+            self.link.act(Row::Intake, action);
+        }
+        send_all(&mut self.link, &mut self.out);
+        let credit = self.link.bulk_credit();
+        let budget = supply::budget(client.agreement.limits.frame, credit);
+        if let Some(budget) = budget.filter(|_| self.out.is_empty())
+            && self.link.is_free(Row::Read)
+            && let Some(action) = self.requests.next(budget)
+        {
+            self.link.act(Row::Read, action);
+        }
+        Ok(())
+    }
+
+    pub(super) fn proceed_batches(&mut self) -> Step {
+        let free = (self.link.is_free(Row::Push), self.link.is_free(Row::Store));
+        match self.batches.next(free.0, free.1) {
+            Next::Wait => {}
+            Next::Push(action) => self.link.act(Row::Push, action),
+            Next::Store(action) => {
+                let HubAction::Store { chunks } = &action else {
+                    return Err(Fault::answer("the action"));
+                };
+                let hashes = chunks.iter().map(|chunk| chunk.hash).collect();
+                self.storing = Some((hashes, 0));
+                self.link.act(Row::Store, action);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn proceed_chunks(&mut self) -> Step {
+        while self.link.is_free(Row::Store) {
+            let Some(frame) = self.chunks.pop_front() else {
+                break;
+            };
+            let Some(Message::Chunks(message)) = Message::from_frame(&frame)? else {
+                break;
+            };
+            // What nobody needs any more came too late: its batch was refused.
+            let mut chunks = message.chunks.into_vec();
+            chunks.retain(|chunk| self.batches.needs(&chunk.hash));
+            if chunks.is_empty() {
+                self.link.consumed(frame.kind, size(&frame));
+                continue;
+            }
+            self.link.counters.chunks_received += chunks.len() as u64;
+            let hashes = chunks.iter().map(|chunk| chunk.hash).collect();
+            self.storing = Some((hashes, size(&frame)));
+            self.link.act(Row::Store, HubAction::Store { chunks });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! What goes wrong in a world.
+
+use std::time::Duration;
+
+use super::World;
+use crate::testing::subject::{HubSubject, ReplicaSubject};
+
+impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
+    pub(super) fn fault(&mut self) {
+        let at = self.rng.below(self.connections.len());
+        match self.rng.below(7) {
+            0..3 if self.faults.crashes => self.cut(at),
+            3 if self.faults.crashes => {
+                let who = self.rng.below(self.replicas.len());
+                self.crash(who);
+            }
+            4 if self.faults.crashes && self.rng.once_in(3) => self.crash_hub(),
+            5 if self.faults.damage => {
+                if let Some(c) = self.connections.get_mut(at) {
+                    let pipe = if self.rng.once_in(2) {
+                        &mut c.up
+                    } else {
+                        &mut c.down
+                    };
+                    pipe.corrupt(&mut self.rng);
+                    self.damaged = true;
+                    self.tell(|| format!("damage at {at}"));
+                }
+            }
+            6 if self.faults.jumps => {
+                let seconds = self.rng.below(60) as u64;
+                self.now += Duration::from_secs(seconds);
+                self.tell(|| format!("{seconds} s pass"));
+                self.tick();
+            }
+            4 if self.faults.rollback => self.roll_back(),
+            _ => {}
+        }
+    }
+
+    /// A connection ends for one side or both, anywhere in what is on its way.
+    fn cut(&mut self, at: usize) {
+        let Some(c) = self.connections.get_mut(at) else {
+            return;
+        };
+        let side = self.rng.below(3);
+        if side != 1 {
+            c.client = None;
+            c.up.cut(&mut self.rng);
+        }
+        if side != 0 {
+            c.hub = None;
+            c.down.cut(&mut self.rng);
+        }
+        self.tell(|| format!("cut {at}, side {side}"));
+    }
+
+    fn crash(&mut self, who: usize) {
+        for c in self.connections.iter_mut().filter(|c| c.who == who) {
+            if c.client.take().is_some() {
+                c.up.cut(&mut self.rng);
+            }
+        }
+        self.replicas[who].crash();
+        self.tell(|| format!("{who} crashes"));
+    }
+
+    pub(super) fn crash_hub(&mut self) {
+        for c in &mut self.connections {
+            if c.hub.take().is_some() {
+                c.down.cut(&mut self.rng);
+            }
+        }
+        self.hub.crash();
+        self.tell(|| "the hub crashes".to_owned());
+    }
+
+    fn roll_back(&mut self) {
+        match self.backup.take() {
+            None => self.backup = self.hub.backup(),
+            Some(backup) => {
+                self.crash_hub();
+                self.hub.restore(backup);
+                self.tell(|| "the hub is what it was".to_owned());
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What has to hold in a world: the laws that can be looked at from outside.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::{Failure, World};
+use crate::session::{Command, Ended, Event};
+use crate::testing::subject::{HubSubject, ReplicaSubject};
+use crate::wire::Code;
+
+impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
+    /// Takes away what is over, and looks at why.
+    pub(super) fn reap(&mut self) -> Result<(), Failure> {
+        let mut why = Vec::new();
+        for c in &mut self.connections {
+            let now = self.now;
+            if let Some(end) = &mut c.client {
+                let mut halted = false;
+                for event in end.events.drain(..) {
+                    halted |= matches!(event, Event::Halted { .. });
+                    if let Event::Fenced { id, .. } = event {
+                        c.fences.remove(&id);
+                    }
+                }
+                if halted {
+                    end.command(now, Command::Proceed, &mut c.up);
+                }
+            }
+            if let Some(end) = &mut c.hub {
+                end.events.clear();
+            }
+            if let Some(end) = c.client.take_if(|end| end.ended.is_some()) {
+                why.extend(end.ended);
+            }
+            if let Some(end) = c.hub.take_if(|end| end.ended.is_some()) {
+                why.extend(end.ended);
+            }
+        }
+        self.connections
+            .retain(|c| c.client.is_some() || c.hub.is_some());
+        why.iter().try_for_each(|ended| self.may_end(ended))?;
+        for ended in why {
+            self.tell(|| format!("ended: {ended}"));
+        }
+        Ok(())
+    }
+
+    /// Peers that keep the rules find no fault with each other.
+    fn may_end(&self, ended: &Ended) -> Result<(), Failure> {
+        let quiet = ["silent", "who it is"];
+        let for_time = ended.code == Code::STATE && quiet.iter().any(|q| ended.detail.contains(q));
+        let lost = self.faults.rollback && [Code::FORKED, Code::EPOCH].contains(&ended.code);
+        if self.damaged || for_time || lost || ended.code == Code::SHUTDOWN {
+            return Ok(());
+        }
+        Err(format!("a session ended without reason: {ended}"))
+    }
+
+    /// A cut is the hub's tree at its commit (I4).
+    pub(super) fn check(&self, who: usize) -> Result<(), Failure> {
+        let confirmed = self.replicas[who].confirmed();
+        let Some((cursor, tree)) = confirmed.filter(|_| !self.faults.rollback) else {
+            return Ok(());
+        };
+        if self.hub.view_at(cursor.seq).is_some_and(|hub| hub != tree) {
+            let seq = cursor.seq;
+            return Err(format!("replica {who} has another tree at {seq} (I4)"));
+        }
+        Ok(())
+    }
+
+    /// Nothing goes wrong any more: everybody comes to rest with one tree.
+    pub(super) fn settle(&mut self) -> Result<(), Failure> {
+        self.tell(|| "now nothing goes wrong".to_owned());
+        let (from, mut steps) = (self.now, 0);
+        loop {
+            for who in 0..self.replicas.len() {
+                self.connect(who);
+            }
+            if self.can().is_empty() && self.differences().is_none() {
+                break;
+            }
+            self.happen()?;
+            self.reap()?;
+            steps += 1;
+            let late = self.now.saturating_sub(from) > Duration::from_mins(10);
+            if late || steps > 200_000 {
+                let what = self.differences().unwrap_or_default();
+                return Err(format!("no rest after {steps} steps: {what}"));
+            }
+        }
+        self.is_silent()?;
+        if let Some(what) = self.differences() {
+            return Err(what);
+        }
+        if self
+            .connections
+            .iter()
+            .any(|c| c.client.is_some() && !c.fences.is_empty())
+        {
+            return Err("a fence is not passed".to_owned());
+        }
+        for (who, replica) in self.replicas.iter().enumerate() {
+            replica.check().map_err(|e| format!("replica {who}: {e}"))?;
+        }
+        let tree = self.hub.view();
+        tree.check().map_err(|e| format!("hub: {e} (I11)"))?;
+        match self.oracle.lost(&tree).as_slice() {
+            [] => Ok(()),
+            lost => Err(format!("lost updates (I2): {lost:?}")),
+        }
+    }
+
+    /// In what somebody differs from the hub (I1).
+    fn differences(&self) -> Option<Failure> {
+        let hub = self.hub.view();
+        let mut replicas = self.replicas.iter().enumerate();
+        replicas.find_map(|(who, replica)| {
+            if !replica.is_clean() {
+                return Some(format!("replica {who} has something to push"));
+            }
+            let same = replica.view() == hub;
+            (!same).then(|| format!("replica {who} has another tree than the hub (I1)"))
+        })
+    }
+
+    /// Nobody says anything any more but pings.
+    fn is_silent(&mut self) -> Result<(), Failure> {
+        let sent = |world: &Self| {
+            let ends = world.connections.iter().map(|c| {
+                let client = c.client.as_ref().map_or(0, |end| end.sent);
+                client + c.hub.as_ref().map_or(0, |end| end.sent)
+            });
+            ends.sum::<u64>()
+        };
+        let before = sent(self);
+        let until = self.now + Duration::from_mins(2);
+        let ends: BTreeSet<Duration> = self.connections.iter().map(|c| c.made_at).collect();
+        while self.now < until {
+            self.happen()?;
+            self.reap()?;
+        }
+        let after: BTreeSet<Duration> = self.connections.iter().map(|c| c.made_at).collect();
+        if sent(self) != before || ends != after {
+            return Err("there is traffic after everything is done".to_owned());
+        }
+        Ok(())
+    }
+}
