@@ -5,7 +5,8 @@
 //! other. Until a client is admitted it has a window of [`STRANGER_WINDOW`] bytes
 //! and no bulk streams.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use quinn::{
     AckFrequencyConfig, Connection, ConnectionError, EndpointConfig, IdleTimeout,
     MtuDiscoveryConfig, RecvStream, SendStream, TransportConfig, VarInt,
 };
+use rustix::net::sockopt;
 use tokio::task::JoinSet;
 
 use crate::error::CarrierError;
@@ -31,12 +33,24 @@ pub(crate) const STRANGER_WINDOW: u32 = 16 << 10;
 /// 64 ms. What was not taken costs memory.
 const WINDOW: u32 = 8 << 20;
 
+/// The same on the loopback interface: less than a socket keeps, so that nothing
+/// is lost and sent again. There is no distance to make up for.
+const NEAR_WINDOW: u32 = 2 << 20;
+
 /// Bulk frames that a peer may have under way.
 const BULK_STREAMS: u32 = 16;
 
 /// Longest datagram, in bytes, that is tried on the loopback interface, where
 /// most of the cost is by datagram.
 const LOOPBACK_DATAGRAM: u16 = 16 << 10;
+
+/// How long after many losses longer datagrams are tried again there, where what
+/// is lost was too much at once, and not too long.
+const BLACK_HOLE_COOLDOWN: Duration = Duration::from_secs(1);
+
+/// Datagrams that the system keeps until they are taken, in bytes. Senders are
+/// not held up by a socket, so what does not fit is lost, and sent again.
+const SOCKET_BUFFER: usize = 4 << 20;
 
 /// How long a closed connection may take to get its last bytes to the peer.
 const LINGER: Duration = Duration::from_secs(2);
@@ -50,6 +64,15 @@ pub(crate) enum Side {
     Server,
 }
 
+/// A socket for an endpoint.
+pub(crate) fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(address)?;
+    // Systems that do not allow that much have less of it; it is slower then.
+    let _ = sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER);
+    let _ = sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER);
+    Ok(socket)
+}
+
 /// How endpoints receive.
 pub(crate) fn endpoint_config() -> EndpointConfig {
     let mut config = EndpointConfig::default();
@@ -58,26 +81,37 @@ pub(crate) fn endpoint_config() -> EndpointConfig {
     config
 }
 
+/// What `peer` may have under way, in bytes.
+fn window(peer: SocketAddr) -> u32 {
+    if peer.ip().is_loopback() {
+        NEAR_WINDOW
+    } else {
+        WINDOW
+    }
+}
+
 /// How a connection with `peer` behaves.
 pub(crate) fn transport_config(side: Side, peer: SocketAddr) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     let (bidirectional, bulk, window) = match side {
         // The hub may send at once: the client has asked for it.
-        Side::Client => (0, BULK_STREAMS, WINDOW),
+        Side::Client => (0, BULK_STREAMS, window(peer)),
         Side::Server => (1, 0, STRANGER_WINDOW),
     };
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(bidirectional))
         .max_concurrent_uni_streams(VarInt::from_u32(bulk))
         .receive_window(VarInt::from_u32(window))
-        .stream_receive_window(VarInt::from_u32(WINDOW))
+        .stream_receive_window(VarInt::from_u32(self::window(peer)))
         .send_window(WINDOW.into())
         .datagram_receive_buffer_size(None)
         // The session's pings end a silent connection before this does.
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(60_000))));
     if peer.ip().is_loopback() {
         let mut discovery = MtuDiscoveryConfig::default();
-        discovery.upper_bound(LOOPBACK_DATAGRAM);
+        discovery
+            .upper_bound(LOOPBACK_DATAGRAM)
+            .black_hole_cooldown(BLACK_HOLE_COOLDOWN);
         config.mtu_discovery_config(Some(discovery));
         config.ack_frequency_config(Some(AckFrequencyConfig::default()));
     }
@@ -131,6 +165,10 @@ pub(crate) async fn run(
             }
         }
     };
+    if std::env::var_os("QSTAT").is_some() {
+        let s = closer.0.stats();
+        eprintln!("{side:?} tx {:?} {:?}", s.udp_tx, s.path);
+    }
     closer.0.close(VarInt::from_u32(code.0.into()), b"");
     Ok(())
 }
@@ -215,7 +253,7 @@ async fn receive_all(
     tokio::pin!(control, bulk);
     let admitted = async {
         incoming.admitted().await;
-        connection.set_receive_window(VarInt::from_u32(WINDOW));
+        connection.set_receive_window(VarInt::from_u32(window(connection.remote_address())));
         connection.set_max_concurrent_uni_streams(VarInt::from_u32(BULK_STREAMS));
         std::future::pending::<()>().await;
     };

@@ -197,7 +197,7 @@ fn endpoint(peer: SocketAddr) -> io::Result<quinn::Endpoint> {
     } else {
         (Ipv6Addr::UNSPECIFIED, 0).into()
     };
-    let socket = std::net::UdpSocket::bind(any)?;
+    let socket = quic::socket(any)?;
     let runtime = Arc::new(quinn::TokioRuntime);
     quinn::Endpoint::new(quic::endpoint_config(), None, socket, runtime)
 }

@@ -187,7 +187,7 @@ impl ServerBuilder {
     async fn try_bind(&self) -> io::Result<(TcpListener, UdpSocket, SocketAddr)> {
         let tcp = TcpListener::bind(self.address).await?;
         let bound = tcp.local_addr()?;
-        let udp = UdpSocket::bind(bound)?;
+        let udp = quic::socket(bound)?;
         Ok((tcp, udp, bound))
     }
 }
