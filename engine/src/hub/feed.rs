@@ -88,7 +88,7 @@ impl Keys {
         let mut kept = Vec::with_capacity(before);
         for key in self.0.drain(..) {
             let mut out = Vec::new();
-            tell(tree, seq, &key, false, &mut out)?;
+            tell(tree, seq, &key, 0, &mut out)?;
             if !out.is_empty() {
                 kept.push(key);
             }
@@ -148,9 +148,9 @@ pub(super) fn subscribe(db: &Connection, from: &Start) -> Result<Result<Seq, (Wh
 }
 
 impl Hub {
-    /// The changes of commits after `after`, about `max` of them. With `fresh`,
-    /// for somebody who knows nothing: without what is dead.
-    pub(super) fn feed(&self, after: Seq, max: usize, fresh: bool) -> Result<Page> {
+    /// The changes of commits after `after`, about `max` of them. Not what ended
+    /// up to `unborn`, which who is told has never heard of.
+    pub(super) fn feed(&self, after: Seq, max: usize, unborn: Seq) -> Result<Page> {
         let db = self.replica.inner.db.reader();
         // One read transaction: a commit beside it changes nothing here.
         let tx = db.unchecked_transaction()?;
@@ -170,10 +170,10 @@ impl Hub {
                     .as_blob()
                     .map_err(|e| corrupt("commit", e))?;
                 for key in &Keys::decode(keys)?.0 {
-                    tell(tree, seq, key, fresh, &mut changes)?;
+                    tell(tree, seq, key, unborn, &mut changes)?;
                 }
                 let outcomes: Option<Vec<u8>> = row.get(3)?;
-                if let Some(outcomes) = outcomes.filter(|_| !fresh) {
+                if let Some(outcomes) = outcomes.filter(|_| seq > unborn) {
                     reports.push(Report {
                         seq,
                         by: ReplicaTag(row.get::<_, i64>(2)?.cast_unsigned()),
@@ -207,11 +207,11 @@ fn chain_at(db: &Connection, seq: Seq) -> Result<Option<Chain>> {
 }
 
 /// Tells what a key means now, if its register is still of that commit.
-fn tell(tree: Shared<'_>, seq: Seq, key: &Key, fresh: bool, out: &mut Vec<Change>) -> Result<()> {
+fn tell(tree: Shared<'_>, seq: Seq, key: &Key, unborn: Seq, out: &mut Vec<Change>) -> Result<()> {
     match key {
         Key::Node { node, what } => {
             if let Some(record) = tree.record(*node)? {
-                tell_node(tree, seq, *node, *what, record, fresh, out)?;
+                tell_node(tree, seq, *node, *what, record, unborn, out)?;
             }
         }
         Key::Name { parent, name } => {
@@ -219,7 +219,7 @@ fn tell(tree: Shared<'_>, seq: Seq, key: &Key, fresh: bool, out: &mut Vec<Change
             let Some((node, ver)) = tree.name(&place)? else {
                 return Ok(());
             };
-            if ver == seq && !(fresh && node.is_none()) {
+            if ver == seq && (node.is_some() || ver > unborn) {
                 let (parent, name) = place;
                 let entry = Entry::Name { parent, name, node };
                 out.push(Change { ver, entry });
@@ -229,7 +229,7 @@ fn tell(tree: Shared<'_>, seq: Seq, key: &Key, fresh: bool, out: &mut Vec<Change
             let Some((value, ver)) = tree.attribute(*node, name)? else {
                 return Ok(());
             };
-            let told = ver == seq && !(fresh && value.is_none());
+            let told = ver == seq && (value.is_some() || ver > unborn);
             // Of a node that lived again later, everything is told there.
             let lives = |r: Record| r.gone.is_none() && r.born <= seq;
             if told && tree.record(*node)?.is_some_and(lives) {
@@ -248,11 +248,11 @@ fn tell_node(
     node: NodeId,
     what: u8,
     record: Record,
-    fresh: bool,
+    unborn: Seq,
     out: &mut Vec<Change>,
 ) -> Result<()> {
     if let Some((ver, _)) = record.gone {
-        if ver == seq && what & GONE != 0 && !fresh {
+        if ver == seq && what & GONE != 0 && ver > unborn {
             let entry = Entry::Gone { node };
             out.push(Change { ver, entry });
         }
