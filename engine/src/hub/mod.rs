@@ -35,6 +35,7 @@ use crate::replica::Replica;
 use crate::{FsError, Result};
 
 use bytes::Held;
+use feed::Reader;
 use state::State;
 
 /// What a hub knows besides its tree. Of a commit that everybody knows, only
@@ -264,8 +265,8 @@ impl HubSession {
             HubAction::Admit(hello) => HubDone::Admitted(Box::new(self.admit(&hello)?)),
             HubAction::Subscribe { from } => HubDone::Subscribed(self.subscribe(&from)?),
             HubAction::Feed { after, max } => {
-                let unborn = self.peer.lock().unborn;
-                let page = self.hub.feed(after, max, unborn)?;
+                let Peer { tag, unborn, .. } = *self.peer.lock();
+                let page = self.hub.feed(after, max, Reader { tag, unborn })?;
                 if page.cut.is_some() {
                     self.peer.lock().unborn = 0;
                 }
