@@ -35,6 +35,7 @@ use crate::replica::Replica;
 use crate::{FsError, Result};
 
 use bytes::Held;
+use feed::Reader;
 use state::State;
 
 /// What a hub knows besides its tree. Of a commit that everybody knows, only
@@ -230,8 +231,10 @@ impl Hub {
 struct Peer {
     tag: Option<ReplicaTag>,
     may_push: bool,
-    /// It began with nothing and has had no cut yet: what is dead is not told.
-    fresh: bool,
+    /// It began with nothing, had pushed nothing and has had no cut yet: it has
+    /// not heard of what ended up to this commit. Of what ended later it may
+    /// have: it pushes while it is told.
+    unborn: Seq,
 }
 
 /// The store of one connection to a hub. Chunks that it was told of stay until
@@ -271,10 +274,10 @@ impl HubSession {
             HubAction::Admit(hello) => HubDone::Admitted(Box::new(self.admit(&hello)?)),
             HubAction::Subscribe { from } => HubDone::Subscribed(self.subscribe(&from)?),
             HubAction::Feed { after, max } => {
-                let fresh = self.peer.lock().fresh;
-                let page = self.hub.feed(after, max, fresh)?;
+                let Peer { tag, unborn, .. } = *self.peer.lock();
+                let page = self.hub.feed(after, max, Reader { tag, unborn })?;
                 if page.cut.is_some() {
-                    self.peer.lock().fresh = false;
+                    self.peer.lock().unborn = 0;
                 }
                 page.into()
             }
@@ -310,7 +313,7 @@ impl HubSession {
         *self.peer.lock() = Peer {
             tag: Some(hello.replica),
             may_push: access == Access::Write,
-            fresh: false,
+            unborn: 0,
         };
         let (last_batch, last_batch_digest) = known.map_or((0, [0; 32]), |r| (r.batch, r.digest));
         Ok(Admission {
@@ -328,10 +331,14 @@ impl HubSession {
         // not be forgotten on the way, however long it was away.
         let db = self.hub.replica.inner.db.writer();
         let answer = feed::subscribe(&db, from)?;
+        let pushed = state::replica(&db, tag)?.is_some_and(|known| known.batch > 0);
+        self.peer.lock().unborn = match from {
+            Start::Nothing if !pushed => State::load(&db)?.head,
+            _ => 0,
+        };
         if let Ok(seq) = answer {
             state::note_applied(&db, tag, seq)?;
         }
-        self.peer.lock().fresh = answer == Ok(0);
         Ok(answer)
     }
 

@@ -58,7 +58,7 @@ fn many_push_at_once_while_the_replica_works() {
         assert_eq!(seqs, (1..=2 * WHO * BATCHES).collect::<Vec<_>>());
     });
     assert_clean(&replica);
-    let (changes, _, _) = Client::new(&hub, 1).follow(0);
+    let (changes, _, _) = Client::new(&hub, 50).follow(0);
     let names = |c: &&Change| matches!(c.entry, Entry::Name { node: Some(_), .. });
     assert_eq!(changes.iter().filter(names).count(), 3 * 5);
     drop((hub, replica));
