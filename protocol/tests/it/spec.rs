@@ -28,8 +28,8 @@ fn read_sources(folder: &Path, text: &mut String) {
 #[test]
 fn every_rule_names_tests_that_exist() {
     let mut sources = String::new();
-    for folder in ["protocol", "engine"] {
-        read_sources(&root().join(folder), &mut sources);
+    for part in ["protocol", "engine", "transports"] {
+        read_sources(&root().join(part), &mut sources);
     }
     let spec = spec();
     let rules: Vec<_> = spec
@@ -42,7 +42,9 @@ fn every_rule_names_tests_that_exist() {
         for test in tests.split('`').skip(1).step_by(2) {
             let definition = format!("#[test]\nfn {test}(");
             let without_indent = sources.contains(&definition);
-            let found = without_indent || sources.contains(&format!("    fn {test}("));
+            let found = without_indent
+                || sources.contains(&format!("    fn {test}("))
+                || sources.contains(&format!("async fn {test}("));
             assert!(found, "no test {test}, named in: {rule}");
         }
     }
