@@ -5,10 +5,13 @@
 //! not mean that somebody wrote it later. So what it lacks is made again, what
 //! differs is kept twice, and what was edited here is edited again: all as edits
 //! of the hub's tree, resolved by the hub's own rules.
+//!
+//! Or the hub has forgotten what happened after the cursor. Then what it lacks
+//! was removed, and what it has was written later: only what was edited here is
+//! edited again.
 
 use std::collections::BTreeSet;
 
-use super::hub::Ack;
 use super::replica::{Base, Dirty, ModelReplica, NEVER};
 use super::tree::ModelTree;
 use crate::change::Change;
@@ -22,39 +25,22 @@ use crate::wire::Why;
 impl ModelReplica {
     /// The cursor leads nowhere. The hub knows batches up to `last_batch`.
     pub fn reset(&mut self, why: Why, last_batch: u64) {
-        if why != Why::Horizon {
-            if let Some(flight) = self.flight.take() {
-                let later = std::mem::replace(&mut self.dirty, flight.dirty);
-                self.dirty.join(later);
-            }
-            self.batches = last_batch;
+        if let Some(flight) = self.flight.take() {
+            let later = std::mem::replace(&mut self.dirty, flight.dirty);
+            self.dirty.join(later);
         }
+        self.batches = last_batch;
         let worse = self.begins_anew.filter(|before| *before != Why::Horizon);
         self.begins_anew = Some(worse.unwrap_or(why));
     }
 
     /// The whole tree of the hub came.
-    pub(super) fn begin_anew(
-        &mut self,
-        why: Why,
-        head: Seq,
-        changes: &[Change],
-        ack: Option<&Ack>,
-    ) {
+    pub(super) fn begin_anew(&mut self, why: Why, head: Seq, changes: &[Change]) {
         let mut tree = ModelTree::new();
         for Change { ver, entry } in changes {
             tree.apply(*ver, entry);
         }
-        if why == Why::Horizon {
-            // The same history: what was seen there is still what was seen.
-            tree.aliases = std::mem::take(&mut self.confirmed.aliases);
-            self.confirmed = tree;
-            return match ack {
-                Some(ack) => self.acknowledge(head, &[], ack),
-                None => self.follow(head, &[]),
-            };
-        }
-        let edits = self.edits_of(&tree);
+        let edits = self.edits_of(&tree, why == Why::Horizon);
         let (replica, minted) = (self.tag(), &mut self.minted);
         let mut mint = || {
             *minted += 1;
@@ -72,13 +58,15 @@ impl ModelReplica {
     }
 
     /// The edits of the hub's tree that bring back what was here.
-    fn edits_of(&self, hub: &ModelTree) -> Vec<Edit> {
+    fn edits_of(&self, hub: &ModelTree, same_history: bool) -> Vec<Edit> {
         let mut edits = Vec::new();
+        let edited = self.edited();
         for (node, kind) in self.local.live() {
-            if node != NodeId::ROOT && !hub.is_live(node) {
+            let counts = !same_history || edited.contains(&node);
+            if node == NodeId::ROOT || hub.is_live(node) {
+                self.edit_again(hub, node, same_history, &mut edits);
+            } else if counts {
                 self.make_again(hub, node, kind, &mut edits);
-            } else {
-                self.edit_again(hub, node, &mut edits);
             }
         }
         let removed = |place: &_| self.local.at(place).is_none();
@@ -97,6 +85,29 @@ impl ModelReplica {
             }
         }
         edits
+    }
+
+    /// The nodes that were edited or moved here, and the directories that they
+    /// need.
+    fn edited(&self) -> BTreeSet<NodeId> {
+        let (old, new) = (&self.confirmed, &self.local);
+        let mut edited = BTreeSet::new();
+        for (node, _) in new.live() {
+            let moved = |place: &_| old.at(place) != Some(node);
+            let wrote = old.content(node) != new.content(node);
+            if !old.is_live(node) || wrote || self.places_of(node).iter().any(moved) {
+                edited.insert(node);
+            }
+        }
+        let mut above: Vec<NodeId> = edited.iter().copied().collect();
+        while let Some(node) = above.pop() {
+            for (parent, _) in self.places_of(node) {
+                if edited.insert(parent) {
+                    above.push(parent);
+                }
+            }
+        }
+        edited
     }
 
     fn is_made_again(&self, hub: &ModelTree, node: NodeId) -> bool {
@@ -129,10 +140,12 @@ impl ModelReplica {
     }
 
     /// The hub has a node, perhaps as it was before, or as somebody else made it.
-    fn edit_again(&self, hub: &ModelTree, node: NodeId, edits: &mut Vec<Edit>) {
+    fn edit_again(&self, hub: &ModelTree, node: NodeId, same_history: bool, edits: &mut Vec<Edit>) {
         let (here, there) = (self.local.content(node), hub.content(node));
-        if let Some(data) = here.filter(|_| here != there) {
-            let untouched = there == self.confirmed.content(node);
+        let before = self.confirmed.content(node);
+        let counts = here != there && (!same_history || here != before);
+        if let Some(data) = here.filter(|_| counts) {
+            let untouched = there == before;
             edits.push(Edit::Data {
                 node,
                 base: if untouched { version(hub, node) } else { NEVER },
