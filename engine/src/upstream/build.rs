@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use cairn_protocol::merge::Place;
-use cairn_protocol::{Data, NodeId, NodeKind, Ver};
+use cairn_protocol::{Data, NodeId, NodeKind, Register, Ver};
 use rusqlite::Connection;
 use rustc_hash::FxHashMap;
 
@@ -103,6 +103,8 @@ impl Shape {
                 self.made.insert(id, ino);
                 self.made_ids.insert(ino.0, id);
             }
+            // From now on it can be seen.
+            plan.frozen.remove(&Register::Data(id));
             let record = plan.shared.record(id)?;
             let old = record.filter(|r| r.kind == NodeKind::Dir && r.born <= plan.before);
             if old.is_some() {

@@ -327,7 +327,10 @@ impl<'a> Plan<'a> {
             }
         }
         self.local.bind(here.ino, copy)?;
-        self.move_notes(node, copy)
+        self.move_notes(node, copy)?;
+        // Whoever removed other names of it has not seen what it holds now.
+        self.frozen.insert(Register::Data(node), Base::Data(NEVER));
+        Ok(())
     }
 
     fn move_notes(&mut self, from: NodeId, to: NodeId) -> Result<()> {
