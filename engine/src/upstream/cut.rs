@@ -228,7 +228,7 @@ impl Upstream {
         }
         if let Some(reset) = cut.reset.filter(|_| anew) {
             // What the hub has of what it was told before, its tree says.
-            (state.scanned, state.batch) = (0, reset.last_batch);
+            (state.scanned, state.batch, state.digest) = (0, reset.last_batch, None);
         }
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         Rider {

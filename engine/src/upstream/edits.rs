@@ -169,6 +169,11 @@ impl<'a> Edits<'a> {
         Ok(())
     }
 
+    /// Bytes of the contents.
+    pub(super) fn content(&self) -> u64 {
+        self.content
+    }
+
     fn is_full(&self, bounds: &Bounds) -> bool {
         self.list.len() >= bounds.edits
             || self.bytes >= bounds.bytes

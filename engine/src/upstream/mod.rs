@@ -16,6 +16,7 @@
 //! | `local` | the working tree by the ids of nodes |
 //! | `layout` | the chunks of contents |
 //! | `edits`, `push` | what is pushed |
+//! | `status` | where everything stands, for people and tests |
 //! | `stage`, `cut`, `plan`, `build`, `rider` | what comes, from the first change to the commit |
 
 mod build;
@@ -28,6 +29,7 @@ mod push;
 mod rider;
 mod stage;
 mod state;
+mod status;
 
 use std::sync::Arc;
 
@@ -39,6 +41,8 @@ use parking_lot::Mutex;
 use crate::db::uint;
 use crate::replica::{Inner, Replica};
 use crate::{FsError, Result};
+
+pub use status::SyncStatus;
 
 pub(crate) use rider::Rider;
 pub(crate) use state::TABLES;
@@ -207,22 +211,17 @@ impl Upstream {
         Ok(self.rows(|rows| rows.state())?.cursor)
     }
 
-    /// From where a session follows the hub.
+    /// What a session begins with: from where it follows the hub, the number
+    /// of the last batch, and its digest.
     ///
     /// # Errors
     ///
     /// What the database says.
-    pub fn start(&self) -> Result<Start> {
-        Ok(self.cursor()?.map_or(Start::Nothing, Start::At))
-    }
-
-    /// Number of the batch in flight, or of the last.
-    ///
-    /// # Errors
-    ///
-    /// What the database says.
-    pub fn last_batch(&self) -> Result<u64> {
-        Ok(self.rows(|rows| rows.state())?.batch)
+    pub fn start(&self) -> Result<(Start, u64, Option<[u8; 32]>)> {
+        self.settle_down()?;
+        let state = self.rows(|rows| rows.state())?;
+        let start = state.cursor.map_or(Start::Nothing, Start::At);
+        Ok((start, state.batch, state.digest))
     }
 
     /// Conflicts that nobody has resolved yet, the oldest first.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use cairn_protocol::session::{Batch, BatchOffer, ClientDone};
+use cairn_protocol::session::{Batch, BatchOffer, ClientDone, batch_digest};
 use cairn_protocol::wire::{Blob, ChunkData};
 use cairn_protocol::{BATCH_BYTES_MAX, BATCH_EDITS_MAX, ChunkHash, Edit, encode_chunk};
 use rusqlite::Connection;
@@ -96,6 +96,7 @@ impl Upstream {
             None
         } else {
             state.batch += 1;
+            state.digest = Some(batch_digest(&list));
             let chunks = new_chunks(inner, &db, shared, &list)?;
             Some(Flight {
                 number: state.batch,

@@ -36,6 +36,8 @@ pub(super) struct State {
     pub(super) cursor: Option<Cursor>,
     /// Number of the last batch.
     pub(super) batch: u64,
+    /// Its digest, if it is known.
+    pub(super) digest: Option<[u8; 32]>,
     /// The version up to which the replica's own log was looked at for edits.
     pub(super) scanned: Ver,
 }
