@@ -366,6 +366,12 @@ impl<'a> Plan<'a> {
         }
         self.local.bind(here.ino, to)?;
         self.move_notes(from, to)?;
+        // What was looked at when nothing stood for the node here.
+        for (place, seen) in self.names.iter_mut().filter(|(place, _)| place.0 == to) {
+            if self.local.at(place)?.is_some() {
+                *seen = Seen::Edited(None);
+            }
+        }
         let below = self.names.keys().filter(|place| place.0 == from).cloned();
         for place in below.collect::<Vec<_>>() {
             if let Some(seen) = self.names.remove(&place) {
