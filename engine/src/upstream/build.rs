@@ -196,7 +196,10 @@ impl Shape {
                 continue;
             }
             let entries = here.entries.cast_signed() + counts.get(ino).copied().unwrap_or(0);
-            let hidden = !plan.shared.places_of(here.id)?.is_empty();
+            let mut hidden = false;
+            for place in plan.shared.places_of(here.id)? {
+                hidden |= !plan.is_ignored(&place)?;
+            }
             if hidden || entries != 0 || (plan.replayed.is_none() && plan.is_edited(here.id)) {
                 return Ok(false);
             }

@@ -152,8 +152,11 @@ impl Upstream {
         rider.begin(inner, &db)?;
         let before = if anew { 0 } else { state.cursor.map_or(0, |c| c.seq) };
         let kept = if anew { super::state::Frozen::new() } else { frozen.clone() };
-        let mut plan = Plan::new(inner, &db, side, before, kept, flight);
+        let ignore = self.ignore.lock().clone();
+        let mut plan = Plan::new(inner, &db, side, before, kept, flight, &ignore);
         plan.look(&rider.changes, flight, cut.ack.as_ref())?;
+        let uncovered = self.uncovered.lock().clone();
+        plan.uncover(&uncovered)?;
         rider.set_tree(inner, &db)?;
         let missing = self.missing(&rider, &db)?;
         if !missing.is_empty() {
@@ -183,6 +186,7 @@ impl Upstream {
             inner.chunks.end_leases(&std::mem::take(&mut *self.aloft.lock()));
         }
         *self.reset.lock() = None;
+        self.uncovered.lock().clear();
         Ok(Some(Applied::Done))
     }
 

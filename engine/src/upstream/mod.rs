@@ -16,12 +16,14 @@
 //! | `local` | the working tree by the ids of nodes |
 //! | `layout` | the chunks of contents |
 //! | `edits`, `push` | what is pushed |
+//! | `ignore` | what is neither pushed nor shown |
 //! | `status` | where everything stands, for people and tests |
 //! | `stage`, `cut`, `plan`, `build`, `rider` | what comes, from the first change to the commit |
 
 mod build;
 mod cut;
 mod edits;
+mod ignore;
 mod layout;
 mod local;
 mod plan;
@@ -33,6 +35,7 @@ mod status;
 
 use std::sync::Arc;
 
+use cairn_protocol::merge::Place;
 use cairn_protocol::session::{ClientAction, ClientDone, Store, StoreFailure};
 use cairn_protocol::wire::{Code, Start, Why};
 use cairn_protocol::{ChunkHash, Cursor, Outcome, ReplicaTag, Seq};
@@ -47,6 +50,7 @@ pub use status::SyncStatus;
 pub(crate) use rider::Rider;
 pub(crate) use state::TABLES;
 
+use ignore::Ignore;
 use stage::Staged;
 use state::{Flight, Rows, decode};
 
@@ -64,6 +68,9 @@ pub struct Upstream {
     reset: Mutex<Option<Reset>>,
     /// A commit failed: what is in memory may not be what the rows say.
     unsure: Mutex<bool>,
+    ignore: Mutex<Arc<Ignore>>,
+    /// Places of the hub that were ignored, and are to be shown.
+    uncovered: Mutex<Vec<Place>>,
 }
 
 /// The whole tree of the hub is to come.
@@ -160,8 +167,11 @@ impl Upstream {
             staged: Mutex::default(),
             reset: Mutex::new(None),
             unsure: Mutex::new(true),
+            ignore: Mutex::default(),
+            uncovered: Mutex::default(),
         };
         upstream.settle_down()?;
+        *upstream.ignore.lock() = Arc::new(Ignore::new(&upstream.ignore_rules()?)?);
         Ok(upstream)
     }
 

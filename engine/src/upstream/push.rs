@@ -11,6 +11,7 @@ use cairn_protocol::{BATCH_BYTES_MAX, BATCH_EDITS_MAX, ChunkHash, Edit, encode_c
 use rusqlite::Connection;
 
 use super::edits::{Bounds, Edits};
+use super::ignore::{Paths, Whose};
 use super::layout::{self, Chunks};
 use super::local::Local;
 use super::state::{Flight, Rows};
@@ -75,7 +76,9 @@ impl Upstream {
         let frozen = rows.frozen()?;
         let local = Local::new(inner, &db);
         let shared = Shared::new(&db, side);
-        let mut edits = Edits::new(&local, shared, &frozen, None);
+        let ignore = self.ignore.lock().clone();
+        let paths = Paths::new(&ignore, Whose::Here);
+        let mut edits = Edits::new(&local, shared, &frozen, &paths, None);
         edits.scan_frozen(&BOUNDS)?;
         let scanned = edits.scan(state.scanned, &BOUNDS)?;
         if edits.stale {

@@ -5,6 +5,7 @@ use cairn_protocol::{Change, Cursor, Entry, NodeId, Ver};
 
 use super::Upstream;
 use super::edits::{Bounds, Edits};
+use super::ignore::{Paths, Whose};
 use super::local::Local;
 use super::state::Rows;
 use crate::Result;
@@ -54,7 +55,9 @@ impl Upstream {
         let rows = Rows { db: &db, side };
         let (state, frozen) = (rows.state()?, rows.frozen()?);
         let local = Local::new(inner, &db);
-        let mut edits = Edits::new(&local, Shared::new(&db, side), &frozen, None);
+        let ignore = self.ignore.lock().clone();
+        let paths = Paths::new(&ignore, Whose::Here);
+        let mut edits = Edits::new(&local, Shared::new(&db, side), &frozen, &paths, None);
         let bounds = Bounds {
             edits: COUNTED,
             ..Bounds::NONE

@@ -706,3 +706,99 @@ fn i1_i2_i4_i11_random_schedules_converge_and_lose_nothing() {
         schedule(seed);
     }
 }
+
+/// What an ignore list left out arrives when the list changes: both what the
+/// hub has and what is here.
+#[test]
+fn i14_what_was_ignored_comes_and_goes_when_the_rules_go() {
+    let (mut side, a, b) = two();
+    let rules = ["target".to_owned(), "*.log".to_owned()];
+    b.pull(&side, None);
+    b.upstream.set_ignore_rules(&rules).unwrap();
+    for path in ["/src", "/target", "/target/deep"] {
+        a.replica.mkdir(path).unwrap();
+    }
+    for path in ["/src/a", "/src/a.log", "/target/x", "/target/deep/y"] {
+        a.replica.write_file(path, path.as_bytes()).unwrap();
+    }
+    a.sync(&mut side);
+    b.sync(&mut side);
+    assert_eq!(b.names("/"), ["src"]);
+    assert_eq!(b.names("/src"), ["a"]);
+    b.replica.write_file("/b.log", b"of b").unwrap();
+    b.replica.write_file("/src/b", b"of b").unwrap();
+    b.sync(&mut side);
+    a.replica.write_file("/target/x", b"again").unwrap();
+    a.sync(&mut side);
+    b.sync(&mut side);
+    assert_eq!(a.names("/"), ["src", "target"]);
+    assert_eq!(a.names("/src"), ["a", "a.log", "b"]);
+    b.upstream.set_ignore_rules(&[]).unwrap();
+    assert_eq!(b.read("/target/x"), b"again");
+    assert_eq!(b.read("/target/deep/y"), b"/target/deep/y");
+    b.sync(&mut side);
+    a.sync(&mut side);
+    assert_eq!(a.read("/b.log"), b"of b");
+    assert_equal(&[&a, &b], &side);
+}
+
+/// Somebody else changes a large file while it is being written here, and
+/// not sealed yet.
+#[test]
+fn r1_a_file_that_is_being_written_is_kept_when_another_comes() {
+    let (mut side, a, b) = two();
+    a.replica.write_file("/f", &support::noise(2 << 20, 1)).unwrap();
+    support::eventually("the file is sealed", || {
+        a.sync(&mut side);
+        b.sync(&mut side);
+        b.replica.exists("/f").unwrap()
+    });
+    let open = b.ino("/f");
+    b.replica.retain(open, true).unwrap();
+    b.replica.write(open, 5, b"of b").unwrap();
+    a.replica.write_file("/f", b"of a").unwrap();
+    a.sync(&mut side);
+    b.sync(&mut side);
+    b.replica.write(open, 9, b", more").unwrap();
+    b.replica.release(open, true);
+    support::eventually("everything is pushed", || {
+        b.sync(&mut side);
+        b.upstream.status().unwrap().is_clean()
+    });
+    a.sync(&mut side);
+    for client in [&a, &b] {
+        assert_eq!(client.read("/f"), b"of a");
+        let names = client.names("/");
+        let copy = names.iter().find(|name| name.contains("conflict")).unwrap();
+        assert_eq!(client.read(&format!("/{copy}"))[5..15], *b"of b, more");
+    }
+    assert_equal(&[&a, &b], &side);
+}
+
+/// The other side removes a large file that is being written here.
+#[test]
+fn r2_a_file_that_is_being_written_outlives_its_removal_elsewhere() {
+    let (mut side, a, b) = two();
+    a.replica.mkdir("/d").unwrap();
+    a.replica.write_file("/d/f", &support::noise(2 << 20, 1)).unwrap();
+    support::eventually("the file is sealed", || {
+        a.sync(&mut side);
+        b.sync(&mut side);
+        b.replica.exists("/d/f").unwrap()
+    });
+    let open = b.ino("/d/f");
+    b.replica.retain(open, true).unwrap();
+    b.replica.write(open, 5, b"of b").unwrap();
+    a.replica.remove_all("/d").unwrap();
+    a.sync(&mut side);
+    b.sync(&mut side);
+    b.replica.write(open, 9, b", more").unwrap();
+    b.replica.release(open, true);
+    support::eventually("everything is pushed", || {
+        b.sync(&mut side);
+        b.upstream.status().unwrap().is_clean()
+    });
+    a.sync(&mut side);
+    assert_eq!(a.read("/d/f")[5..15], *b"of b, more");
+    assert_equal(&[&a, &b], &side);
+}
