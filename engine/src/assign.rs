@@ -21,6 +21,9 @@ use crate::tree::Tree;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Moved;
 
+/// A name as it was committed: what it points at, and the version of that.
+pub(crate) type FoundName = (Ino, DirKey, Option<(Ino, Ver)>);
+
 /// What is to be set. Inodes are known or reserved for new nodes.
 #[derive(Debug, Default)]
 pub(crate) struct Assignment {
@@ -29,8 +32,8 @@ pub(crate) struct Assignment {
     /// Nodes as that commit has them, of which something is set here: those
     /// that are not in memory are brought there.
     pub(crate) loaded: Vec<(Ino, Node)>,
-    /// Names likewise: what they point at, and their versions.
-    pub(crate) found: Vec<(Ino, DirKey, Option<(Ino, Ver)>)>,
+    /// Names likewise.
+    pub(crate) found: Vec<FoundName>,
     /// Nodes whose id changes.
     pub(crate) bound: Vec<(Ino, NodeId)>,
     /// New nodes, without names.
@@ -203,13 +206,14 @@ fn look_at_names(tree: &Tree, new: &Assignment) -> Result<(), Moved> {
     }
     for (parent, _, _) in new.names.iter().filter(|(_, _, target)| target.is_some()) {
         let gone = taken.contains(&parent.0) && !put.contains_key(&parent.0);
-        let dead = tree.nodes.get(&parent.0).is_some_and(|n| n.nlink == 0)
-            && !put.contains_key(&parent.0);
+        let dead =
+            tree.nodes.get(&parent.0).is_some_and(|n| n.nlink == 0) && !put.contains_key(&parent.0);
         if gone || dead {
             return Err(Moved);
         }
     }
-    put.keys().try_for_each(|ino| rooted(tree, &made, &put, *ino))
+    put.keys()
+        .try_for_each(|ino| rooted(tree, &made, &put, *ino))
 }
 
 /// What a name points at, if that is what was looked at.
@@ -242,7 +246,14 @@ fn rooted(
         }
         at = match (put.get(&at), made.get(&at), tree.nodes.get(&at)) {
             (Some(parent), _, _) => *parent,
-            (None, None, Some(Node { body: Body::Dir(dir), .. })) => dir.parent,
+            (
+                None,
+                None,
+                Some(Node {
+                    body: Body::Dir(dir),
+                    ..
+                }),
+            ) => dir.parent,
             _ => return Err(Moved),
         };
     }

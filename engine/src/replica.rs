@@ -111,7 +111,9 @@ pub(crate) type Wake = Arc<dyn Fn() + Send + Sync>;
 
 impl std::fmt::Debug for News {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("News").field("newest", &self.newest).finish_non_exhaustive()
+        f.debug_struct("News")
+            .field("newest", &self.newest)
+            .finish_non_exhaustive()
     }
 }
 

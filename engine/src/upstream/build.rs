@@ -175,7 +175,10 @@ impl Shape {
         if let Some(id) = self.made_ids.get(&ino.0) {
             return Ok(kind_of(plan, *id)? == Some(NodeKind::Dir));
         }
-        Ok(plan.local.node(ino)?.is_some_and(|here| here.kind == NodeKind::Dir))
+        Ok(plan
+            .local
+            .node(ino)?
+            .is_some_and(|here| here.kind == NodeKind::Dir))
     }
 
     /// Whether the result is a tree, and nothing ends that was edited.
@@ -307,7 +310,11 @@ fn base(inner: &Inner, db: &Connection, data: &Data) -> Result<Base> {
             manifest,
         } if *size > 0 => {
             let chunks = Chunks::of(inner, db, data)?;
-            let allocated = chunks.chunks.iter().map(|(_, len, _)| u64::from(*len)).sum();
+            let allocated = chunks
+                .extents
+                .iter()
+                .map(|(_, len, _)| u64::from(*len))
+                .sum();
             Base::Sealed(Arc::new(Sealed {
                 size: *size,
                 chunker: *chunker,

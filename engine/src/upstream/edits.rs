@@ -12,9 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cairn_protocol::merge::Place;
-use cairn_protocol::{
-    Data, Edit, MetaFields, Name, NodeId, NodeKind, Register, Ver, XattrName,
-};
+use cairn_protocol::{Data, Edit, MetaFields, Name, NodeId, NodeKind, Register, Ver, XattrName};
 use rusqlite::params;
 
 use super::ignore::Paths;
@@ -230,7 +228,7 @@ impl<'a> Edits<'a> {
             + match &edit {
                 Edit::Name { name, .. } => name.as_bytes().len(),
                 Edit::Xattr { name, value, .. } => {
-                    name.as_bytes().len() + value.as_ref().map_or(0, |v| v.len())
+                    name.as_bytes().len() + value.as_ref().map_or(0, bytes::Bytes::len)
                 }
                 Edit::Data { data, .. } => match data {
                     Data::File { manifest, .. } => manifest.as_bytes().len(),
@@ -355,9 +353,7 @@ impl<'a> Edits<'a> {
             return Ok(true);
         }
         let record = self.shared.record(node)?;
-        if record.as_ref().is_some_and(|r| r.kind == NodeKind::Dir)
-            && !self.empty(node, bounds)?
-        {
+        if record.as_ref().is_some_and(|r| r.kind == NodeKind::Dir) && !self.empty(node, bounds)? {
             return Ok(false);
         }
         self.dropped.insert(node);

@@ -133,10 +133,12 @@ impl<'a> Paths<'a> {
             Whose::Hub => there()?.map_or_else(here, |place| Ok(Some(place)))?,
         };
         let path = match place {
-            Some(place) => self.path(local, shared, &place, depth + 1)?.map(|mut path| {
-                path.push(b'/');
-                path
-            }),
+            Some(place) => self
+                .path(local, shared, &place, depth + 1)?
+                .map(|mut path| {
+                    path.push(b'/');
+                    path
+                }),
             // One that has ended: its name was looked at when it had one.
             None => Some(Vec::new()),
         };
@@ -152,7 +154,9 @@ impl Upstream {
     ///
     /// What the database says.
     pub fn ignore_rules(&self) -> Result<Vec<String>> {
-        self.rows(|rows| Ok(rows.get("ignore")?.unwrap_or_default()))
+        let db = self.inner().db.reader();
+        let side = self.side;
+        Ok(Rows { db: &db, side }.get("ignore")?.unwrap_or_default())
     }
 
     /// Sets the rules of what is neither pushed nor shown: globs, which name

@@ -52,7 +52,7 @@ pub(crate) use state::TABLES;
 
 use ignore::Ignore;
 use stage::Staged;
-use state::{Flight, Rows, decode};
+use state::{Flight, Rows, State, decode};
 
 /// The store of a session that follows a hub.
 ///
@@ -90,7 +90,9 @@ impl Reset {
 
 impl std::fmt::Debug for Upstream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Upstream").field("side", &self.side).finish_non_exhaustive()
+        f.debug_struct("Upstream")
+            .field("side", &self.side)
+            .finish_non_exhaustive()
     }
 }
 
@@ -179,13 +181,16 @@ impl Upstream {
         &self.replica.inner
     }
 
-    /// Reads rows of this hub.
-    fn rows<T>(&self, f: impl FnOnce(&Rows<'_>) -> Result<T>) -> Result<T> {
+    fn state(&self) -> Result<State> {
         let db = self.inner().db.reader();
-        f(&Rows {
-            db: &db,
-            side: self.side,
-        })
+        let side = self.side;
+        Rows { db: &db, side }.state()
+    }
+
+    fn stored_flight(&self) -> Result<Option<Flight>> {
+        let db = self.inner().db.reader();
+        let side = self.side;
+        Rows { db: &db, side }.flight()
     }
 
     /// Commits what is not, and makes sure that memory says what the rows say.
@@ -193,13 +198,10 @@ impl Upstream {
         let mut unsure = self.unsure.lock();
         self.inner().commit(false)?;
         if *unsure {
-            let flight = self.rows(|rows| rows.flight())?;
-            match &flight {
-                Some(flight) => self.lease_flight(flight),
-                None => {
-                    let old = std::mem::take(&mut *self.aloft.lock());
-                    self.inner().chunks.end_leases(&old);
-                }
+            let flight = self.stored_flight()?;
+            if let Some(flight) = &flight { self.lease_flight(flight) } else {
+                let old = std::mem::take(&mut *self.aloft.lock());
+                self.inner().chunks.end_leases(&old);
             }
             *self.flight.lock() = flight.map(Arc::new);
             *unsure = false;
@@ -218,7 +220,7 @@ impl Upstream {
     ///
     /// What the database says.
     pub fn cursor(&self) -> Result<Option<Cursor>> {
-        Ok(self.rows(|rows| rows.state())?.cursor)
+        Ok(self.state()?.cursor)
     }
 
     /// What a session begins with: from where it follows the hub, the number
@@ -229,7 +231,7 @@ impl Upstream {
     /// What the database says.
     pub fn start(&self) -> Result<(Start, u64, Option<[u8; 32]>)> {
         self.settle_down()?;
-        let state = self.rows(|rows| rows.state())?;
+        let state = self.state()?;
         let start = state.cursor.map_or(Start::Nothing, Start::At);
         Ok((start, state.batch, state.digest))
     }

@@ -209,10 +209,7 @@ impl<'a> Plan<'a> {
             (None, Some(Base::Name(was))) => *was,
             _ => self.shared.name(&place)?.and_then(|(node, _)| node),
         };
-        let seen = match self.local.at(&place)? == was {
-            true => Seen::Clean,
-            false => Seen::Edited(was),
-        };
+        let seen = if self.local.at(&place)? == was { Seen::Clean } else { Seen::Edited(was) };
         self.names.insert(place, seen);
         Ok(())
     }
@@ -240,7 +237,10 @@ impl<'a> Plan<'a> {
             _ => self.version(record.as_ref()),
         };
         let flown = self.flight.data.get(&node).copied();
-        let there = flown.or(record.as_ref().and_then(|r| r.data.as_ref()).map(|(_, d)| d));
+        let there = flown.or(record
+            .as_ref()
+            .and_then(|r| r.data.as_ref())
+            .map(|(_, d)| d));
         let drops = self.flight.drops.contains(&node);
         let noted = self.noted(node)?;
         let edited = match &noted.here {
@@ -261,7 +261,9 @@ impl<'a> Plan<'a> {
 
     #[allow(clippy::unused_self, reason = "reads as the other questions do")]
     fn version(&self, record: Option<&Record>) -> Ver {
-        record.and_then(|r| r.data.as_ref()).map_or(0, |(ver, _)| *ver)
+        record
+            .and_then(|r| r.data.as_ref())
+            .map_or(0, |(ver, _)| *ver)
     }
 
     fn note_meta(&mut self, node: NodeId) -> Result<()> {
@@ -270,7 +272,11 @@ impl<'a> Plan<'a> {
         }
         let there = match self.flight.metas.get(&node) {
             Some(meta) => Some(**meta),
-            None => self.shared.record(node)?.and_then(|r| r.meta).map(|(_, meta)| meta),
+            None => self
+                .shared
+                .record(node)?
+                .and_then(|r| r.meta)
+                .map(|(_, meta)| meta),
         };
         let noted = self.noted(node)?;
         noted.meta = Some(match (&noted.here, there) {
@@ -288,7 +294,10 @@ impl<'a> Plan<'a> {
         }
         let there = match self.flight.xattrs.get(&(node, name)) {
             Some(value) => value.cloned(),
-            None => self.shared.attribute(node, name)?.and_then(|(value, _)| value),
+            None => self
+                .shared
+                .attribute(node, name)?
+                .and_then(|(value, _)| value),
         };
         let noted = self.noted(node)?;
         let edited = match &noted.here {
@@ -385,9 +394,10 @@ impl<'a> Plan<'a> {
                 self.names.insert((to, place.1), seen);
             }
         }
-        let frozen = self.frozen.keys().filter(
-            |key| matches!(key, Register::Name { parent, .. } if *parent == from),
-        );
+        let frozen = self
+            .frozen
+            .keys()
+            .filter(|key| matches!(key, Register::Name { parent, .. } if *parent == from));
         for register in frozen.cloned().collect::<Vec<_>>() {
             self.frozen.remove(&register);
         }
@@ -475,7 +485,9 @@ impl<'a> Plan<'a> {
                 // It was followed no longer: what is here was based on nothing known.
                 self.note_data(node)?;
                 let noted = self.nodes.get_mut(&node);
-                if let Some(Noted { data: Some(seen), .. }) = noted
+                if let Some(Noted {
+                    data: Some(seen), ..
+                }) = noted
                     && *seen != Seen::Clean
                 {
                     *seen = Seen::Edited(DataSeen::Version(NEVER));
@@ -536,7 +548,11 @@ impl<'a> Plan<'a> {
                 replayed.data.get(&node).cloned()
             }
             (None, Seen::Edited(_)) => return Ok(None),
-            _ => self.shared.record(node)?.and_then(|r| r.data).map(|(_, data)| data),
+            _ => self
+                .shared
+                .record(node)?
+                .and_then(|r| r.data)
+                .map(|(_, data)| data),
         };
         Ok(target.filter(|data| Some(data) != here.data.as_ref()))
     }
@@ -546,7 +562,11 @@ impl<'a> Plan<'a> {
         let (Some(here), Some(edited)) = (&noted.here, noted.meta) else {
             return Ok(None);
         };
-        let there = self.shared.record(node)?.and_then(|r| r.meta).map(|(_, meta)| meta);
+        let there = self
+            .shared
+            .record(node)?
+            .and_then(|r| r.meta)
+            .map(|(_, meta)| meta);
         let target = match &self.replayed {
             Some(replayed) => replayed.metas.get(&node).copied().or(there),
             None => there.map(|there| edited.take(&there, &here.meta)),
@@ -569,7 +589,10 @@ impl<'a> Plan<'a> {
             let target = match replayed.map(|all| all.xattrs.get(&(node, name.clone()))) {
                 Some(Some(value)) => value.clone(),
                 None if *edited => continue,
-                _ => self.shared.attribute(node, name)?.and_then(|(value, _)| value),
+                _ => self
+                    .shared
+                    .attribute(node, name)?
+                    .and_then(|(value, _)| value),
             };
             if target.as_ref() != here.xattrs.get(name) {
                 targets.push((name.clone(), target));
@@ -640,7 +663,8 @@ impl<'a> Plan<'a> {
             let there = self.shared.name(place)?.and_then(|(node, _)| node);
             if there != *node {
                 let (parent, name) = place.clone();
-                self.frozen.insert(Register::Name { parent, name }, Base::Name(there));
+                self.frozen
+                    .insert(Register::Name { parent, name }, Base::Name(there));
             }
         }
         self.replayed = Some(replayed);
@@ -666,7 +690,10 @@ impl Untouched for Plan<'_> {
     }
 
     fn xattr(&self, node: NodeId, name: &XattrName) -> bool {
-        let noted = self.nodes.get(&node).and_then(|noted| noted.xattrs.get(name));
+        let noted = self
+            .nodes
+            .get(&node)
+            .and_then(|noted| noted.xattrs.get(name));
         noted == Some(&false)
     }
 }
@@ -684,7 +711,5 @@ fn outcomes<'f>(
     ack: Option<&'f PushAck>,
 ) -> impl Iterator<Item = (&'f Edit, &'f Outcome)> {
     let outcomes = ack.into_iter().flat_map(|ack| ack.outcomes.iter());
-    outcomes.filter_map(move |(edit, outcome)| {
-        Some((flight?.edits.get(*edit as usize)?, outcome))
-    })
+    outcomes.filter_map(move |(edit, outcome)| Some((flight?.edits.get(*edit as usize)?, outcome)))
 }

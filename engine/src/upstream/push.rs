@@ -234,13 +234,14 @@ fn encode(
     let bytes = Bytes::from(layout::read(inner, db, &hash)?);
     // A base that is damaged or gone here is none.
     let prefix = base.and_then(|base| Some((base, layout::read(inner, db, &base).ok()?)));
-    let prefix = prefix.as_ref().map(|(base, bytes)| (*base, bytes.as_slice()));
+    let prefix = prefix
+        .as_ref()
+        .map(|(base, bytes)| (*base, bytes.as_slice()));
     let encoded = encode_chunk(&bytes, prefix);
     Ok(ChunkData {
         hash,
         len: bytes.len() as u32,
         encoding: encoded.encoding,
-        bytes: Blob::try_from(encoded.bytes)
-            .map_err(|_| FsError::TooLarge("an encoded chunk"))?,
+        bytes: Blob::try_from(encoded.bytes).map_err(|_| FsError::TooLarge("an encoded chunk"))?,
     })
 }

@@ -5,9 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use cairn_protocol::session::{Report, Wanted};
 use cairn_protocol::wire::{ChunkData, Code};
-use cairn_protocol::{
-    Change, ChunkError, ChunkHash, Data, Encoded, Entry, NodeId, decode_chunk,
-};
+use cairn_protocol::{Change, ChunkError, ChunkHash, Data, Encoded, Entry, NodeId, decode_chunk};
 use rusqlite::Connection;
 
 use super::layout::{self, Chunks};

@@ -72,31 +72,28 @@ pub(super) struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    pub(super) fn state(&self) -> Result<State> {
+    pub(super) fn state(self) -> Result<State> {
         Ok(self.get("state")?.unwrap_or_default())
     }
 
-    pub(super) fn set_state(&self, state: &State) -> Result<()> {
+    pub(super) fn set_state(self, state: &State) -> Result<()> {
         self.set("state", state)
     }
 
-    pub(super) fn flight(&self) -> Result<Option<Flight>> {
+    pub(super) fn flight(self) -> Result<Option<Flight>> {
         self.get("flight")
     }
 
-    pub(super) fn set_flight(&self, flight: Option<&Flight>) -> Result<()> {
-        match flight {
-            Some(flight) => self.set("flight", flight),
-            None => {
-                self.db
-                    .prepare_cached("DELETE FROM upstream WHERE side = ? AND key = 'flight'")?
-                    .execute([self.side])?;
-                Ok(())
-            }
+    pub(super) fn set_flight(self, flight: Option<&Flight>) -> Result<()> {
+        if let Some(flight) = flight { self.set("flight", flight) } else {
+            self.db
+                .prepare_cached("DELETE FROM upstream WHERE side = ? AND key = 'flight'")?
+                .execute([self.side])?;
+            Ok(())
         }
     }
 
-    pub(super) fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
+    pub(super) fn get<T: DeserializeOwned>(self, key: &str) -> Result<Option<T>> {
         let bytes: Option<Vec<u8>> = self
             .db
             .prepare_cached("SELECT value FROM upstream WHERE side = ? AND key = ?")?
@@ -105,14 +102,14 @@ impl Rows<'_> {
         bytes.map(|bytes| decode(key, &bytes)).transpose()
     }
 
-    pub(super) fn set<T: Serialize>(&self, key: &str, value: &T) -> Result<()> {
+    pub(super) fn set<T: Serialize>(self, key: &str, value: &T) -> Result<()> {
         self.db
             .prepare_cached("INSERT OR REPLACE INTO upstream(side, key, value) VALUES(?, ?, ?)")?
             .execute(params![self.side, key, encode(value)?])?;
         Ok(())
     }
 
-    pub(super) fn frozen(&self) -> Result<Frozen> {
+    pub(super) fn frozen(self) -> Result<Frozen> {
         let mut find = self
             .db
             .prepare_cached("SELECT register, base FROM frozen WHERE side = ?")?;
@@ -126,7 +123,7 @@ impl Rows<'_> {
     }
 
     /// Writes what differs from `old`, which is what the rows have.
-    pub(super) fn set_frozen(&self, old: &Frozen, new: &Frozen) -> Result<()> {
+    pub(super) fn set_frozen(self, old: &Frozen, new: &Frozen) -> Result<()> {
         for register in old.keys().filter(|register| !new.contains_key(register)) {
             self.db
                 .prepare_cached("DELETE FROM frozen WHERE side = ? AND register = ?")?
@@ -144,9 +141,11 @@ impl Rows<'_> {
 }
 
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
-    postcard::to_stdvec(value).map_err(|e| FsError::Corrupt(format!("a row cannot be encoded: {e}")))
+    postcard::to_stdvec(value)
+        .map_err(|e| FsError::Corrupt(format!("a row cannot be encoded: {e}")))
 }
 
 pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T> {
-    postcard::from_bytes(bytes).map_err(|e| corrupt(format!("what is known of the hub ({what})"), e))
+    postcard::from_bytes(bytes)
+        .map_err(|e| corrupt(format!("what is known of the hub ({what})"), e))
 }

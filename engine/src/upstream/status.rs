@@ -62,13 +62,17 @@ impl Upstream {
             edits: COUNTED,
             ..Bounds::NONE
         };
-        let scanned = flight.as_ref().map_or(state.scanned, |flight| flight.scanned);
+        let scanned = flight
+            .as_ref()
+            .map_or(state.scanned, |flight| flight.scanned);
         if flight.is_none() {
             edits.scan_frozen(&bounds)?;
         }
         edits.scan(scanned, &bounds)?;
         let count = |sql: &str| -> Result<u64> {
-            Ok(crate::db::uint(db.prepare_cached(sql)?.query_row([], |r| r.get(0))?))
+            Ok(crate::db::uint(
+                db.prepare_cached(sql)?.query_row([], |r| r.get(0))?,
+            ))
         };
         Ok(SyncStatus {
             cursor: state.cursor,
@@ -98,7 +102,10 @@ impl Upstream {
         let mut after: Option<NodeId> = None;
         loop {
             let page = shared.nodes(after, PAGE)?;
-            after = page.last().filter(|_| page.len() == PAGE).map(|(node, _)| *node);
+            after = page
+                .last()
+                .filter(|_| page.len() == PAGE)
+                .map(|(node, _)| *node);
             for (node, record) in page {
                 let kind = record.kind;
                 add(record.born, Entry::Node { id: node, kind });
@@ -119,7 +126,10 @@ impl Upstream {
         let mut after = None;
         loop {
             let page = shared.names(after.as_ref(), PAGE)?;
-            after = page.last().filter(|_| page.len() == PAGE).map(|(place, _, _)| place.clone());
+            after = page
+                .last()
+                .filter(|_| page.len() == PAGE)
+                .map(|(place, _, _)| place.clone());
             for ((parent, name), node, ver) in page {
                 add(ver, Entry::Name { parent, name, node });
             }

@@ -8,12 +8,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cairn_engine::{Ino, NewNode, NodeKind, Options, RenameMode, Replica, SetAttr, SetTime, Upstream};
+use cairn_engine::{
+    Ino, NewNode, NodeKind, Options, RenameMode, Replica, SetAttr, SetTime, Upstream,
+};
 use cairn_protocol::merge::Place;
 use cairn_protocol::session::{ClientAction, ClientDone, Store};
-use cairn_protocol::testing::{
-    Do, EditError, ModelHub, ModelTree, ReplicaSubject, World,
-};
+use cairn_protocol::testing::{Do, EditError, ModelHub, ModelTree, ReplicaSubject, World};
 use cairn_protocol::wire::Start;
 use cairn_protocol::{Cursor, Meta, NodeId, ReplicaTag};
 
@@ -52,7 +52,9 @@ impl Engine {
             gid: meta.gid,
             rdev: 0,
         };
-        let made = self.replica.make(self.ino(place.0)?, place.1.as_bytes(), &new);
+        let made = self
+            .replica
+            .make(self.ino(place.0)?, place.1.as_bytes(), &new);
         Ok(made.map_err(|_| EditError)?.ino)
     }
 
@@ -127,7 +129,9 @@ impl Engine {
             return Err(EditError);
         }
         let (a, b) = (self.ino(from.0)?, self.ino(to.0)?);
-        let done = self.replica.rename(a, from.1.as_bytes(), b, to.1.as_bytes(), mode);
+        let done = self
+            .replica
+            .rename(a, from.1.as_bytes(), b, to.1.as_bytes(), mode);
         done.map(|()| ended).map_err(|_| EditError)
     }
 }
