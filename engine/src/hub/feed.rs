@@ -88,7 +88,7 @@ impl Keys {
         let mut kept = Vec::with_capacity(before);
         for key in self.0.drain(..) {
             let mut out = Vec::new();
-            tell(tree, seq, &key, false, &mut out)?;
+            tell(tree, seq, &key, Told::ALL, &mut out)?;
             if !out.is_empty() {
                 kept.push(key);
             }
@@ -100,6 +100,31 @@ impl Keys {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+}
+
+/// Who is told.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reader {
+    pub(super) tag: Option<ReplicaTag>,
+    /// It has never heard of what ended up to this commit.
+    pub(super) unborn: Seq,
+}
+
+/// What is told of a commit.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    /// Not what ended up to this commit.
+    unborn: Seq,
+    /// Who is told made the edits of the commit, and may not know what became
+    /// of them.
+    own: bool,
+}
+
+impl Told {
+    const ALL: Self = Self {
+        unborn: 0,
+        own: true,
+    };
 }
 
 /// A page of the log.
@@ -148,9 +173,8 @@ pub(super) fn subscribe(db: &Connection, from: &Start) -> Result<Result<Seq, (Wh
 }
 
 impl Hub {
-    /// The changes of commits after `after`, about `max` of them. With `fresh`,
-    /// for somebody who knows nothing: without what is dead.
-    pub(super) fn feed(&self, after: Seq, max: usize, fresh: bool) -> Result<Page> {
+    /// The changes of commits after `after`, about `max` of them.
+    pub(super) fn feed(&self, after: Seq, max: usize, reader: Reader) -> Result<Page> {
         let db = self.replica.inner.db.reader();
         // One read transaction: a commit beside it changes nothing here.
         let tx = db.unchecked_transaction()?;
@@ -169,14 +193,19 @@ impl Hub {
                     .get_ref(1)?
                     .as_blob()
                     .map_err(|e| corrupt("commit", e))?;
+                let by = ReplicaTag(row.get::<_, i64>(2)?.cast_unsigned());
+                let told = Told {
+                    unborn: reader.unborn,
+                    own: reader.tag == Some(by),
+                };
                 for key in &Keys::decode(keys)?.0 {
-                    tell(tree, seq, key, fresh, &mut changes)?;
+                    tell(tree, seq, key, told, &mut changes)?;
                 }
                 let outcomes: Option<Vec<u8>> = row.get(3)?;
-                if let Some(outcomes) = outcomes.filter(|_| !fresh) {
+                if let Some(outcomes) = outcomes.filter(|_| seq > reader.unborn) {
                     reports.push(Report {
                         seq,
-                        by: ReplicaTag(row.get::<_, i64>(2)?.cast_unsigned()),
+                        by,
                         outcomes: postcard::from_bytes(&outcomes)
                             .map_err(|e| corrupt("the outcomes of a commit", e))?,
                     });
@@ -207,11 +236,11 @@ fn chain_at(db: &Connection, seq: Seq) -> Result<Option<Chain>> {
 }
 
 /// Tells what a key means now, if its register is still of that commit.
-fn tell(tree: Shared<'_>, seq: Seq, key: &Key, fresh: bool, out: &mut Vec<Change>) -> Result<()> {
+fn tell(tree: Shared<'_>, seq: Seq, key: &Key, told: Told, out: &mut Vec<Change>) -> Result<()> {
     match key {
         Key::Node { node, what } => {
             if let Some(record) = tree.record(*node)? {
-                tell_node(tree, seq, *node, *what, record, fresh, out)?;
+                tell_node(tree, seq, *node, *what, record, told, out)?;
             }
         }
         Key::Name { parent, name } => {
@@ -219,7 +248,7 @@ fn tell(tree: Shared<'_>, seq: Seq, key: &Key, fresh: bool, out: &mut Vec<Change
             let Some((node, ver)) = tree.name(&place)? else {
                 return Ok(());
             };
-            if ver == seq && !(fresh && node.is_none()) {
+            if ver == seq && (node.is_some() || ver > told.unborn) {
                 let (parent, name) = place;
                 let entry = Entry::Name { parent, name, node };
                 out.push(Change { ver, entry });
@@ -229,10 +258,10 @@ fn tell(tree: Shared<'_>, seq: Seq, key: &Key, fresh: bool, out: &mut Vec<Change
             let Some((value, ver)) = tree.attribute(*node, name)? else {
                 return Ok(());
             };
-            let told = ver == seq && !(fresh && value.is_none());
+            let counts = ver == seq && (value.is_some() || ver > told.unborn);
             // Of a node that lived again later, everything is told there.
             let lives = |r: Record| r.gone.is_none() && r.born <= seq;
-            if told && tree.record(*node)?.is_some_and(lives) {
+            if counts && tree.record(*node)?.is_some_and(lives) {
                 let (node, name) = (*node, name.clone());
                 let entry = Entry::Xattr { node, name, value };
                 out.push(Change { ver, entry });
@@ -248,16 +277,36 @@ fn tell_node(
     node: NodeId,
     what: u8,
     record: Record,
-    fresh: bool,
+    told: Told,
     out: &mut Vec<Change>,
 ) -> Result<()> {
-    if let Some((ver, _)) = record.gone {
-        if ver == seq && what & GONE != 0 && !fresh {
+    if let Some((ver, last)) = record.gone.clone() {
+        if told.own && record.born == seq {
+            // Its author may have written to it meanwhile, and that brings it
+            // back: so it has to know what it was and where.
+            tell_life(tree, seq, node, REVIVED, record, out)?;
+            let ((parent, name), node) = (last, Some(node));
+            let entry = Entry::Name { parent, name, node };
+            out.push(Change { ver: seq, entry });
+        }
+        if ver == seq && what & GONE != 0 && ver > told.unborn {
             let entry = Entry::Gone { node };
             out.push(Change { ver, entry });
         }
         return Ok(());
     }
+    tell_life(tree, seq, node, what, record, out)
+}
+
+/// Tells of a node what is newer than its birth, or all if that is new.
+fn tell_life(
+    tree: Shared<'_>,
+    seq: Seq,
+    node: NodeId,
+    what: u8,
+    record: Record,
+    out: &mut Vec<Change>,
+) -> Result<()> {
     // Of a node that lived again later, everything is told there.
     if record.born > seq {
         return Ok(());
@@ -268,7 +317,9 @@ fn tell_node(
         let entry = Entry::Node { id, kind };
         out.push(Change { ver: seq, entry });
     }
-    let wanted = |ver: Seq| ver == seq || again && ver < seq;
+    // What is newer is told in its commit, if the node lives to see it.
+    let newest = if record.gone.is_some() { Seq::MAX } else { seq };
+    let wanted = |ver: Seq| ver == seq || again && ver <= newest;
     if let Some((ver, data)) = record.data.filter(|(ver, _)| wanted(*ver)) {
         let entry = Entry::Data { node, data };
         out.push(Change { ver, entry });
@@ -279,7 +330,7 @@ fn tell_node(
     }
     if again {
         for (name, value, ver) in tree.attributes(node)? {
-            if ver < seq && value.is_some() {
+            if ver != seq && ver <= newest && value.is_some() {
                 let entry = Entry::Xattr { node, name, value };
                 out.push(Change { ver, entry });
             }

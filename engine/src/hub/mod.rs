@@ -23,7 +23,7 @@ mod state;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use cairn_protocol::session::{Admission, HubAction, HubDone, Store, StoreFailure};
@@ -35,6 +35,7 @@ use crate::replica::Replica;
 use crate::{FsError, Result};
 
 use bytes::Held;
+use feed::Reader;
 use state::State;
 
 /// What a hub knows besides its tree. Of a commit that everybody knows, only
@@ -115,9 +116,11 @@ pub struct Hub {
     options: HubOptions,
 }
 
-/// Who wants to know of commits. One for all [`Hub`] values of a replica.
+/// What all [`Hub`] values of a replica share: who wants to know of commits.
 #[derive(Default)]
 pub(crate) struct Watchers {
+    /// Whether the hub has been opened since the replica was.
+    begun: AtomicBool,
     next: AtomicU64,
     wakes: Mutex<BTreeMap<u64, Arc<dyn Fn() + Send + Sync>>>,
 }
@@ -162,7 +165,14 @@ impl Hub {
     ///
     /// As [`Self::open`].
     pub fn open_with(replica: &Replica, options: HubOptions) -> Result<Self> {
-        state::begin(&replica.inner.db.writer())?;
+        {
+            let db = replica.inner.db.writer();
+            let watchers = &replica.inner.watchers;
+            if !watchers.begun.load(Ordering::SeqCst) {
+                state::begin(&db)?;
+                watchers.begun.store(true, Ordering::SeqCst);
+            }
+        }
         Ok(Self {
             replica: replica.clone(),
             options,
@@ -212,8 +222,10 @@ impl Hub {
 struct Peer {
     tag: Option<ReplicaTag>,
     may_push: bool,
-    /// It began with nothing and has had no cut yet: what is dead is not told.
-    fresh: bool,
+    /// It began with nothing, had pushed nothing and has had no cut yet: it has
+    /// not heard of what ended up to this commit. Of what ended later it may
+    /// have: it pushes while it is told.
+    unborn: Seq,
 }
 
 /// The store of one connection to a hub. Chunks that it was told of stay until
@@ -253,10 +265,10 @@ impl HubSession {
             HubAction::Admit(hello) => HubDone::Admitted(Box::new(self.admit(&hello)?)),
             HubAction::Subscribe { from } => HubDone::Subscribed(self.subscribe(&from)?),
             HubAction::Feed { after, max } => {
-                let fresh = self.peer.lock().fresh;
-                let page = self.hub.feed(after, max, fresh)?;
+                let Peer { tag, unborn, .. } = *self.peer.lock();
+                let page = self.hub.feed(after, max, Reader { tag, unborn })?;
                 if page.cut.is_some() {
-                    self.peer.lock().fresh = false;
+                    self.peer.lock().unborn = 0;
                 }
                 page.into()
             }
@@ -292,7 +304,7 @@ impl HubSession {
         *self.peer.lock() = Peer {
             tag: Some(hello.replica),
             may_push: access == Access::Write,
-            fresh: false,
+            unborn: 0,
         };
         let (last_batch, last_batch_digest) = known.map_or((0, [0; 32]), |r| (r.batch, r.digest));
         Ok(Admission {
@@ -310,10 +322,14 @@ impl HubSession {
         // not be forgotten on the way, however long it was away.
         let db = self.hub.replica.inner.db.writer();
         let answer = feed::subscribe(&db, from)?;
+        let pushed = state::replica(&db, tag)?.is_some_and(|known| known.batch > 0);
+        self.peer.lock().unborn = match from {
+            Start::Nothing if !pushed => State::load(&db)?.head,
+            _ => 0,
+        };
         if let Ok(seq) = answer {
             state::note_applied(&db, tag, seq)?;
         }
-        self.peer.lock().fresh = answer == Ok(0);
         Ok(answer)
     }
 

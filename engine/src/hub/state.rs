@@ -13,7 +13,7 @@ use crate::{FsError, Result};
 pub(super) struct State {
     /// The life of its store.
     pub(super) epoch: Epoch,
-    /// Its own tag, of the nodes that it makes. The replica it is in has another.
+    /// The tag of the nodes that it makes, until the replica is opened again.
     pub(super) tag: ReplicaTag,
     /// Nodes that it made.
     pub(super) minted: u64,
@@ -33,18 +33,17 @@ pub(super) struct Known {
     pub(super) ack: Option<Vec<u8>>,
 }
 
-/// Makes the replica a hub, if it is none.
+/// Makes the replica a hub, if it is none, and gives the hub a tag that no hub
+/// had: after a backup was restored, it must not mint again what it has
+/// forgotten (RST-4).
 pub(super) fn begin(db: &Connection) -> Result<()> {
-    if State::find(db)?.is_some() {
-        return Ok(());
-    }
     let random = crate::recover::random()?;
     let mut tag = [0; 8];
     tag.copy_from_slice(&random[16..24]);
     let tag = (u64::from_le_bytes(tag) >> 1).max(1);
     db.execute(
-        "INSERT OR IGNORE INTO hub(id, epoch, tag, minted, head, chain, horizon)
-         VALUES(0, ?, ?, 0, 0, ?, 0)",
+        "INSERT INTO hub(id, epoch, tag, minted, head, chain, horizon)
+         VALUES(0, ?1, ?2, 0, 0, ?3, 0) ON CONFLICT(id) DO UPDATE SET tag = ?2",
         params![&random[..16], int(tag), Chain::GENESIS.0.as_slice()],
     )?;
     Ok(())

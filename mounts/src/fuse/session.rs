@@ -71,7 +71,8 @@ const WANTED: [InitFlags; 9] = [
     InitFlags::FUSE_DO_READDIRPLUS,
     InitFlags::FUSE_READDIRPLUS_AUTO,
     InitFlags::FUSE_CACHE_SYMLINKS,
-    // Opening with O_TRUNC is one request.
+    // Opening with O_TRUNC is one request, and a large file that begins anew may be direct. See
+    // `Ops::open` for what the kernel then does not check.
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     // Set-id bits go without a request of their own, and the kernel asks for a file's
     // capabilities once instead of at each write.

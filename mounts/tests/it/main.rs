@@ -29,6 +29,8 @@ mod mountpoints;
 #[cfg(test)]
 mod open_files;
 #[cfg(test)]
+mod programs;
+#[cfg(test)]
 mod random;
 #[cfg(test)]
 mod raw;

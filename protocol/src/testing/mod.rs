@@ -18,6 +18,7 @@ mod replica;
 mod replica_store;
 mod reset;
 mod rng;
+pub mod scripts;
 mod subject;
 mod tree;
 mod workload;

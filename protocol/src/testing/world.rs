@@ -153,6 +153,23 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
         self.settle()
     }
 
+    /// Runs the steps that these bytes choose, two for each, and then lets
+    /// nothing go wrong: what a fuzzer changes in one step changes no other.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`]: the law that does not hold.
+    pub fn run_script(&mut self, steps: &[u8]) -> Result<(), Failure> {
+        for step in steps.chunks(2) {
+            let number = step
+                .iter()
+                .fold(1, |n: u64, byte| n << 8 | u64::from(*byte));
+            self.rng = Rng(number);
+            self.step()?;
+        }
+        self.settle()
+    }
+
     fn tell(&mut self, what: impl FnOnce() -> String) {
         if let Some(story) = &mut self.story {
             story.push(what());

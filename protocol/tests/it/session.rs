@@ -1045,3 +1045,61 @@ fn many_small_chunks_come_in_few_messages() {
     assert_eq!(counts.iter().sum::<usize>(), 1_000);
     assert!(counts.len() <= 4, "{counts:?}");
 }
+
+/// What a client and a hub say in a session with a bit of everything, as inputs
+/// of the fuzz target `session_frames`.
+pub(crate) fn streams() -> Vec<(&'static str, Vec<u8>)> {
+    let hub = ModelHub::new(Epoch([0xe0; 16]));
+    let (a, b) = (replica(9), replica(2));
+    let node = create(&b, "file", b"x");
+    create(&b, "large", &noise(2, 9_000));
+    drop(connected(&b, 2, &hub));
+    let mut offer = Offer::OURS;
+    offer.limits.inline = 2_000;
+    let session = ClientSession::new(
+        T0,
+        ClientConfig {
+            offer,
+            ..config(&a, 9)
+        },
+    );
+    let (mut c, mut h) = (Side::new(session, Arc::new(a.clone())), hub_side(&hub));
+    let (mut up, mut down) = (vec![2], vec![3]);
+    for round in 0..3 {
+        loop {
+            let any = c.settle(T0) | h.settle(T0);
+            let (said, answered) = (c.out.pop_front(), h.out.pop_front());
+            if said.is_none() && answered.is_none() && !any {
+                break;
+            }
+            if let Some(frame) = said {
+                up.extend(frame.encode());
+                h.give(T0, Input::Frame(frame));
+            }
+            if let Some(frame) = answered {
+                down.extend(frame.encode());
+                c.give(T0, Input::Frame(frame));
+            }
+        }
+        match round {
+            0 => {
+                create(&a, "other", &noise(3, 9_000));
+                write(&a, node, b"y");
+            }
+            _ => c.command(T0, Command::Fence { id: 1 }),
+        }
+    }
+    // The lane has another meaning there.
+    vec![("client", flat(up)), ("hub", flat(down))]
+}
+
+/// A stream whose frames are all of lane 0.
+fn flat(mut stream: Vec<u8>) -> Vec<u8> {
+    let mut at = 1;
+    while at + 8 <= stream.len() {
+        let len = u32::from_le_bytes(stream[at..at + 4].try_into().unwrap());
+        stream[at + 7] = 0;
+        at += 8 + usize::try_from(len).unwrap();
+    }
+    stream
+}

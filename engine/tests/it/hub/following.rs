@@ -51,14 +51,74 @@ fn who_clones_is_not_told_what_is_dead() {
             .commit(2 * n + 2, &remove(id, &name, 2 * n + 1))
             .unwrap();
     }
-    assert_eq!(client.subscribe(Start::Nothing), Ok(0));
-    assert_eq!(client.follow(0).0, []);
+    let other = Client::new(&hub, 2);
+    assert_eq!(other.subscribe(Start::Nothing), Ok(0));
+    assert_eq!(other.follow(0).0, []);
     // Who had something is told what ended.
     let told = client.follow(1).0;
     let gone = told
         .iter()
         .filter(|c| matches!(c.entry, Entry::Gone { .. }));
     assert_eq!(gone.count(), 10);
+}
+
+/// Seed 277 of the simulation: a replica pushed a file, and had no answer.
+/// Somebody else wrote to the file and removed it. The replica was told of its
+/// end and of nothing else, did not know it therefore, and forgot what it had
+/// written to it meanwhile.
+#[test]
+fn who_made_a_node_is_told_what_it_was_when_it_ended() {
+    let replica = Replica::in_memory().unwrap();
+    let hub = Hub::open(&replica).unwrap();
+    let (a, b) = (Client::new(&hub, 1), Client::new(&hub, 2));
+    let f = node(1, 1);
+    a.commit(1, &new_file(f, "f", text("x"))).unwrap();
+    let (base, data) = (1, text("y"));
+    b.commit(
+        1,
+        &[Edit::Data {
+            node: f,
+            base,
+            data,
+        }],
+    )
+    .unwrap();
+    b.commit(2, &remove(f, "f", 2)).unwrap();
+    let tree = tree_of(&a.follow(0).0);
+    assert_eq!(tree.names().count(), 0);
+    assert_eq!(tree.data(f), Ok(Some((2, text("y")))));
+    let known = tree.node(f).unwrap().unwrap();
+    assert_eq!(known.last, Some(root("f")));
+    // Others have never heard of it.
+    assert_eq!(tree_of(&b.follow(0).0).node(f), Ok(None));
+}
+
+/// Found on the way: a replica pushed a file before it had a cut, and came back
+/// with nothing.
+#[test]
+fn who_pushed_before_it_had_anything_is_told_what_ended() {
+    let ended = |client: &Client, after: u64| {
+        let told = client.follow(after).0;
+        told.iter().any(|c| matches!(c.entry, Entry::Gone { .. }))
+    };
+    let replica = Replica::in_memory().unwrap();
+    let hub = Hub::open(&replica).unwrap();
+    let (a, b) = (Client::new(&hub, 1), Client::new(&hub, 2));
+    let before = hub.head().unwrap();
+    a.commit(1, &new_file(node(1, 1), "f", text("x"))).unwrap();
+    b.commit(1, &remove(node(1, 1), "f", 1)).unwrap();
+    for from in [Start::Nothing, Start::At(before)] {
+        let again = Client::new(&hub, 1);
+        assert_eq!(again.subscribe(from), Ok(0));
+        assert!(ended(&again, 0));
+    }
+    // It pushes while it is told.
+    let late = Client::new(&hub, 3);
+    assert_eq!(late.subscribe(Start::Nothing), Ok(0));
+    late.commit(1, &new_file(node(3, 1), "g", text("x")))
+        .unwrap();
+    b.commit(2, &remove(node(3, 1), "g", 3)).unwrap();
+    assert!(ended(&late, 0));
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod following;
 mod horizon;
 mod model;
 mod pushing;
+mod simulation;
 mod trouble;
 
 use std::path::Path;
@@ -156,13 +157,10 @@ pub(crate) fn raw(hash: ChunkHash, bytes: &[u8]) -> ChunkData {
 /// A hub in a new directory, with the tag of the model's.
 pub(crate) fn hub_at(path: &Path, options: HubOptions) -> (Replica, Hub) {
     let replica = Replica::open(path, quiet(Options::default())).unwrap();
-    let known = Hub::exists(&replica).unwrap();
     let hub = Hub::open_with(&replica, options).unwrap();
-    if !known {
-        let db = rusqlite::Connection::open(path.join("cairn.db")).unwrap();
-        db.execute("UPDATE hub SET tag = ?", [HUB_TAG as i64])
-            .unwrap();
-    }
+    let db = rusqlite::Connection::open(path.join("cairn.db")).unwrap();
+    db.execute("UPDATE hub SET tag = ?", [HUB_TAG as i64])
+        .unwrap();
     (replica, hub)
 }
 

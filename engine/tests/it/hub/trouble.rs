@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use cairn_engine::{Hub, HubOptions, Options, Replica};
 use cairn_protocol::session::{HubAction, HubDone, Store};
 use cairn_protocol::wire::Code;
-use cairn_protocol::{ChunkHash, Entry};
+use cairn_protocol::{Change, ChunkHash, Entry};
 
 use super::{Client, chunked, hub_at, new_file, node, raw, remove, text, tree_of};
 use crate::full_disk::Disk;
@@ -58,8 +58,8 @@ fn many_push_at_once_while_the_replica_works() {
         assert_eq!(seqs, (1..=2 * WHO * BATCHES).collect::<Vec<_>>());
     });
     assert_clean(&replica);
-    let (changes, _, _) = Client::new(&hub, 1).follow(0);
-    let names = |c: &&cairn_protocol::Change| matches!(c.entry, Entry::Name { .. });
+    let (changes, _, _) = Client::new(&hub, 50).follow(0);
+    let names = |c: &&Change| matches!(c.entry, Entry::Name { node: Some(_), .. });
     assert_eq!(changes.iter().filter(names).count(), 3 * 5);
     drop((hub, replica));
     assert_clean(&open(&path));

@@ -6,7 +6,7 @@ use cairn_engine::{Allocate, Direct, Ino, Invalidation, SeekTo, SetAttr};
 use rustix::io::Errno;
 
 use super::{Caller, Ops, Result, errno, stale};
-use crate::fuse::opens::Beside;
+use crate::fuse::opens::{Access, Beside};
 
 /// The most that one request for copying moves: the answer has 32 bits for the count.
 const COPY_MAX: u64 = 0xffff_f000;
@@ -35,23 +35,32 @@ pub(crate) enum Whither {
 /// An open file. It holds all its state itself; nothing is allocated for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Handle {
-    /// Whether it was opened for writing.
-    pub(crate) write: bool,
+    /// What it was opened for.
+    pub(crate) access: Access,
     /// Whether the kernel reads and writes the file underneath.
     pub(crate) direct: bool,
 }
 
 impl From<Handle> for u64 {
     fn from(handle: Handle) -> Self {
-        Self::from(handle.write) | Self::from(handle.direct) << 1
+        let access = match handle.access {
+            Access::Read => 0,
+            Access::Write => 1,
+            Access::Execute => 2,
+        };
+        access | Self::from(handle.direct) << 2
     }
 }
 
 impl From<u64> for Handle {
     fn from(number: u64) -> Self {
         Self {
-            write: number & 1 != 0,
-            direct: number & 2 != 0,
+            access: match number & 3 {
+                1 => Access::Write,
+                2 => Access::Execute,
+                _ => Access::Read,
+            },
+            direct: number & 4 != 0,
         }
     }
 }
@@ -87,6 +96,13 @@ impl Start {
 
 impl Ops {
     /// Opens a file. With a [`Direct`], the handle is for the kernel to read and write itself.
+    ///
+    /// The kernel does not let a file be opened for writing while it is executed, and sees to that
+    /// before it asks. But it checks `O_RDONLY | O_TRUNC` only when it has our answer: when we
+    /// truncated, the caller would get ETXTBSY for a file that is empty, and the process that
+    /// executes it would die when it next needs a page of it, while it is started above all.
+    /// So such an open is refused here. Only such: the kernel tells of the end of a process without
+    /// waiting for us, and what replaces a program just after need not wait, either.
     pub(crate) fn open(
         &self,
         caller: Caller,
@@ -94,10 +110,14 @@ impl Ops {
         flags: i32,
         direct: bool,
     ) -> Result<(Handle, Option<Direct>)> {
-        let write = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        let access = Access::of(flags);
+        let write = access.writes();
+        let truncate = flags & libc::O_TRUNC != 0;
+        if truncate && !write && self.kernel.opens.is_executed(ino) {
+            return Err(Errno::TXTBSY);
+        }
         self.replica.retain(ino, write).map_err(stale)?;
         self.prepare_direct(ino, write, direct);
-        let truncate = flags & libc::O_TRUNC != 0;
         if truncate {
             let empty = SetAttr {
                 size: Some(0),
@@ -114,7 +134,7 @@ impl Ops {
             (true, true) => Start::Empty,
             (true, false) => Start::Large,
         };
-        let (handle, file) = self.count(ino, write, start);
+        let (handle, file) = self.count(ino, access, start);
         if handle.direct && syncs_itself(flags) {
             // From here on a sync of the file underneath is all it takes.
             if let Err(error) = self.replica.fsync(ino) {
@@ -139,8 +159,9 @@ impl Ops {
 
     /// Counts the handle of a file that is retained. The first one may be direct, as `start` says;
     /// those that are opened beside it must be.
-    pub(super) fn count(&self, ino: Ino, write: bool, start: Start) -> (Handle, Option<Direct>) {
-        let file = self.kernel.opens.add(ino, write, |beside| {
+    pub(super) fn count(&self, ino: Ino, access: Access, start: Start) -> (Handle, Option<Direct>) {
+        let write = access.writes();
+        let file = self.kernel.opens.add(ino, access, |beside| {
             let file = match beside {
                 Beside::None => match start {
                     Start::Empty if write => self.replica.start_direct(ino),
@@ -154,7 +175,7 @@ impl Ops {
             file.unwrap_or(None)
         });
         let handle = Handle {
-            write,
+            access,
             direct: file.is_some(),
         };
         (handle, file)
@@ -173,8 +194,8 @@ impl Ops {
     /// Closes a file. Returns what [`Self::make_ordinary`] does.
     pub(crate) fn release(&self, ino: Ino, mut handle: Handle) -> Option<u64> {
         let gone = self.make_ordinary(ino, &mut handle);
-        if self.kernel.opens.sub(ino, handle.write) {
-            self.replica.release(ino, handle.write);
+        if self.kernel.opens.sub(ino, handle.access) {
+            self.replica.release(ino, handle.access.writes());
         }
         gone
     }
@@ -298,6 +319,16 @@ impl Ops {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_handle_is_its_number() {
+        for access in [Access::Read, Access::Execute, Access::Write] {
+            for direct in [false, true] {
+                let handle = Handle { access, direct };
+                assert_eq!(Handle::from(u64::from(handle)), handle);
+            }
+        }
+    }
 
     #[test]
     fn a_handle_that_may_sync_without_a_request_does_not_begin_direct_use() {

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::files::Start;
 use super::{Caller, Found, Handle, Ops, Result, errno, stale};
+use crate::fuse::opens::Access;
 
 impl Ops {
     /// The inode a name stands for; `None` when there is none.
@@ -70,13 +71,13 @@ impl Ops {
                 Errno::EXIST if flags & libc::O_EXCL == 0 => Errno::STALE,
                 other => other,
             })?;
-        let write = flags & libc::O_ACCMODE != libc::O_RDONLY;
-        if let Err(error) = self.replica.retain(found.attr.ino, write) {
+        let access = Access::of(flags);
+        if let Err(error) = self.replica.retain(found.attr.ino, access.writes()) {
             self.forget(found.attr.ino, 1);
             return Err(stale(error));
         }
         let start = Start::of_new(flags, direct);
-        let (handle, file) = self.count(found.attr.ino, write, start);
+        let (handle, file) = self.count(found.attr.ino, access, start);
         let lasting = found.lasting && !handle.direct;
         Ok((Found { lasting, ..found }, handle, file))
     }

@@ -1,0 +1,181 @@
+//! The hub under the random schedules of the protocol's tests: real sessions,
+//! replicas of the model, connections that are cut at any byte, crashes, and
+//! backups that are restored.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use cairn_engine::{Hub, HubOptions, HubSession, Replica};
+use cairn_protocol::session::{HubAction, HubDone, Store};
+use cairn_protocol::testing::{HubSubject, ModelClient, ModelTree, World};
+use cairn_protocol::wire::Start;
+use cairn_protocol::{Epoch, Seq};
+
+use super::{Client, hub_at, tree_of};
+use crate::support::{assert_clean, crash_copy, seeds};
+
+/// The tree after each commit.
+type History = Arc<Mutex<BTreeMap<Seq, ModelTree>>>;
+
+/// A hub in a directory, which moves to another whenever its process ends.
+#[derive(Debug)]
+struct EngineHub {
+    dir: tempfile::TempDir,
+    lives: i64,
+    open: Option<(Replica, Hub)>,
+    history: History,
+}
+
+/// The store of a connection; what a commit made of the tree is noted.
+struct Noting {
+    session: HubSession,
+    hub: Hub,
+    history: History,
+}
+
+fn view(hub: &Hub) -> ModelTree {
+    let client = Client::new(hub, u64::MAX);
+    // Without a word to the hub that somebody follows: that would keep what it
+    // may forget.
+    tree_of(&client.follow(0).0)
+}
+
+impl Store<HubAction, HubDone> for Noting {
+    fn perform(&self, action: HubAction) -> HubDone {
+        let done = self.session.perform(action);
+        if let HubDone::Committed(ack) = &done {
+            let mut history = self.history.lock().unwrap();
+            history.entry(ack.seq).or_insert_with(|| view(&self.hub));
+        }
+        done
+    }
+
+    fn on_news(&self, wake: Arc<dyn Fn() + Send + Sync>) -> Box<dyn Send + Sync> {
+        self.session.on_news(wake)
+    }
+}
+
+impl EngineHub {
+    fn path(&self) -> PathBuf {
+        self.dir.path().join(format!("{}.cairn", self.lives))
+    }
+
+    fn hub(&self) -> &Hub {
+        &self.open.as_ref().unwrap().1
+    }
+
+    /// Opens what is at the path of this life. What is random is made the same
+    /// in each run of a seed.
+    fn start(&mut self) {
+        let path = self.path();
+        let (replica, hub) = hub_at(&path, HubOptions::default());
+        let db = rusqlite::Connection::open(path.join("cairn.db")).unwrap();
+        db.execute(
+            "UPDATE hub SET tag = ?, epoch = ?",
+            (0xb00 + self.lives, [1_u8; 16]),
+        )
+        .unwrap();
+        self.open = Some((replica, hub));
+    }
+}
+
+impl HubSubject for EngineHub {
+    type Backup = tempfile::TempDir;
+
+    fn create(_: Epoch) -> Self {
+        let mut hub = Self {
+            dir: tempfile::tempdir().unwrap(),
+            lives: 0,
+            open: None,
+            history: History::default(),
+        };
+        hub.start();
+        hub
+    }
+
+    fn connect(&self) -> Arc<dyn Store<HubAction, HubDone>> {
+        let door = Arc::new(|_: &_| Ok(cairn_engine::Access::Write));
+        Arc::new(Noting {
+            session: self.hub().session(door),
+            hub: self.hub().clone(),
+            history: self.history.clone(),
+        })
+    }
+
+    fn view(&self) -> ModelTree {
+        view(self.hub())
+    }
+
+    fn view_at(&self, seq: Seq) -> Option<ModelTree> {
+        self.history.lock().unwrap().get(&seq).cloned()
+    }
+
+    fn crash(&mut self) {
+        let from = self.path();
+        self.lives += 1;
+        crash_copy(&from, &self.path());
+        self.open = None;
+        std::fs::remove_dir_all(from).unwrap();
+        self.start();
+    }
+
+    fn backup(&self) -> Option<tempfile::TempDir> {
+        let dir = tempfile::tempdir().unwrap();
+        crash_copy(&self.path(), &dir.path().join("backup"));
+        Some(dir)
+    }
+
+    fn restore(&mut self, backup: tempfile::TempDir) {
+        self.open = None;
+        std::fs::remove_dir_all(self.path()).unwrap();
+        self.lives += 1;
+        crash_copy(&backup.path().join("backup"), &self.path());
+        self.start();
+    }
+}
+
+impl Drop for EngineHub {
+    fn drop(&mut self) {
+        if let Some((replica, _)) = self.open.as_ref().filter(|_| !std::thread::panicking()) {
+            assert_clean(replica);
+        }
+    }
+}
+
+#[test]
+fn i1_to_i7_hold_for_replicas_of_the_model_and_a_real_hub() {
+    for seed in seeds(40) {
+        let mut world: World<EngineHub, ModelClient> = World::new(seed, false);
+        if let Err(why) = world.run() {
+            let mut world: World<EngineHub, ModelClient> = World::new(seed, true);
+            let again = world.run();
+            for line in world.story() {
+                println!("{line}");
+            }
+            panic!("CAIRN_SEED={seed}: {why} (again: {again:?})");
+        }
+    }
+}
+
+/// A hub of another life begins where it was, under another tag.
+#[test]
+fn a_hub_takes_another_tag_when_it_is_opened_again() {
+    let (_dir, path) = crate::support::place();
+    let tag = || -> i64 {
+        let db = rusqlite::Connection::open(path.join("cairn.db")).unwrap();
+        db.query_row("SELECT tag FROM hub", [], |r| r.get(0))
+            .unwrap()
+    };
+    let mut tags = Vec::new();
+    for _ in 0..2 {
+        let replica = crate::support::open(&path);
+        let hub = Hub::open(&replica).unwrap();
+        tags.push(tag());
+        // Another value of the same hub leaves it.
+        Hub::open(&replica).unwrap();
+        assert_eq!(tag(), tags[tags.len() - 1]);
+        assert_eq!(Client::new(&hub, 1).subscribe(Start::Nothing), Ok(0));
+    }
+    assert_ne!(tags[0], tags[1]);
+}
