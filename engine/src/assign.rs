@@ -21,6 +21,9 @@ use crate::tree::Tree;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Moved;
 
+/// A name as it was committed: what it points at, and the version of that.
+pub(crate) type FoundName = (Ino, DirKey, Option<(Ino, Ver)>);
+
 /// What is to be set. Inodes are known or reserved for new nodes.
 #[derive(Debug, Default)]
 pub(crate) struct Assignment {
@@ -29,8 +32,8 @@ pub(crate) struct Assignment {
     /// Nodes as that commit has them, of which something is set here: those
     /// that are not in memory are brought there.
     pub(crate) loaded: Vec<(Ino, Node)>,
-    /// Names likewise: what they point at, and their versions.
-    pub(crate) found: Vec<(Ino, DirKey, Option<(Ino, Ver)>)>,
+    /// Names likewise.
+    pub(crate) found: Vec<FoundName>,
     /// Nodes whose id changes.
     pub(crate) bound: Vec<(Ino, NodeId)>,
     /// New nodes, without names.

@@ -423,14 +423,15 @@ impl Inner {
 
     fn write_rows(&self, db: &Connection, batch: &Batch) -> Result<Written> {
         let mut writer = RowWriter::new(db, ReplicaTag(self.identity.tag))?;
+        // First what ends: another inode may have its id by now.
+        for gone in &batch.gone {
+            writer.gone(self, gone)?;
+        }
         for row in &batch.nodes {
             writer.node(self, row)?;
         }
         for row in &batch.names {
             writer.name(row)?;
-        }
-        for gone in &batch.gone {
-            writer.gone(self, gone)?;
         }
         writer.chunks(&batch.chunks)?;
         let mut chain = *self.chain.lock();

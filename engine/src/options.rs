@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use cairn_protocol::ReplicaTag;
+
 /// How to open a replica.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -31,6 +33,9 @@ pub struct Options {
     /// Owner of the root directory of a new replica: `(uid, gid)`.
     /// Default: the user of this process.
     pub root_owner: Option<(u32, u32)>,
+    /// Tag of a new replica, for who needs the same one each time: no two
+    /// replicas that have to do with each other may have one. Default: random.
+    pub tag: Option<ReplicaTag>,
 }
 
 impl Default for Options {
@@ -45,6 +50,7 @@ impl Default for Options {
             inline_max: 512,
             reserve_bytes: 32 << 20,
             root_owner: None,
+            tag: None,
         }
     }
 }

@@ -27,7 +27,10 @@ pub(crate) fn identity(db: &Db, options: &Options) -> Result<Identity> {
         let mut tag = [0; 8];
         tag.copy_from_slice(&random[16..24]);
         // Signed in the database, and zero is the root's.
-        meta_set(&step, "tag", int((u64::from_le_bytes(tag) >> 1).max(1)))?;
+        let tag = options
+            .tag
+            .map_or(u64::from_le_bytes(tag) >> 1, |tag| tag.0);
+        meta_set(&step, "tag", int(tag.max(1)))?;
         meta_set(&step, "hash_key", &random[24..56])?;
         meta_set(&step, "next_ino", 2)?;
         meta_set(&step, "count", 1)?;

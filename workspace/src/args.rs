@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    cat, check, clone, completions, conflicts, du, export, gc, import, log, ls, mount, serve,
+    cat, check, clone, completions, conflicts, du, export, gc, ignore, import, log, ls, mount, serve,
     status, sync, token, umount,
 };
 
@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Sync(sync::Args),
     /// List, show and end conflicts between edits of several replicas
     Conflicts(conflicts::Args),
+    /// Show or change what is neither pushed to the hub nor taken from it
+    Ignore(ignore::Args),
     /// Show or make the token that a replica's hub asks for
     Token(token::Args),
     /// Print the completions for a shell

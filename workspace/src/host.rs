@@ -10,7 +10,7 @@ use cairn::{OpenError, Options, Replica};
 use serde::{Deserialize, Serialize};
 
 use crate::commands::{
-    cat, check, conflicts, du, export, gc, import, log, ls, status, sync, token,
+    cat, check, conflicts, du, export, gc, ignore, import, log, ls, status, sync, token,
 };
 use crate::console::Console;
 use crate::control::Client;
@@ -110,6 +110,7 @@ pub(crate) enum Request {
     Sync(sync::Request),
     Conflicts(conflicts::Request),
     Token(token::Request),
+    Ignore(ignore::Request),
 }
 
 impl Request {
@@ -127,6 +128,7 @@ impl Request {
             Self::Log(request) => log::perform(&request, host, console),
             Self::Sync(request) => sync::perform(&request, host, console),
             Self::Conflicts(request) => conflicts::perform(&request, host, console),
+            Self::Ignore(request) => ignore::perform(&request, host, console),
             Self::Token(request) => token::perform(&request, host, console),
         }
     }

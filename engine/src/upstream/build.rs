@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use cairn_protocol::merge::Place;
-use cairn_protocol::{Data, NodeId, NodeKind, Ver};
+use cairn_protocol::{Data, NodeId, NodeKind, Register, Ver};
 use rusqlite::Connection;
 use rustc_hash::FxHashMap;
 
@@ -103,6 +103,8 @@ impl Shape {
                 self.made.insert(id, ino);
                 self.made_ids.insert(ino.0, id);
             }
+            // From now on it can be seen.
+            plan.frozen.remove(&Register::Data(id));
             let record = plan.shared.record(id)?;
             let old = record.filter(|r| r.kind == NodeKind::Dir && r.born <= plan.before);
             if old.is_some() {
@@ -197,7 +199,10 @@ impl Shape {
                 continue;
             }
             let entries = here.entries.cast_signed() + counts.get(ino).copied().unwrap_or(0);
-            let hidden = !plan.shared.places_of(here.id)?.is_empty();
+            let mut hidden = false;
+            for place in plan.shared.places_of(here.id)? {
+                hidden |= !plan.is_ignored(&place)?;
+            }
             if hidden || entries != 0 || (plan.replayed.is_none() && plan.is_edited(here.id)) {
                 return Ok(false);
             }
@@ -306,7 +311,7 @@ fn base(inner: &Inner, db: &Connection, data: &Data) -> Result<Base> {
         } if *size > 0 => {
             let chunks = Chunks::of(inner, db, data)?;
             let allocated = chunks
-                .chunks
+                .extents
                 .iter()
                 .map(|(_, len, _)| u64::from(*len))
                 .sum();

@@ -7,9 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cairn_protocol::merge::Place;
 use cairn_protocol::session::{Applied, Report, Wanted};
 use cairn_protocol::wire::PushAck;
-use cairn_protocol::{
-    Change, Cursor, Entry, NodeId, Outcome, Refusal, ReplicaTag, XattrName,
-};
+use cairn_protocol::{Change, Cursor, Entry, NodeId, Outcome, Refusal, ReplicaTag, XattrName};
 use rusqlite::Connection;
 
 use super::build::build;
@@ -93,7 +91,7 @@ impl Upstream {
     /// Shows what was held back: registers that are again what their editors
     /// saw, while others changed them.
     pub(super) fn refresh(&self) -> Result<()> {
-        let state = self.rows(|rows| rows.state())?;
+        let state = self.state()?;
         let Some(cursor) = state.cursor else {
             return Ok(());
         };
@@ -140,7 +138,8 @@ impl Upstream {
             bury_absent(shared, cut.cursor.seq, &mut changes)?;
         }
         let local = Local::new(inner, &db);
-        if !cut.confirmed && !anew
+        if !cut.confirmed
+            && !anew
             && let Some(halted) = halts(shared, &local, &changes)?
         {
             return Ok(Some(halted));
@@ -150,10 +149,21 @@ impl Upstream {
         let flight = cut.flight.as_deref();
         let mut rider = self.rider(cut, changes, &state, anew);
         rider.begin(inner, &db)?;
-        let before = if anew { 0 } else { state.cursor.map_or(0, |c| c.seq) };
-        let kept = if anew { super::state::Frozen::new() } else { frozen.clone() };
-        let mut plan = Plan::new(inner, &db, side, before, kept, flight);
+        let before = if anew {
+            0
+        } else {
+            state.cursor.map_or(0, |c| c.seq)
+        };
+        let kept = if anew {
+            super::state::Frozen::new()
+        } else {
+            frozen.clone()
+        };
+        let ignore = self.ignore.lock().clone();
+        let mut plan = Plan::new(inner, &db, side, before, kept, flight, &ignore);
         plan.look(&rider.changes, flight, cut.ack.as_ref())?;
+        let uncovered = self.uncovered.lock().clone();
+        plan.uncover(&uncovered)?;
         rider.set_tree(inner, &db)?;
         let missing = self.missing(&rider, &db)?;
         if !missing.is_empty() {
@@ -161,13 +171,10 @@ impl Upstream {
         }
         plan.land(flight, cut.ack.as_ref())?;
         let seen = inner.committed.load(std::sync::atomic::Ordering::SeqCst);
-        let new = match build(&mut plan, seen)? {
-            Some(new) => new,
-            None => {
-                plan.replay(rider.state.scanned)?;
-                let new = build(&mut plan, seen)?;
-                new.ok_or_else(|| FsError::Corrupt("the edits make no tree".into()))?
-            }
+        let new = if let Some(new) = build(&mut plan, seen)? { new } else {
+            plan.replay(rider.state.scanned)?;
+            let new = build(&mut plan, seen)?;
+            new.ok_or_else(|| FsError::Corrupt("the edits make no tree".into()))?
         };
         rider.frozen = (frozen, plan.frozen);
         if !self.set(rider, new) {
@@ -180,9 +187,12 @@ impl Upstream {
         }
         if cut.ack.is_some() || anew {
             *self.flight.lock() = None;
-            inner.chunks.end_leases(&std::mem::take(&mut *self.aloft.lock()));
+            inner
+                .chunks
+                .end_leases(&std::mem::take(&mut *self.aloft.lock()));
         }
         *self.reset.lock() = None;
+        self.uncovered.lock().clear();
         Ok(Some(Applied::Done))
     }
 
@@ -228,7 +238,7 @@ impl Upstream {
         }
         if let Some(reset) = cut.reset.filter(|_| anew) {
             // What the hub has of what it was told before, its tree says.
-            (state.scanned, state.batch) = (0, reset.last_batch);
+            (state.scanned, state.batch, state.digest) = (0, reset.last_batch, None);
         }
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         Rider {
@@ -272,11 +282,7 @@ fn is_told(outcome: &Outcome) -> bool {
 
 /// Whether a cut takes so much away that somebody has to say that it may. What
 /// was removed here does not count.
-fn halts(
-    shared: Shared<'_>,
-    local: &Local<'_>,
-    changes: &[Change],
-) -> Result<Option<Applied>> {
+fn halts(shared: Shared<'_>, local: &Local<'_>, changes: &[Change]) -> Result<Option<Applied>> {
     let gone = changes.iter().filter_map(|change| match &change.entry {
         Entry::Gone { node } => Some(*node),
         _ => None,

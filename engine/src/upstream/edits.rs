@@ -12,11 +12,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cairn_protocol::merge::Place;
-use cairn_protocol::{
-    Data, Edit, MetaFields, Name, NodeId, NodeKind, Register, Ver, XattrName,
-};
+use cairn_protocol::{Data, Edit, MetaFields, Name, NodeId, NodeKind, Register, Ver, XattrName};
 use rusqlite::params;
 
+use super::ignore::Paths;
 use super::local::{Here, Local};
 use super::state::{Base, Frozen};
 use crate::Result;
@@ -63,6 +62,7 @@ pub(super) struct Edits<'a> {
     local: &'a Local<'a>,
     shared: Shared<'a>,
     frozen: &'a Frozen,
+    paths: &'a Paths<'a>,
     /// For a replay: what is not sealed counts, too, with what it was before.
     replay: Option<&'a dyn Untouched>,
     pub(super) list: Vec<Edit>,
@@ -85,12 +85,14 @@ impl<'a> Edits<'a> {
         local: &'a Local<'a>,
         shared: Shared<'a>,
         frozen: &'a Frozen,
+        paths: &'a Paths<'a>,
         replay: Option<&'a dyn Untouched>,
     ) -> Self {
         Self {
             local,
             shared,
             frozen,
+            paths,
             replay,
             list: Vec::new(),
             settled: Vec::new(),
@@ -169,6 +171,11 @@ impl<'a> Edits<'a> {
         Ok(())
     }
 
+    /// Bytes of the contents.
+    pub(super) fn content(&self) -> u64 {
+        self.content
+    }
+
     fn is_full(&self, bounds: &Bounds) -> bool {
         self.list.len() >= bounds.edits
             || self.bytes >= bounds.bytes
@@ -221,7 +228,7 @@ impl<'a> Edits<'a> {
             + match &edit {
                 Edit::Name { name, .. } => name.as_bytes().len(),
                 Edit::Xattr { name, value, .. } => {
-                    name.as_bytes().len() + value.as_ref().map_or(0, |v| v.len())
+                    name.as_bytes().len() + value.as_ref().map_or(0, bytes::Bytes::len)
                 }
                 Edit::Data { data, .. } => match data {
                     Data::File { manifest, .. } => manifest.as_bytes().len(),
@@ -244,7 +251,7 @@ impl<'a> Edits<'a> {
 
     fn place(&mut self, place: Place, bounds: &Bounds) -> Result<bool> {
         let untouched = self.replay.is_some_and(|replay| replay.name(&place));
-        if untouched || self.seen_places.contains(&place) {
+        if untouched || self.seen_places.contains(&place) || self.is_ignored(&place)? {
             return Ok(true);
         }
         let register = Register::Name {
@@ -291,6 +298,23 @@ impl<'a> Edits<'a> {
         Ok(true)
     }
 
+    fn is_ignored(&self, place: &Place) -> Result<bool> {
+        self.paths.is_ignored(self.local, self.shared, place)
+    }
+
+    /// Whether no place of a node here counts.
+    fn is_hidden(&self, ino: Ino) -> Result<bool> {
+        if ino == Ino::ROOT {
+            return Ok(false);
+        }
+        for place in self.local.places(ino)? {
+            if !self.is_ignored(&place)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Whether a node is new and its content is not sealed: nothing is said of
     /// it before.
     fn waits(&mut self, node: NodeId) -> Result<bool> {
@@ -320,13 +344,16 @@ impl<'a> Edits<'a> {
     /// A name is taken from a node: if it has none left, it ends, after what is
     /// in it. `false` when there is no room for that.
     fn make_way(&mut self, node: NodeId, bounds: &Bounds) -> Result<bool> {
-        if self.dropped.contains(&node) || self.local.is_live(node)? {
+        if self.dropped.contains(&node) {
+            return Ok(true);
+        }
+        if let Some(ino) = self.local.ino(node)?
+            && !self.is_hidden(ino)?
+        {
             return Ok(true);
         }
         let record = self.shared.record(node)?;
-        if record.as_ref().is_some_and(|r| r.kind == NodeKind::Dir)
-            && !self.empty(node, bounds)?
-        {
+        if record.as_ref().is_some_and(|r| r.kind == NodeKind::Dir) && !self.empty(node, bounds)? {
             return Ok(false);
         }
         self.dropped.insert(node);
@@ -366,6 +393,9 @@ impl<'a> Edits<'a> {
         let Some(here) = self.local.node(ino)?.filter(|here| here.nlink > 0) else {
             return Ok(());
         };
+        if self.is_hidden(ino)? {
+            return Ok(());
+        }
         match self.shared.record(here.id)? {
             None if here.unsealed && self.replay.is_none() => {
                 self.seen_nodes.remove(&ino.0);
@@ -393,10 +423,9 @@ impl<'a> Edits<'a> {
             && !self.replay.is_some_and(|replay| replay.data(node))
         {
             let there = record.data.as_ref();
-            if there.map(|(_, data)| data) == Some(data) {
-                if !here.unsealed {
-                    self.settle(Register::Data(node));
-                }
+            // Of what is not sealed only the replay hears, and not what it is.
+            if there.map(|(_, data)| data) == Some(data) && !here.unsealed {
+                self.settle(Register::Data(node));
             } else {
                 let base = match self.frozen.get(&Register::Data(node)) {
                     Some(Base::Data(ver)) => *ver,

@@ -15,7 +15,7 @@ use crate::{FsError, Result};
 pub(super) struct Chunks {
     pub(super) pages: Vec<ChunkHash>,
     /// Where each chunk is in the file, and how long.
-    pub(super) chunks: Vec<(u64, u32, ChunkHash)>,
+    pub(super) extents: Vec<(u64, u32, ChunkHash)>,
     /// Some page is missing, so some chunks are not told.
     pub(super) partial: bool,
 }
@@ -43,7 +43,7 @@ impl Chunks {
         let mut at = 0;
         for extent in extents {
             if let Extent::Chunk { hash, len } = extent {
-                all.chunks.push((at, len, hash));
+                all.extents.push((at, len, hash));
             }
             at += extent.len();
         }
@@ -54,7 +54,7 @@ impl Chunks {
     pub(super) fn all(&self) -> impl Iterator<Item = (Option<(u64, u32)>, ChunkHash)> {
         let mut seen = BTreeSet::new();
         let pages = self.pages.iter().map(|hash| (None, *hash));
-        let chunks = self.chunks.iter();
+        let chunks = self.extents.iter();
         let chunks = chunks.map(|(at, len, hash)| (Some((*at, *len)), *hash));
         pages
             .chain(chunks)
@@ -66,9 +66,9 @@ impl Chunks {
     pub(super) fn like(&self, at: u64, len: u32) -> Option<ChunkHash> {
         let middle = at + u64::from(len / 2);
         let index = self
-            .chunks
+            .extents
             .partition_point(|(start, _, _)| *start <= middle);
-        let chunk = self.chunks.get(index.saturating_sub(1))?;
+        let chunk = self.extents.get(index.saturating_sub(1))?;
         Some(chunk.2)
     }
 }

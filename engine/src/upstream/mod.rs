@@ -17,12 +17,15 @@
 //! | `layout` | the chunks of contents |
 //! | `edits`, `push` | what is pushed |
 //! | `conflicts` | what people should look at |
+//! | `ignore` | what is neither pushed nor shown |
+//! | `status` | where everything stands, for people and tests |
 //! | `stage`, `cut`, `plan`, `build`, `rider` | what comes, from the first change to the commit |
 
 mod build;
 mod conflicts;
 mod cut;
 mod edits;
+mod ignore;
 mod layout;
 mod local;
 mod plan;
@@ -30,9 +33,11 @@ mod push;
 mod rider;
 mod stage;
 mod state;
+mod status;
 
 use std::sync::Arc;
 
+use cairn_protocol::merge::Place;
 use cairn_protocol::session::{ClientAction, ClientDone, Store, StoreFailure};
 use cairn_protocol::wire::{Code, Start, Why};
 use cairn_protocol::{ChunkHash, Cursor, ReplicaTag};
@@ -42,11 +47,14 @@ use crate::replica::{Inner, Replica};
 use crate::{FsError, Result};
 
 pub use conflicts::Conflict;
+pub use status::SyncStatus;
+
 pub(crate) use rider::Rider;
 pub(crate) use state::TABLES;
 
+use ignore::Ignore;
 use stage::Staged;
-use state::{Flight, Rows};
+use state::{Flight, Rows, State};
 
 /// The store of a session that follows a hub.
 ///
@@ -62,6 +70,9 @@ pub struct Upstream {
     reset: Mutex<Option<Reset>>,
     /// A commit failed: what is in memory may not be what the rows say.
     unsure: Mutex<bool>,
+    ignore: Mutex<Arc<Ignore>>,
+    /// Places of the hub that were ignored, and are to be shown.
+    uncovered: Mutex<Vec<Place>>,
 }
 
 /// The whole tree of the hub is to come.
@@ -144,8 +155,11 @@ impl Upstream {
             staged: Mutex::default(),
             reset: Mutex::new(None),
             unsure: Mutex::new(true),
+            ignore: Mutex::default(),
+            uncovered: Mutex::default(),
         };
         upstream.settle_down()?;
+        *upstream.ignore.lock() = Arc::new(Ignore::new(&upstream.ignore_rules()?)?);
         Ok(upstream)
     }
 
@@ -153,13 +167,16 @@ impl Upstream {
         &self.replica.inner
     }
 
-    /// Reads rows of this hub.
-    fn rows<T>(&self, f: impl FnOnce(&Rows<'_>) -> Result<T>) -> Result<T> {
+    fn state(&self) -> Result<State> {
         let db = self.inner().db.reader();
-        f(&Rows {
-            db: &db,
-            side: self.side,
-        })
+        let side = self.side;
+        Rows { db: &db, side }.state()
+    }
+
+    fn stored_flight(&self) -> Result<Option<Flight>> {
+        let db = self.inner().db.reader();
+        let side = self.side;
+        Rows { db: &db, side }.flight()
     }
 
     /// Commits what is not, and makes sure that memory says what the rows say.
@@ -167,13 +184,10 @@ impl Upstream {
         let mut unsure = self.unsure.lock();
         self.inner().commit(false)?;
         if *unsure {
-            let flight = self.rows(|rows| rows.flight())?;
-            match &flight {
-                Some(flight) => self.lease_flight(flight),
-                None => {
-                    let old = std::mem::take(&mut *self.aloft.lock());
-                    self.inner().chunks.end_leases(&old);
-                }
+            let flight = self.stored_flight()?;
+            if let Some(flight) = &flight { self.lease_flight(flight) } else {
+                let old = std::mem::take(&mut *self.aloft.lock());
+                self.inner().chunks.end_leases(&old);
             }
             *self.flight.lock() = flight.map(Arc::new);
             *unsure = false;
@@ -192,48 +206,20 @@ impl Upstream {
     ///
     /// What the database says.
     pub fn cursor(&self) -> Result<Option<Cursor>> {
-        Ok(self.rows(|rows| rows.state())?.cursor)
+        Ok(self.state()?.cursor)
     }
 
-    /// From where a session follows the hub.
+    /// What a session begins with: from where it follows the hub, the number
+    /// of the last batch, and its digest.
     ///
     /// # Errors
     ///
     /// What the database says.
-    pub fn start(&self) -> Result<Start> {
-        Ok(self.cursor()?.map_or(Start::Nothing, Start::At))
-    }
-
-    /// Number of the batch in flight, or of the last.
-    ///
-    /// # Errors
-    ///
-    /// What the database says.
-    pub fn last_batch(&self) -> Result<u64> {
-        Ok(self.rows(|rows| rows.state())?.batch)
-    }
-
-    /// Edits that the hub has not acknowledged: those in flight, and those of the
-    /// next batch.
-    ///
-    /// # Errors
-    ///
-    /// What the database says.
-    pub fn pending(&self) -> Result<u64> {
-        self.inner().commit(false)?;
-        let flight = self.rows(|rows| rows.flight())?;
-        let next = self.count_next()?;
-        Ok(flight.map_or(0, |flight| flight.edits.len() as u64) + next)
-    }
-
-    /// The digest of that batch, if it is known.
-    ///
-    /// # Errors
-    ///
-    /// What the database says.
-    pub fn last_batch_digest(&self) -> Result<Option<[u8; 32]>> {
-        let flight = self.rows(|rows| rows.flight())?;
-        Ok(flight.map(|flight| cairn_protocol::session::batch_digest(&flight.edits)))
+    pub fn start(&self) -> Result<(Start, u64, Option<[u8; 32]>)> {
+        self.settle_down()?;
+        let state = self.state()?;
+        let start = state.cursor.map_or(Start::Nothing, Start::At);
+        Ok((start, state.batch, state.digest))
     }
 
     fn reset(&self, why: Why, last_batch: u64) -> Start {

@@ -20,6 +20,7 @@ use rusqlite::Connection;
 use rustc_hash::FxHashMap;
 
 use super::edits::{Bounds, Edits, Untouched};
+use super::ignore::{Ignore, Paths, Whose};
 use super::local::{Here, Local};
 use super::state::{Base, Flight, Frozen, NEVER};
 use crate::Result;
@@ -107,6 +108,9 @@ pub(super) struct Plan<'a> {
     /// The commit that the confirmed tree was at.
     pub(super) before: Seq,
     pub(super) frozen: Frozen,
+    ignore: &'a Ignore,
+    /// Which places of the hub are not shown.
+    paths: Paths<'a>,
     flight: InFlight<'a>,
     names: BTreeMap<Place, Seen<Option<NodeId>>>,
     pub(super) nodes: BTreeMap<NodeId, Noted>,
@@ -125,8 +129,11 @@ impl<'a> Plan<'a> {
         before: Seq,
         frozen: Frozen,
         flight: Option<&'a Flight>,
+        ignore: &'a Ignore,
     ) -> Self {
         Self {
+            ignore,
+            paths: Paths::new(ignore, Whose::Hub),
             inner,
             db,
             shared: Shared::new(db, side),
@@ -202,10 +209,7 @@ impl<'a> Plan<'a> {
             (None, Some(Base::Name(was))) => *was,
             _ => self.shared.name(&place)?.and_then(|(node, _)| node),
         };
-        let seen = match self.local.at(&place)? == was {
-            true => Seen::Clean,
-            false => Seen::Edited(was),
-        };
+        let seen = if self.local.at(&place)? == was { Seen::Clean } else { Seen::Edited(was) };
         self.names.insert(place, seen);
         Ok(())
     }
@@ -339,7 +343,10 @@ impl<'a> Plan<'a> {
             }
         }
         self.local.bind(here.ino, copy)?;
-        self.move_notes(node, copy)
+        self.move_notes(node, copy)?;
+        // Whoever removed other names of it has not seen what it holds now.
+        self.frozen.insert(Register::Data(node), Base::Data(NEVER));
+        Ok(())
     }
 
     fn move_notes(&mut self, from: NodeId, to: NodeId) -> Result<()> {
@@ -375,6 +382,12 @@ impl<'a> Plan<'a> {
         }
         self.local.bind(here.ino, to)?;
         self.move_notes(from, to)?;
+        // What was looked at when nothing stood for the node here.
+        for (place, seen) in self.names.iter_mut().filter(|(place, _)| place.0 == to) {
+            if self.local.at(place)?.is_some() {
+                *seen = Seen::Edited(None);
+            }
+        }
         let below = self.names.keys().filter(|place| place.0 == from).cloned();
         for place in below.collect::<Vec<_>>() {
             if let Some(seen) = self.names.remove(&place) {
@@ -403,7 +416,7 @@ impl<'a> Plan<'a> {
             let page = self.shared.children(dir, after.as_ref(), PAGE)?;
             for (name, _, _) in &page {
                 let place = (dir, name.clone());
-                if !self.names.contains_key(&place) {
+                if !self.names.contains_key(&place) && !self.is_ignored(&place)? {
                     let seen = match self.local.at(&place)? {
                         None => Seen::Clean,
                         Some(_) => Seen::Edited(None),
@@ -453,6 +466,37 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
+    pub(super) fn is_ignored(&self, place: &Place) -> Result<bool> {
+        self.paths.is_ignored(&self.local, self.shared, place)
+    }
+
+    /// Places that were ignored and are not any more: what the hub has there
+    /// is new here, unless something of the same name is.
+    pub(super) fn uncover(&mut self, places: &[Place]) -> Result<()> {
+        for place in places {
+            let there = self.shared.name(place)?.and_then(|(node, _)| node);
+            let here = self.local.at(place)?;
+            let seen = match here {
+                Some(_) if here != there => Seen::Edited(None),
+                _ => Seen::Clean,
+            };
+            self.names.insert(place.clone(), seen);
+            if let Some(node) = here.filter(|_| here == there) {
+                // It was followed no longer: what is here was based on nothing known.
+                self.note_data(node)?;
+                let noted = self.nodes.get_mut(&node);
+                if let Some(Noted {
+                    data: Some(seen), ..
+                }) = noted
+                    && *seen != Seen::Clean
+                {
+                    *seen = Seen::Edited(DataSeen::Version(NEVER));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn is_here(&self, place: &Place, node: Option<NodeId>) -> Result<bool> {
         Ok(self.local.at(place)? == node)
     }
@@ -462,6 +506,9 @@ impl<'a> Plan<'a> {
     pub(super) fn name_targets(&mut self) -> Result<BTreeMap<Place, Option<NodeId>>> {
         let mut targets = BTreeMap::new();
         for (place, seen) in &self.names {
+            if self.is_ignored(place)? {
+                continue;
+            }
             if let Some(replayed) = &self.replayed {
                 let target = match replayed.names.get(place) {
                     Some(node) => *node,
@@ -557,7 +604,9 @@ impl<'a> Plan<'a> {
     /// Resolves the edits that are left on the hub's tree (R14).
     pub(super) fn replay(&mut self, scanned: Ver) -> Result<()> {
         let edits = {
-            let mut edits = Edits::new(&self.local, self.shared, &self.frozen, Some(&*self));
+            let paths = Paths::new(self.ignore, Whose::Here);
+            let (local, frozen) = (&self.local, &self.frozen);
+            let mut edits = Edits::new(local, self.shared, frozen, &paths, Some(&*self));
             edits.scan(scanned, &Bounds::NONE)?;
             edits.scan_unsealed()?;
             edits.list
@@ -614,7 +663,8 @@ impl<'a> Plan<'a> {
             let there = self.shared.name(place)?.and_then(|(node, _)| node);
             if there != *node {
                 let (parent, name) = place.clone();
-                self.frozen.insert(Register::Name { parent, name }, Base::Name(there));
+                self.frozen
+                    .insert(Register::Name { parent, name }, Base::Name(there));
             }
         }
         self.replayed = Some(replayed);
@@ -640,7 +690,10 @@ impl Untouched for Plan<'_> {
     }
 
     fn xattr(&self, node: NodeId, name: &XattrName) -> bool {
-        let noted = self.nodes.get(&node).and_then(|noted| noted.xattrs.get(name));
+        let noted = self
+            .nodes
+            .get(&node)
+            .and_then(|noted| noted.xattrs.get(name));
         noted == Some(&false)
     }
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use cairn_protocol::session::{Batch, BatchOffer, ClientDone};
+use cairn_protocol::session::{Batch, BatchOffer, ClientDone, batch_digest};
 use cairn_protocol::wire::{Blob, ChunkData};
 use cairn_protocol::{BATCH_BYTES_MAX, BATCH_EDITS_MAX, ChunkHash, Edit, NodeId, encode_chunk};
 use rusqlite::Connection;
 
 use super::edits::{Bounds, Edits};
+use super::ignore::{Paths, Whose};
 use super::layout::{self, Chunks};
 use super::local::Local;
 use super::state::{Flight, Rows};
@@ -75,7 +76,9 @@ impl Upstream {
         let frozen = rows.frozen()?;
         let local = Local::new(inner, &db);
         let shared = Shared::new(&db, side);
-        let mut edits = Edits::new(&local, shared, &frozen, None);
+        let ignore = self.ignore.lock().clone();
+        let paths = Paths::new(&ignore, Whose::Here);
+        let mut edits = Edits::new(&local, shared, &frozen, &paths, None);
         edits.scan_frozen(&BOUNDS)?;
         let scanned = edits.scan(state.scanned, &BOUNDS)?;
         if edits.stale {
@@ -96,6 +99,7 @@ impl Upstream {
             None
         } else {
             state.batch += 1;
+            state.digest = Some(batch_digest(&list));
             let chunks = new_chunks(inner, &db, shared, &list)?;
             Some(Flight {
                 number: state.batch,
@@ -114,26 +118,6 @@ impl Upstream {
             self.lease_flight(flight);
         }
         Ok((flight, false))
-    }
-
-    /// How many edits the next batch would have.
-    pub(super) fn count_next(&self) -> Result<u64> {
-        let inner = self.inner();
-        let db = inner.db.writer();
-        let rows = Rows {
-            db: &db,
-            side: self.side,
-        };
-        let from = match rows.flight()? {
-            Some(flight) => flight.scanned,
-            None => rows.state()?.scanned,
-        };
-        let frozen = rows.frozen()?;
-        let local = Local::new(inner, &db);
-        let shared = Shared::new(&db, self.side);
-        let mut edits = Edits::new(&local, shared, &frozen, None);
-        edits.scan(from, &BOUNDS)?;
-        Ok(edits.list.len() as u64)
     }
 
     /// Chunks of the batch in flight stay, whatever becomes of the files.

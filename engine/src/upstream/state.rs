@@ -36,6 +36,8 @@ pub(super) struct State {
     pub(super) cursor: Option<Cursor>,
     /// Number of the last batch.
     pub(super) batch: u64,
+    /// Its digest, if it is known.
+    pub(super) digest: Option<[u8; 32]>,
     /// The version up to which the replica's own log was looked at for edits.
     pub(super) scanned: Ver,
 }
@@ -70,31 +72,28 @@ pub(super) struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    pub(super) fn state(&self) -> Result<State> {
+    pub(super) fn state(self) -> Result<State> {
         Ok(self.get("state")?.unwrap_or_default())
     }
 
-    pub(super) fn set_state(&self, state: &State) -> Result<()> {
+    pub(super) fn set_state(self, state: &State) -> Result<()> {
         self.set("state", state)
     }
 
-    pub(super) fn flight(&self) -> Result<Option<Flight>> {
+    pub(super) fn flight(self) -> Result<Option<Flight>> {
         self.get("flight")
     }
 
-    pub(super) fn set_flight(&self, flight: Option<&Flight>) -> Result<()> {
-        match flight {
-            Some(flight) => self.set("flight", flight),
-            None => {
-                self.db
-                    .prepare_cached("DELETE FROM upstream WHERE side = ? AND key = 'flight'")?
-                    .execute([self.side])?;
-                Ok(())
-            }
+    pub(super) fn set_flight(self, flight: Option<&Flight>) -> Result<()> {
+        if let Some(flight) = flight { self.set("flight", flight) } else {
+            self.db
+                .prepare_cached("DELETE FROM upstream WHERE side = ? AND key = 'flight'")?
+                .execute([self.side])?;
+            Ok(())
         }
     }
 
-    pub(super) fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
+    pub(super) fn get<T: DeserializeOwned>(self, key: &str) -> Result<Option<T>> {
         let bytes: Option<Vec<u8>> = self
             .db
             .prepare_cached("SELECT value FROM upstream WHERE side = ? AND key = ?")?
@@ -103,14 +102,14 @@ impl Rows<'_> {
         bytes.map(|bytes| decode(key, &bytes)).transpose()
     }
 
-    pub(super) fn set<T: Serialize>(&self, key: &str, value: &T) -> Result<()> {
+    pub(super) fn set<T: Serialize>(self, key: &str, value: &T) -> Result<()> {
         self.db
             .prepare_cached("INSERT OR REPLACE INTO upstream(side, key, value) VALUES(?, ?, ?)")?
             .execute(params![self.side, key, encode(value)?])?;
         Ok(())
     }
 
-    pub(super) fn frozen(&self) -> Result<Frozen> {
+    pub(super) fn frozen(self) -> Result<Frozen> {
         let mut find = self
             .db
             .prepare_cached("SELECT register, base FROM frozen WHERE side = ?")?;
@@ -124,7 +123,7 @@ impl Rows<'_> {
     }
 
     /// Writes what differs from `old`, which is what the rows have.
-    pub(super) fn set_frozen(&self, old: &Frozen, new: &Frozen) -> Result<()> {
+    pub(super) fn set_frozen(self, old: &Frozen, new: &Frozen) -> Result<()> {
         for register in old.keys().filter(|register| !new.contains_key(register)) {
             self.db
                 .prepare_cached("DELETE FROM frozen WHERE side = ? AND register = ?")?

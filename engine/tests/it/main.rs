@@ -34,3 +34,4 @@ mod single_file;
 mod smoke;
 mod support;
 mod upstream;
+mod world;

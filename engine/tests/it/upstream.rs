@@ -9,8 +9,8 @@ use cairn_protocol::session::{Applied, BatchOffer, ClientAction, ClientDone, Sto
 use cairn_protocol::testing::{Hub, ModelTree, Oracle};
 use cairn_protocol::wire::{Blob, ChunkData, PushAck, Why};
 use cairn_protocol::{
-    Chain, Change, ChunkHash, Cursor, Data, Edit, Encoded, Encoding, Epoch, NodeId, Outcome, Scope, Seq,
-    Timestamp, decode_chunk,
+    Chain, Change, ChunkHash, Cursor, Data, Edit, Encoded, Encoding, Epoch, NodeId, Outcome, Scope,
+    Seq, Timestamp, decode_chunk,
 };
 
 use crate::support::{self, Rng};
@@ -75,7 +75,10 @@ impl Client {
     }
 
     fn seq(&self) -> Seq {
-        self.upstream.cursor().unwrap().map_or(0, |cursor| cursor.seq)
+        self.upstream
+            .cursor()
+            .unwrap()
+            .map_or(0, |cursor| cursor.seq)
     }
 
     /// Gets what the hub has, with the answer to a batch.
@@ -94,7 +97,11 @@ impl Client {
             panic!("{staged:?}");
         };
         let chunks = wanted.iter().map(|(hash, _)| {
-            let bytes = side.chunks.get(hash).expect("the hub has what it names").clone();
+            let bytes = side
+                .chunks
+                .get(hash)
+                .expect("the hub has what it names")
+                .clone();
             ChunkData {
                 hash: *hash,
                 len: bytes.len() as u32,
@@ -133,21 +140,37 @@ impl Client {
         for chunk in offer.inline {
             side.take(chunk);
         }
-        let missing = offer.batch.chunks.iter().filter(|hash| !side.chunks.contains_key(*hash));
+        let missing = offer
+            .batch
+            .chunks
+            .iter()
+            .filter(|hash| !side.chunks.contains_key(*hash));
         let chunks: Vec<_> = missing.map(|hash| (*hash, false)).collect();
         if !chunks.is_empty() {
             let asked = chunks.len();
             let budget = usize::MAX;
             let done = self.perform(ClientAction::Supply { chunks, budget });
-            let ClientDone::Chunks { chunks, taken, missing } = done else {
+            let ClientDone::Chunks {
+                chunks,
+                taken,
+                missing,
+            } = done
+            else {
                 panic!("{done:?}");
             };
             assert_eq!((taken, missing), (asked, vec![]));
             chunks.into_iter().for_each(|chunk| side.take(chunk));
         }
         let batch = offer.batch;
-        let ack = side.hub.push(self.upstream.tag(), batch.number, &batch.edits).unwrap();
-        let outcomes: Vec<_> = ack.outcomes.into_iter().map(|(i, o)| (i as u32, o)).collect();
+        let ack = side
+            .hub
+            .push(self.upstream.tag(), batch.number, &batch.edits)
+            .unwrap();
+        let outcomes: Vec<_> = ack
+            .outcomes
+            .into_iter()
+            .map(|(i, o)| (i as u32, o))
+            .collect();
         let ack = PushAck {
             batch: ack.batch,
             seq: ack.seq,
@@ -169,7 +192,11 @@ impl Client {
             match self.push(side) {
                 Some((edits, ack)) => {
                     let shown: Vec<_> = edits.iter().map(short).collect();
-                    println!("{:x}: pushes {shown:?} {:?}", self.upstream.tag().0 & 0xfff, ack.outcomes);
+                    println!(
+                        "{:x}: pushes {shown:?} {:?}",
+                        self.upstream.tag().0 & 0xfff,
+                        ack.outcomes
+                    );
                     all.extend(edits);
                     assert_eq!(self.pull(side, Some(ack)), Applied::Done);
                     last = true;
@@ -222,12 +249,24 @@ fn short(edit: &Edit) -> String {
             Data::Inline { bytes } => format!("data {} on {base}: {bytes:?}", id(node)),
             _ => format!("data {} on {base}", id(node)),
         },
-        Edit::Meta { node, fields, meta, .. } => {
+        Edit::Meta {
+            node, fields, meta, ..
+        } => {
             format!("meta {} {fields:?} {:o}", id(node), meta.mode)
         }
         Edit::Xattr { node, value, .. } => format!("xattr {} {value:?}", id(node)),
-        Edit::Name { parent, name, was, node } => {
-            format!("name {}/{name} {} -> {}", id(parent), maybe(was), maybe(node))
+        Edit::Name {
+            parent,
+            name,
+            was,
+            node,
+        } => {
+            format!(
+                "name {}/{name} {} -> {}",
+                id(parent),
+                maybe(was),
+                maybe(node)
+            )
         }
         Edit::Drop { node, data_base } => format!("drop {} of {data_base}", id(node)),
     }
@@ -236,15 +275,19 @@ fn short(edit: &Edit) -> String {
 /// A tree in a few lines.
 fn lines(tree: &ModelTree) -> Vec<String> {
     let id = |id: NodeId| format!("{:x}:{}", id.replica.0 & 0xfff, id.counter);
-    let names = tree.names().map(|(place, node)| {
-        format!("{}/{} {}", id(place.0), place.1, id(node))
-    });
+    let names = tree
+        .names()
+        .map(|(place, node)| format!("{}/{} {}", id(place.0), place.1, id(node)));
     let nodes = tree.live().map(|(node, kind)| {
         let content = match tree.content(node) {
             Some(Data::Inline { bytes }) => format!("{bytes:?}"),
             other => format!("{other:?}"),
         };
-        format!("{} {kind:?} {content} {:?}", id(node), tree.attributes(node))
+        format!(
+            "{} {kind:?} {content} {:?}",
+            id(node),
+            tree.attributes(node)
+        )
     });
     names.chain(nodes).collect()
 }
@@ -273,7 +316,9 @@ fn i1_what_one_replica_writes_another_reads() {
     let (mut side, a, b) = two();
     a.replica.mkdir("/dir").unwrap();
     a.replica.write_file("/dir/small", b"small").unwrap();
-    a.replica.write_file("/dir/large", &support::noise(3 << 20, 1)).unwrap();
+    a.replica
+        .write_file("/dir/large", &support::noise(3 << 20, 1))
+        .unwrap();
     a.replica.symlink_path("small", "/dir/link").unwrap();
     support::eventually("the large file is sealed", || {
         a.sync(&mut side);
@@ -318,7 +363,9 @@ fn i9_a_directory_of_1000_files_is_renamed_in_two_edits() {
     let ino = b.ino("/old/7");
     a.replica.rename_path("/old", "/new").unwrap();
     let edits = a.sync(&mut side);
-    let names = edits.iter().filter(|edit| matches!(edit, Edit::Name { .. }));
+    let names = edits
+        .iter()
+        .filter(|edit| matches!(edit, Edit::Name { .. }));
     assert_eq!(names.count(), 2, "{edits:?}");
     assert!(edits.len() <= 4, "{edits:?}");
     b.sync(&mut side);
@@ -336,14 +383,22 @@ fn everything_of_a_node_arrives() {
         gid: 8,
         rdev,
     };
-    let file = a.replica.make(Ino::ROOT, b"file", &mode(0o640, NodeKind::File, 0)).unwrap();
+    let file = a
+        .replica
+        .make(Ino::ROOT, b"file", &mode(0o640, NodeKind::File, 0))
+        .unwrap();
     let device = mode(0o600, NodeKind::CharDevice, 0x105);
     a.replica.make(Ino::ROOT, b"device", &device).unwrap();
-    a.replica.make(Ino::ROOT, b"pipe", &mode(0o600, NodeKind::Fifo, 0)).unwrap();
+    a.replica
+        .make(Ino::ROOT, b"pipe", &mode(0o600, NodeKind::Fifo, 0))
+        .unwrap();
     a.replica.link(file.ino, Ino::ROOT, b"twin").unwrap();
     a.sync(&mut side);
     b.sync(&mut side);
-    let (file_b, twin) = (b.replica.stat("/file").unwrap(), b.replica.stat("/twin").unwrap());
+    let (file_b, twin) = (
+        b.replica.stat("/file").unwrap(),
+        b.replica.stat("/twin").unwrap(),
+    );
     assert_eq!((file_b.ino, file_b.nlink), (twin.ino, 2));
     assert_eq!((file_b.perm, file_b.uid, file_b.gid), (0o640, 7, 8));
     assert_eq!(b.replica.stat("/device").unwrap().rdev, 0x105);
@@ -381,11 +436,18 @@ fn r1_concurrent_edits_of_one_file_are_both_kept_and_both_are_told() {
     a.sync(&mut side);
     for client in [&a, &b] {
         assert_eq!(client.read("/f"), b"of a");
-        let copy = client.names("/").into_iter().find(|name| name.contains("conflict")).unwrap();
+        let copy = client
+            .names("/")
+            .into_iter()
+            .find(|name| name.contains("conflict"))
+            .unwrap();
         assert_eq!(client.read(&format!("/{copy}")), b"of b");
     }
     let told = b.upstream.conflicts().unwrap();
-    assert!(matches!(told[0].outcome, Outcome::Copied { .. }), "{told:?}");
+    assert!(
+        matches!(told[0].outcome, Outcome::Copied { .. }),
+        "{told:?}"
+    );
     b.upstream.resolve_conflict(told[0].id).unwrap();
     assert_eq!(b.upstream.conflicts().unwrap(), []);
     assert_equal(&[&a, &b], &side);
@@ -415,7 +477,10 @@ fn r12_an_open_file_becomes_the_copy() {
     for client in [&a, &b] {
         assert_eq!(client.read("/f"), b"of a");
         let copies = client.names("/");
-        let copy = copies.iter().find(|name| name.contains("conflict")).unwrap();
+        let copy = copies
+            .iter()
+            .find(|name| name.contains("conflict"))
+            .unwrap();
         assert_eq!(client.read(&format!("/{copy}")), b"of b! and more, still");
         assert_eq!(copies.len(), 2);
     }
@@ -442,13 +507,19 @@ fn r3_a_removal_does_not_take_what_its_author_had_not_seen() {
 #[test]
 fn a_small_edit_of_a_large_file_is_a_small_difference() {
     let (mut side, a, b) = two();
-    a.replica.write_file("/large", &support::noise(900_000, 3)).unwrap();
+    a.replica
+        .write_file("/large", &support::noise(900_000, 3))
+        .unwrap();
     a.sync(&mut side);
     b.sync(&mut side);
     let before = side.received;
     a.replica.write_range("/large", 450_000, b"!").unwrap();
     a.sync(&mut side);
-    assert!(side.received - before < 1_000, "{} bytes", side.received - before);
+    assert!(
+        side.received - before < 1_000,
+        "{} bytes",
+        side.received - before
+    );
     b.sync(&mut side);
     assert_eq!(b.read("/large"), a.read("/large"));
 }
@@ -549,7 +620,10 @@ fn a_cut_that_removes_most_of_a_tree_asks_first() {
     a.replica.remove_all("/d").unwrap();
     a.sync(&mut side);
     let halted = b.pull(&side, None);
-    assert!(matches!(halted, Applied::Halted { removed: 201, .. }), "{halted:?}");
+    assert!(
+        matches!(halted, Applied::Halted { removed: 201, .. }),
+        "{halted:?}"
+    );
     assert!(b.replica.exists("/d/1").unwrap());
 }
 
@@ -607,14 +681,21 @@ impl Worker<'_> {
             (0 | 1, _) if !replica.exists(&place).unwrap() => {
                 let bytes = self.fresh();
                 replica.write_file(&place, &bytes).unwrap();
-                self.oracle.written(&Data::Inline { bytes: bytes.into() }, None);
+                self.oracle.written(
+                    &Data::Inline {
+                        bytes: bytes.into(),
+                    },
+                    None,
+                );
             }
             (2, _) => drop(replica.mkdir(&place)),
             (3 | 4, Some(file)) => {
                 let old = Self::content(client, &file);
                 let bytes = self.fresh();
                 replica.write_file(&file, &bytes).unwrap();
-                let new = Data::Inline { bytes: bytes.into() };
+                let new = Data::Inline {
+                    bytes: bytes.into(),
+                };
                 self.oracle.written(&new, Some(&old));
             }
             (5, Some(file)) => {
@@ -670,13 +751,22 @@ fn schedule(seed: u64) {
         match rng.below(10) {
             0..=5 => {
                 let (rng, oracle, written) = (&mut rng, &mut oracle, &mut written);
-                Worker { rng, oracle, written }.step(client);
+                Worker {
+                    rng,
+                    oracle,
+                    written,
+                }
+                .step(client);
             }
             6 | 7 => {
                 let pushed = client.push(&mut side);
                 if let Some((edits, ack)) = &pushed {
                     let edits: Vec<_> = edits.iter().map(short).collect();
-                    println!("{:x}: pushed {edits:?} {:?}", client.upstream.tag().0 & 0xfff, ack.outcomes);
+                    println!(
+                        "{:x}: pushed {edits:?} {:?}",
+                        client.upstream.tag().0 & 0xfff,
+                        ack.outcomes
+                    );
                 }
                 acks[who] = pushed.map(|(_, ack)| ack).filter(|_| rng.chance(70));
             }
@@ -705,4 +795,104 @@ fn i1_i2_i4_i11_random_schedules_converge_and_lose_nothing() {
         println!("seed {seed}");
         schedule(seed);
     }
+}
+
+/// What an ignore list left out arrives when the list changes: both what the
+/// hub has and what is here.
+#[test]
+fn i14_what_was_ignored_comes_and_goes_when_the_rules_go() {
+    let (mut side, a, b) = two();
+    let rules = ["target".to_owned(), "*.log".to_owned()];
+    b.pull(&side, None);
+    b.upstream.set_ignore_rules(&rules).unwrap();
+    for path in ["/src", "/target", "/target/deep"] {
+        a.replica.mkdir(path).unwrap();
+    }
+    for path in ["/src/a", "/src/a.log", "/target/x", "/target/deep/y"] {
+        a.replica.write_file(path, path.as_bytes()).unwrap();
+    }
+    a.sync(&mut side);
+    b.sync(&mut side);
+    assert_eq!(b.names("/"), ["src"]);
+    assert_eq!(b.names("/src"), ["a"]);
+    b.replica.write_file("/b.log", b"of b").unwrap();
+    b.replica.write_file("/src/b", b"of b").unwrap();
+    b.sync(&mut side);
+    a.replica.write_file("/target/x", b"again").unwrap();
+    a.sync(&mut side);
+    b.sync(&mut side);
+    assert_eq!(a.names("/"), ["src", "target"]);
+    assert_eq!(a.names("/src"), ["a", "a.log", "b"]);
+    b.upstream.set_ignore_rules(&[]).unwrap();
+    assert_eq!(b.read("/target/x"), b"again");
+    assert_eq!(b.read("/target/deep/y"), b"/target/deep/y");
+    b.sync(&mut side);
+    a.sync(&mut side);
+    assert_eq!(a.read("/b.log"), b"of b");
+    assert_equal(&[&a, &b], &side);
+}
+
+/// Somebody else changes a large file while it is being written here, and
+/// not sealed yet.
+#[test]
+fn r1_a_file_that_is_being_written_is_kept_when_another_comes() {
+    let (mut side, a, b) = two();
+    a.replica
+        .write_file("/f", &support::noise(2 << 20, 1))
+        .unwrap();
+    support::eventually("the file is sealed", || {
+        a.sync(&mut side);
+        b.sync(&mut side);
+        b.replica.exists("/f").unwrap()
+    });
+    let open = b.ino("/f");
+    b.replica.retain(open, true).unwrap();
+    b.replica.write(open, 5, b"of b").unwrap();
+    a.replica.write_file("/f", b"of a").unwrap();
+    a.sync(&mut side);
+    b.sync(&mut side);
+    b.replica.write(open, 9, b", more").unwrap();
+    b.replica.release(open, true);
+    support::eventually("everything is pushed", || {
+        b.sync(&mut side);
+        b.upstream.status().unwrap().is_clean()
+    });
+    a.sync(&mut side);
+    for client in [&a, &b] {
+        assert_eq!(client.read("/f"), b"of a");
+        let names = client.names("/");
+        let copy = names.iter().find(|name| name.contains("conflict")).unwrap();
+        assert_eq!(client.read(&format!("/{copy}"))[5..15], *b"of b, more");
+    }
+    assert_equal(&[&a, &b], &side);
+}
+
+/// The other side removes a large file that is being written here.
+#[test]
+fn r2_a_file_that_is_being_written_outlives_its_removal_elsewhere() {
+    let (mut side, a, b) = two();
+    a.replica.mkdir("/d").unwrap();
+    a.replica
+        .write_file("/d/f", &support::noise(2 << 20, 1))
+        .unwrap();
+    support::eventually("the file is sealed", || {
+        a.sync(&mut side);
+        b.sync(&mut side);
+        b.replica.exists("/d/f").unwrap()
+    });
+    let open = b.ino("/d/f");
+    b.replica.retain(open, true).unwrap();
+    b.replica.write(open, 5, b"of b").unwrap();
+    a.replica.remove_all("/d").unwrap();
+    a.sync(&mut side);
+    b.sync(&mut side);
+    b.replica.write(open, 9, b", more").unwrap();
+    b.replica.release(open, true);
+    support::eventually("everything is pushed", || {
+        b.sync(&mut side);
+        b.upstream.status().unwrap().is_clean()
+    });
+    a.sync(&mut side);
+    assert_eq!(a.read("/d/f")[5..15], *b"of b, more");
+    assert_equal(&[&a, &b], &side);
 }

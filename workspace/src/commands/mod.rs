@@ -9,6 +9,7 @@ pub(crate) mod conflicts;
 pub(crate) mod du;
 pub(crate) mod export;
 pub(crate) mod gc;
+pub(crate) mod ignore;
 pub(crate) mod import;
 pub(crate) mod log;
 pub(crate) mod ls;
@@ -44,6 +45,7 @@ pub(crate) fn run(command: Command) -> Result {
         Command::Clone(args) => clone::run(&args),
         Command::Sync(args) => sync::run(&args),
         Command::Conflicts(args) => conflicts::run(&args),
+        Command::Ignore(args) => ignore::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Completions(args) => completions::run(&args),
     }

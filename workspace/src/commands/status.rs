@@ -73,6 +73,10 @@ struct Sync {
     cursor: Option<String>,
     /// Edits that the hub has not acknowledged.
     pending: u64,
+    /// Bytes of the contents of those that are in no batch yet.
+    pending_bytes: u64,
+    /// Files that are being written, and pushed when that ends.
+    writing: u64,
     conflicts: u64,
     sent_bytes: u64,
     received_bytes: u64,
@@ -90,14 +94,22 @@ fn sync(host: &Host) -> Result<Option<Sync>> {
         None => (false, None),
     };
     let counters = host.follow().map(Follow::counters).unwrap_or_default();
-    let store = host.replica.upstream().map_err(failed())?;
+    let status = match host.follow() {
+        Some(follow) => follow.status()?,
+        None => {
+            let store = host.replica.upstream().map_err(failed())?;
+            store.status().map_err(failed())?
+        }
+    };
     Ok(Some(Sync {
         hub: upstream.address().to_owned(),
         connected,
         waits,
-        cursor: store.cursor().map_err(failed())?.map(|at| at.to_string()),
-        pending: store.pending().map_err(failed())?,
-        conflicts: host.replica.conflicts().map_err(failed())?.len() as u64,
+        cursor: status.cursor.map(|at| at.to_string()),
+        pending: status.in_flight + status.pending,
+        pending_bytes: status.pending_bytes,
+        writing: status.writing,
+        conflicts: status.conflicts,
         sent_bytes: counters.bytes_sent,
         received_bytes: counters.bytes_received,
     }))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cairn_engine::{Replica, Upstream as Store};
+use cairn_engine::{Replica, SyncStatus, Upstream as Store};
 use cairn_protocol::Cursor;
 use cairn_protocol::session::{ClientAction, ClientDone, Counters, Event, StoreFailure};
 use cairn_protocol::wire::Code;
@@ -22,6 +22,7 @@ const RETRY_MS: u32 = 5_000;
 /// dropped. Connections that break are made again.
 #[derive(Debug)]
 pub struct Follow {
+    store: Arc<Store>,
     client: Option<Client>,
     address: String,
     replica: Replica,
@@ -48,9 +49,10 @@ impl Follow {
         let runtime = runtime().map_err(SyncError::Start)?;
         let client = {
             let _inside = runtime.enter();
-            Client::start(place, options, Arc::new(Attached(store)))
+            Client::start(place, options, Arc::new(Attached(Arc::clone(&store))))
         };
         Ok(Self {
+            store,
             client: Some(client),
             address: upstream.address().to_owned(),
             replica: replica.clone(),
@@ -70,6 +72,34 @@ impl Follow {
     /// What it is doing.
     pub fn state(&self) -> Option<State> {
         self.client.as_ref().map(Client::state)
+    }
+
+    /// How far the replica is.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub fn status(&self) -> Result<SyncStatus, SyncError> {
+        Ok(self.store.status()?)
+    }
+
+    /// The rules of what is neither pushed nor shown.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub fn ignore_rules(&self) -> Result<Vec<String>, SyncError> {
+        Ok(self.store.ignore_rules()?)
+    }
+
+    /// Sets these rules, in the manner of `.gitignore`. What none ignores any more
+    /// is shown and pushed; nothing is lost by a rule that comes or goes.
+    ///
+    /// # Errors
+    ///
+    /// For a rule that is none, and what the database says.
+    pub fn set_ignore_rules(&self, rules: &[String]) -> Result<(), SyncError> {
+        Ok(self.store.set_ignore_rules(rules)?)
     }
 
     /// What was sent and received so far.
@@ -230,11 +260,12 @@ pub(super) struct Attached(pub(super) Arc<Store>);
 impl cairn_transports::Replica for Attached {
     fn beginning(&self) -> Result<Beginning, StoreFailure> {
         let begin = || {
+            let (start, last_batch, last_batch_digest) = self.0.start()?;
             Ok::<_, cairn_engine::FsError>(Beginning {
                 replica: self.0.tag(),
-                start: self.0.start()?,
-                last_batch: self.0.last_batch()?,
-                last_batch_digest: self.0.last_batch_digest()?,
+                start,
+                last_batch,
+                last_batch_digest,
             })
         };
         begin().map_err(|error| StoreFailure {

@@ -39,7 +39,7 @@ mod serve;
 mod tokens;
 mod upstream;
 
-pub use cairn_engine::Conflict;
+pub use cairn_engine::{Conflict, SyncStatus};
 pub use cairn_protocol::Outcome;
 pub use cairn_protocol::session::{Counters, Event};
 pub use cairn_protocol::wire::Code;

@@ -471,3 +471,31 @@ fn what_is_edited_without_a_hub_is_pushed_when_it_is_back() {
     let status = scratch.cairn("status a --json").done().json();
     assert_eq!(status["sync"]["connected"], true, "{status}");
 }
+
+#[test]
+fn what_was_ignored_arrives_when_the_rule_goes() {
+    let (scratch, _hub) = two("quic");
+    scratch.cairn("ignore b.cairn --add *.log").done();
+    scratch.write("a.cairn/a.log", "of a");
+    scratch.write("a.cairn/doc", "doc");
+    scratch.sync("a");
+    scratch.write("b.cairn/b.log", "of b");
+    for name in ["b", "a"] {
+        scratch.sync(name);
+    }
+    assert_eq!(scratch.names("b.cairn"), ["b.log", "doc"]);
+    assert_eq!(scratch.names("a.cairn"), ["a.log", "doc"]);
+    scratch.write("a.cairn/a.log", "edited while nobody looked");
+    scratch.sync("a");
+    scratch.sync("b");
+    scratch.cairn("ignore b.cairn --remove *.txt").ended(5).says(&["*.txt"]);
+    scratch.cairn("ignore b.cairn --remove *.log").done();
+    for name in ["b", "a"] {
+        scratch.sync(name);
+    }
+    for name in ["a", "b"] {
+        assert_eq!(scratch.names(&format!("{name}.cairn")), ["a.log", "b.log", "doc"]);
+        assert_eq!(scratch.read(&format!("{name}.cairn/a.log")), "edited while nobody looked");
+        assert_eq!(scratch.read(&format!("{name}.cairn/b.log")), "of b");
+    }
+}

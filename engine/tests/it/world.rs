@@ -1,0 +1,213 @@
+//! Replicas of the engine in the simulation of the protocol: real sessions over
+//! streams that break, crashes between any two actions, hubs that are rolled
+//! back; see `cairn_protocol::testing::World`.
+//!
+//! `CAIRN_SEEDS=n` runs `n` seeds, `CAIRN_SEED=x` that one only, and tells what
+//! happens.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cairn_engine::{
+    Ino, NewNode, NodeKind, Options, RenameMode, Replica, SetAttr, SetTime, Upstream,
+};
+use cairn_protocol::merge::Place;
+use cairn_protocol::session::{ClientAction, ClientDone, Store};
+use cairn_protocol::testing::{Do, EditError, ModelHub, ModelTree, ReplicaSubject, World};
+use cairn_protocol::wire::Start;
+use cairn_protocol::{Cursor, Meta, NodeId, ReplicaTag};
+
+use crate::support;
+
+/// A replica that is opened again after each crash, from a copy.
+struct Engine {
+    replica: Replica,
+    upstream: Arc<Upstream>,
+    dir: tempfile::TempDir,
+    lives: u32,
+}
+
+impl Engine {
+    fn path(&self) -> PathBuf {
+        self.dir.path().join(self.lives.to_string())
+    }
+
+    fn ino(&self, node: NodeId) -> Result<Ino, EditError> {
+        self.replica.ino_of(node).ok().flatten().ok_or(EditError)
+    }
+
+    fn tree(changes: &[cairn_protocol::Change]) -> ModelTree {
+        let mut tree = ModelTree::new();
+        for change in changes {
+            tree.apply(change.ver, &change.entry);
+        }
+        tree
+    }
+
+    fn make(&self, place: &Place, kind: NodeKind, meta: &Meta) -> Result<Ino, EditError> {
+        let new = NewNode {
+            kind,
+            perm: meta.mode as u16,
+            uid: meta.uid,
+            gid: meta.gid,
+            rdev: 0,
+        };
+        let made = self
+            .replica
+            .make(self.ino(place.0)?, place.1.as_bytes(), &new);
+        Ok(made.map_err(|_| EditError)?.ino)
+    }
+
+    /// Does it, and tells what ended.
+    fn try_edit(&self, what: &Do) -> Result<Option<NodeId>, EditError> {
+        let replica = &self.replica;
+        let refused = |_| EditError;
+        let look = |place: &Place| {
+            let attr = replica.lookup(self.ino(place.0)?, place.1.as_bytes());
+            attr.map_err(refused)
+        };
+        let last = |place: &Place| -> Option<NodeId> {
+            let attr = look(place).ok()?;
+            let ends = attr.kind == NodeKind::Dir || attr.nlink == 1;
+            let before = self.view();
+            ends.then(|| before.at(place)).flatten()
+        };
+        match what {
+            Do::Create(place, content, meta) => {
+                let ino = self.make(place, NodeKind::File, meta)?;
+                replica.write(ino, 0, content).map_err(refused)?;
+                Ok(None)
+            }
+            Do::Mkdir(place, meta) => self.make(place, NodeKind::Dir, meta).map(|_| None),
+            Do::Write(node, content) => {
+                let ino = self.ino(*node)?;
+                let set = SetAttr {
+                    size: Some(0),
+                    ..SetAttr::default()
+                };
+                replica.set_attr(ino, &set).map_err(refused)?;
+                replica.write(ino, 0, content).map_err(refused)?;
+                Ok(None)
+            }
+            Do::Link(node, place) => {
+                let (ino, dir) = (self.ino(*node)?, self.ino(place.0)?);
+                let linked = replica.link(ino, dir, place.1.as_bytes());
+                linked.map(|_| None).map_err(refused)
+            }
+            Do::Unlink(place) => {
+                let (ended, dir) = (last(place), self.ino(place.0)?);
+                let done = match look(place)?.kind {
+                    NodeKind::Dir => replica.rmdir(dir, place.1.as_bytes()),
+                    _ => replica.unlink(dir, place.1.as_bytes()),
+                };
+                done.map(|()| ended).map_err(refused)
+            }
+            Do::Rename(from, to) => self.rename(from, to, RenameMode::Replace, last(to)),
+            Do::Exchange(a, b) => self.rename(a, b, RenameMode::Exchange, None),
+            Do::Chmod(node, meta) => {
+                let set = SetAttr {
+                    perm: Some(meta.mode as u16),
+                    uid: Some(meta.uid),
+                    mtime: Some(SetTime::At(meta.mtime)),
+                    ..SetAttr::default()
+                };
+                let done = replica.set_attr(self.ino(*node)?, &set);
+                done.map(|_| None).map_err(refused)
+            }
+        }
+    }
+
+    fn rename(
+        &self,
+        from: &Place,
+        to: &Place,
+        mode: RenameMode,
+        ended: Option<NodeId>,
+    ) -> Result<Option<NodeId>, EditError> {
+        let before = self.view();
+        if before.at(from) == before.at(to) {
+            return Err(EditError);
+        }
+        let (a, b) = (self.ino(from.0)?, self.ino(to.0)?);
+        let done = self
+            .replica
+            .rename(a, from.1.as_bytes(), b, to.1.as_bytes(), mode);
+        done.map(|()| ended).map_err(|_| EditError)
+    }
+}
+
+impl ReplicaSubject for Engine {
+    fn create(tag: ReplicaTag) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            tag: Some(tag),
+            ..support::quiet(Options::default())
+        };
+        let replica = Replica::open(dir.path().join("0"), options).unwrap();
+        let upstream = Arc::new(replica.upstream().unwrap());
+        Self {
+            replica,
+            upstream,
+            dir,
+            lives: 0,
+        }
+    }
+
+    fn store(&self) -> Arc<dyn Store<ClientAction, ClientDone>> {
+        self.upstream.clone()
+    }
+
+    fn start(&self) -> (Start, u64, Option<[u8; 32]>) {
+        self.upstream.start().unwrap()
+    }
+
+    fn view(&self) -> ModelTree {
+        self.replica.flush().unwrap();
+        Self::tree(&self.replica.changes_since(None).unwrap().changes)
+    }
+
+    fn confirmed(&self) -> Option<(Cursor, ModelTree)> {
+        let (cursor, changes) = self.upstream.confirmed().unwrap();
+        Some((cursor?, Self::tree(&changes)))
+    }
+
+    fn edit(&mut self, what: &Do) -> Result<Option<NodeId>, EditError> {
+        let done = self.try_edit(what);
+        self.replica.flush().unwrap();
+        done
+    }
+
+    fn crash(&mut self) {
+        let old = self.path();
+        self.lives += 1;
+        support::crash_copy(&old, &self.path());
+        self.replica = Replica::open(self.path(), support::quiet(Options::default())).unwrap();
+        self.upstream = Arc::new(self.replica.upstream().unwrap());
+        std::fs::remove_dir_all(old).unwrap();
+    }
+
+    fn is_clean(&self) -> bool {
+        self.upstream.status().unwrap().is_clean()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let report = self.replica.check(&mut |_, _| {}).unwrap();
+        match report.problems.as_slice() {
+            [] => Ok(()),
+            problems => Err(format!("{problems:?}")),
+        }
+    }
+}
+
+#[test]
+fn i1_to_i16_replicas_of_the_engine_keep_the_laws_over_sessions_that_break() {
+    for seed in support::seeds(25) {
+        let tell = std::env::var("CAIRN_SEED").is_ok();
+        let mut world = World::<ModelHub, Engine>::new(seed, tell);
+        let result = world.run();
+        for line in world.story() {
+            println!("{line}");
+        }
+        assert_eq!(result, Ok(()), "CAIRN_SEED={seed}");
+    }
+}
