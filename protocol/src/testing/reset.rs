@@ -143,8 +143,10 @@ impl ModelReplica {
         for tree in [&self.confirmed, &self.local] {
             let Ok(places) = tree.places(node);
             for place in places {
-                let has_place = is_dir && !added(names).is_empty();
-                if !has_place && !(is_dir && self.leads_to(names, place.0, node)) {
+                // A directory has one name, and is not below itself.
+                let ends =
+                    is_dir && (!added(names).is_empty() || self.leads_to(names, place.0, node));
+                if !ends {
                     names.entry(place).or_insert((None, Some(node)));
                 }
             }
