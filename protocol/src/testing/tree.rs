@@ -214,7 +214,8 @@ impl ModelTree {
     /// The entries that make it, with the versions of contents and attributes.
     pub(super) fn entries(&self) -> Vec<(Ver, Entry)> {
         let mut entries = Vec::new();
-        for (id, kind) in self.live() {
+        // What is dead and not forgotten, too: it may live again.
+        for (id, kind) in self.kinds.iter().map(|(id, kind)| (*id, *kind)) {
             entries.push((0, Entry::Node { id, kind }));
             if let Some((ver, data)) = self.data.get(&id) {
                 let data = data.clone();

@@ -379,10 +379,15 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
     }
 }
 
+/// Which content it is, and its length.
+fn text(content: &[u8]) -> String {
+    format!("content {}, {} bytes", content[0], content.len())
+}
+
 fn brief(what: &Do) -> String {
     match what {
-        Do::Create(place, content, _) => format!("create {place:?} of {}", content.len()),
-        Do::Write(node, content) => format!("write {node} of {}", content.len()),
+        Do::Create(place, content, _) => format!("create {place:?} {}", text(content)),
+        Do::Write(node, content) => format!("write {node} {}", text(content)),
         other => format!("{other:?}"),
     }
 }
