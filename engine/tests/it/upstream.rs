@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cairn_engine::{Ino, NewNode, NodeKind, RenameMode, Replica, SetAttr, SetTime, Upstream};
 use cairn_protocol::session::{Applied, BatchOffer, ClientAction, ClientDone, Store};
 use cairn_protocol::testing::{Hub, ModelTree, Oracle};
-use cairn_protocol::wire::{Blob, ChunkData, PushAck, Why};
+use cairn_protocol::wire::{Blob, ChunkData, Ext, PushAck, Why};
 use cairn_protocol::{
     Chain, Change, ChunkHash, Cursor, Data, Edit, Encoded, Encoding, Epoch, NodeId, Outcome, Scope,
     Seq, Timestamp, decode_chunk,
@@ -159,7 +159,9 @@ impl Client {
                 panic!("{done:?}");
             };
             assert_eq!((taken, missing), (asked, vec![]));
-            chunks.into_iter().for_each(|chunk| side.take(chunk));
+            for chunk in chunks {
+            side.take(chunk);
+        }
         }
         let batch = offer.batch;
         let ack = side
@@ -176,7 +178,7 @@ impl Client {
             seq: ack.seq,
             chain: Chain::GENESIS,
             outcomes: outcomes.try_into().unwrap(),
-            ext: Default::default(),
+            ext: Ext::default(),
         };
         Some((batch.edits, ack))
     }
@@ -895,4 +897,41 @@ fn r2_a_file_that_is_being_written_outlives_its_removal_elsewhere() {
     a.sync(&mut side);
     assert_eq!(a.read("/d/f")[5..15], *b"of b, more");
     assert_equal(&[&a, &b], &side);
+}
+
+/// How long it takes to push and to clone small files, for people to look at.
+#[test]
+#[ignore = "a measurement"]
+fn speed_of_pushing_and_cloning() {
+    let (dir, path) = support::place();
+    let mut side = Side::default();
+    let (a, b) = (Client::of(support::open(&path)), Client::new());
+    let n = 10_000;
+    a.pull(&side, None);
+    for i in 0..n {
+        if i % 100 == 0 {
+            a.replica.mkdir(format!("/{}", i / 100)).unwrap();
+        }
+        let bytes = support::noise(4_096, i);
+        a.replica.write_file(format!("/{}/{i}", i / 100), &bytes).unwrap();
+    }
+    a.replica.flush().unwrap();
+    let (mut batches, mut acks) = (0.0, 0.0);
+    loop {
+        let start = std::time::Instant::now();
+        let pushed = a.push(&mut side);
+        batches += start.elapsed().as_secs_f64();
+        let start = std::time::Instant::now();
+        let Some((_, ack)) = pushed else { break };
+        assert_eq!(a.pull(&side, Some(ack)), Applied::Done);
+        acks += start.elapsed().as_secs_f64();
+    }
+    println!("pushed {n} files: batches {batches:.2} s with a model of a hub, answers {acks:.2} s");
+    let start = std::time::Instant::now();
+    b.stage(&side, side.hub.changes_since(0));
+    let staged = start.elapsed().as_secs_f64();
+    assert_eq!(b.apply(side.cursor(), None), Applied::Done);
+    let all = start.elapsed().as_secs_f64();
+    println!("cloned: staged {staged:.2} s, applied {:.2} s", all - staged);
+    drop(dir);
 }
