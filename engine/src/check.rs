@@ -133,6 +133,9 @@ impl Replica {
                 offset: uint(row.get(2)?),
                 len: row.get(3)?,
             };
+            if place.pack == crate::chunks::ELSEWHERE {
+                continue;
+            }
             if end.0 == place.pack && place.offset < end.1 {
                 report.add(
                     format!("chunk {hash}"),

@@ -74,6 +74,9 @@ pub(crate) struct Place {
     pub(crate) len: u32,
 }
 
+/// The pack of chunks that are not here, but at the hub.
+pub(crate) const ELSEWHERE: u64 = 0;
+
 impl Place {
     /// Whether a chunk can be there: what a damaged row says is not allocated.
     pub(crate) fn is_sound(self) -> bool {
@@ -484,6 +487,29 @@ fn is_missing(error: &rusqlite::Error) -> bool {
     error.sqlite_error().map(|e| e.extended_code) == Some(rusqlite::ffi::SQLITE_ERROR)
 }
 
+/// Whether some chunks are not here.
+pub(crate) fn are_elsewhere(db: &Db) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM chunk WHERE pack = 0)";
+    Ok(db.reader().query_row(sql, [], |r| r.get(0))?)
+}
+
+/// Adds rows of chunks that are not here, with their lengths and without
+/// references, where there are none.
+pub(crate) fn insert_elsewhere(
+    db: &Connection,
+    chunks: impl Iterator<Item = (ChunkHash, u64)>,
+) -> Result<bool> {
+    let mut added = 0;
+    let mut insert = db.prepare_cached(
+        "INSERT INTO chunk(hash, pack, off, len, encoding, refs) VALUES(?, 0, 0, ?, 0, 0)
+         ON CONFLICT DO NOTHING",
+    )?;
+    for (hash, len) in chunks {
+        added += insert.execute(params![hash.as_bytes().as_slice(), int(len)])?;
+    }
+    Ok(added > 0)
+}
+
 pub(crate) fn place_in(db: &Connection, hash: &ChunkHash) -> Result<Option<Place>> {
     let found = db
         .prepare_cached("SELECT pack, off, len FROM chunk WHERE hash = ?")?
@@ -499,7 +525,7 @@ pub(crate) fn place_in(db: &Connection, hash: &ChunkHash) -> Result<Option<Place
         Some(place) if !place.is_sound() => Err(FsError::Corrupt(format!(
             "the row of chunk {hash} is wrong: {place:?}"
         ))),
-        found => Ok(found),
+        found => Ok(found.filter(|place| place.pack != ELSEWHERE)),
     }
 }
 
@@ -513,7 +539,9 @@ pub(crate) fn insert_rows<'a>(
     let mut twice = Vec::new();
     let mut packs: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
     let mut insert = db.prepare_cached(
-        "INSERT INTO chunk(hash, pack, off, len, encoding, refs) VALUES(?, ?, ?, ?, 0, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO chunk(hash, pack, off, len, encoding, refs) VALUES(?1, ?2, ?3, ?4, 0, ?5)
+         ON CONFLICT(hash) DO UPDATE SET pack = ?2, off = ?3, len = ?4, refs = refs + ?5
+             WHERE pack = 0",
     )?;
     let mut copy = db.prepare_cached("INSERT INTO content(id, bytes) VALUES(?, ?)")?;
     for (hash, pending, refs) in chunks {

@@ -313,6 +313,9 @@ impl Inner {
         if db.is_autocommit() {
             db.execute_batch("BEGIN IMMEDIATE")?;
         }
+        if let Some(rider) = &mut batch.rider {
+            rider.prepare(self, db)?;
+        }
         let rows = self.write_rows(db, batch)?;
         if let Some(rider) = &mut batch.rider {
             rider.write(self, db)?;

@@ -695,6 +695,7 @@ impl Inner {
         mut buf: &mut [u8],
     ) -> Result<()> {
         let layout = self.layout(sealed)?;
+        self.fetch(layout, at, buf.len() as u64)?;
         let mut index = layout.find(at);
         while !buf.is_empty() {
             let Some(extent) = layout.extents.get(index) else {

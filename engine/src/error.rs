@@ -65,6 +65,9 @@ pub enum FsError {
     /// Stored data is damaged or missing: `cairn check` names it.
     #[error("damaged data: {0}; run `cairn check`")]
     Corrupt(String),
+    /// The content is not here, and could not be had from the hub.
+    #[error("the content is at the hub only, and cannot be fetched: {0}; reach the hub with `cairn sync` or `cairn mount --upstream`, then repeat")]
+    Elsewhere(String),
     /// The disk under the replica failed.
     #[error("the disk under the replica failed: {context}")]
     Io {
@@ -104,6 +107,7 @@ impl FsError {
             Self::NoSpace => Errno::NOSPC,
             Self::NotSupported(_) => Errno::OPNOTSUPP,
             Self::VersionMismatch { .. } => Errno::STALE,
+            Self::Elsewhere(_) => Errno::REMOTEIO,
             Self::Corrupt(_) | Self::Db(_) | Self::Closed => Errno::IO,
             Self::Io { source, .. } => Errno::from_io_error(source).unwrap_or(Errno::IO),
         }

@@ -241,7 +241,7 @@ impl Inner {
         for id in &empty {
             self.chunks.files.remove_pack(*id);
         }
-        dead.retain(|p| !empty.contains(&p.pack));
+        dead.retain(|p| p.pack != crate::chunks::ELSEWHERE && !empty.contains(&p.pack));
         dead.sort_unstable_by_key(|p| (p.pack, p.offset));
         let mut at = 0;
         while at < dead.len() {

@@ -84,5 +84,5 @@ pub use options::Options;
 pub use path::DirEntry;
 pub use replica::Replica;
 pub use search::{Found, GrepOptions, Line, Walk};
-pub use upstream::{Conflict, SyncStatus, Upstream};
+pub use upstream::{Conflict, Fetcher, SyncStatus, Upstream};
 pub use watch::Watch;

@@ -92,6 +92,13 @@ impl Refs {
         Ok(())
     }
 
+    /// The chunks of contents that gain references, with their lengths: all of
+    /// these but pages of manifests.
+    pub(crate) fn lengths(&self) -> impl Iterator<Item = (ChunkHash, u64)> {
+        let gained = self.counts.iter().filter(|(_, count)| count.by > 0);
+        gained.filter_map(|(hash, count)| Some((*hash, count.len?)))
+    }
+
     /// The chunks that gain references.
     pub(crate) fn gained(&self) -> impl Iterator<Item = &ChunkHash> {
         let gained = self.counts.iter().filter(|(_, count)| count.by > 0);

@@ -90,6 +90,10 @@ pub(crate) struct Inner {
     pub(crate) waste: Waste,
     pub(crate) news: News,
     pub(crate) watchers: crate::hub::Watchers,
+    /// Some chunks may be at a hub only, and who gets them; see
+    /// [`crate::Fetcher`].
+    pub(crate) elsewhere: AtomicBool,
+    pub(crate) fetcher: RwLock<Option<Arc<dyn crate::Fetcher>>>,
     /// Taking files out of their packs, one at a time; see [`crate::direct`].
     pub(crate) unpacking: Mutex<()>,
     pub(crate) stop: AtomicBool,
@@ -225,6 +229,7 @@ impl Replica {
         );
         let revived = crate::recover::overlays(&db, &files, &mut tree).map_err(fail)?;
         let dead = crate::gc::dead_bytes(&db).map_err(fail)?;
+        let elsewhere = crate::chunks::are_elsewhere(&db).map_err(fail)?;
         let inner = Arc::new(Inner {
             chain: Mutex::new(identity.chain),
             committed: AtomicU64::new(identity.seq),
@@ -241,6 +246,8 @@ impl Replica {
             faults: Faults::default(),
             news: News::default(),
             watchers: crate::hub::Watchers::default(),
+            elsewhere: AtomicBool::new(elsewhere),
+            fetcher: RwLock::default(),
             unpacking: Mutex::new(()),
             stop: AtomicBool::new(false),
             dead_bytes: AtomicU64::new(dead),

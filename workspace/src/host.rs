@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cairn::sync::{Follow, Serve};
+use cairn::sync::{Follow, Serve, Upstream};
 use cairn::{OpenError, Options, Replica};
 use serde::{Deserialize, Serialize};
 
@@ -37,14 +37,20 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// For one command.
-    pub(crate) fn alone(replica: Replica) -> Self {
-        Self {
+    /// For one command. Contents that are with the hub only are fetched from there.
+    fn alone(replica: Replica, request: &Request) -> Result<Self> {
+        let reads = matches!(request, Request::Cat(_) | Request::Export(_));
+        let upstream = if reads { Upstream::of(&replica)? } else { None };
+        let follow = match upstream.filter(Upstream::is_lazy) {
+            Some(upstream) => Some(Arc::new(Follow::start(&replica, &upstream)?)),
+            None => None,
+        };
+        Ok(Self {
             replica,
             serving: false,
-            follow: None,
+            follow,
             serve: None,
-        }
+        })
     }
 
     /// For the commands of other processes.
@@ -146,7 +152,10 @@ impl Owner {
     /// Runs a request where the replica is.
     pub(crate) fn perform(self, request: Request, console: &mut dyn Console) -> Result {
         match self {
-            Self::This(replica) => request.run(&Host::alone(replica), console),
+            Self::This(replica) => {
+                let host = Host::alone(replica, &request)?;
+                request.run(&host, console)
+            }
             Self::Other(client) => client.perform(request, console),
         }
     }

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cairn_protocol::merge::Place;
 use cairn_protocol::session::{Applied, Report, Wanted};
 use cairn_protocol::wire::PushAck;
-use cairn_protocol::{Change, Cursor, Entry, NodeId, Outcome, Refusal, ReplicaTag, XattrName};
+use cairn_protocol::{Change, ChunkHash, Cursor, Entry, NodeId, Outcome, Refusal, ReplicaTag, XattrName};
 use rusqlite::Connection;
 
 use super::build::build;
@@ -243,6 +243,7 @@ impl Upstream {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         Rider {
             side: self.side,
+            lazy: self.is_lazy(),
             anew,
             changes,
             aliases,
@@ -260,7 +261,11 @@ impl Upstream {
     /// The chunks that the tree would name and that are not here.
     fn missing(&self, rider: &Rider, db: &Connection) -> Result<Vec<Wanted>> {
         let mut missing = Vec::new();
-        for hash in rider.refs.iter().flat_map(Refs::gained) {
+        // What the transaction just noted as being elsewhere is not missing.
+        let lazy = rider.refs.iter().filter(|_| rider.lazy);
+        let lazy: BTreeSet<ChunkHash> = lazy.flat_map(Refs::lengths).map(|(h, _)| h).collect();
+        let gained = rider.refs.iter().flat_map(Refs::gained);
+        for hash in gained.filter(|hash| !lazy.contains(hash)) {
             if layout::place(self.inner(), db, hash)?.is_none() {
                 missing.push((*hash, None));
             }

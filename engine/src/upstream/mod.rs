@@ -17,6 +17,7 @@
 //! | `layout` | the chunks of contents |
 //! | `edits`, `push` | what is pushed |
 //! | `conflicts` | what people should look at |
+//! | `lazy` | contents that are fetched when they are read |
 //! | `ignore` | what is neither pushed nor shown |
 //! | `status` | where everything stands, for people and tests |
 //! | `stage`, `cut`, `plan`, `build`, `rider` | what comes, from the first change to the commit |
@@ -27,6 +28,7 @@ mod cut;
 mod edits;
 mod ignore;
 mod layout;
+mod lazy;
 mod local;
 mod plan;
 mod push;
@@ -36,6 +38,7 @@ mod state;
 mod status;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use cairn_protocol::merge::Place;
 use cairn_protocol::session::{ClientAction, ClientDone, Store, StoreFailure};
@@ -47,6 +50,7 @@ use crate::replica::{Inner, Replica};
 use crate::{FsError, Result};
 
 pub use conflicts::Conflict;
+pub use lazy::Fetcher;
 pub use status::SyncStatus;
 
 pub(crate) use rider::Rider;
@@ -70,6 +74,8 @@ pub struct Upstream {
     reset: Mutex<Option<Reset>>,
     /// A commit failed: what is in memory may not be what the rows say.
     unsure: Mutex<bool>,
+    /// Contents are fetched when they are read.
+    lazy: AtomicBool,
     ignore: Mutex<Arc<Ignore>>,
     /// Places of the hub that were ignored, and are to be shown.
     uncovered: Mutex<Vec<Place>>,
@@ -155,10 +161,12 @@ impl Upstream {
             staged: Mutex::default(),
             reset: Mutex::new(None),
             unsure: Mutex::new(true),
+            lazy: AtomicBool::new(false),
             ignore: Mutex::default(),
             uncovered: Mutex::default(),
         };
         upstream.settle_down()?;
+        upstream.load_lazy()?;
         *upstream.ignore.lock() = Arc::new(Ignore::new(&upstream.ignore_rules()?)?);
         Ok(upstream)
     }

@@ -243,13 +243,12 @@ impl<'a> Plan<'a> {
             .map(|(_, d)| d));
         let drops = self.flight.drops.contains(&node);
         let noted = self.noted(node)?;
-        let edited = match &noted.here {
-            Some(here) => here.unsealed || here.data.as_ref() != there,
+        let edited = if let Some(here) = &noted.here {
+            here.unsealed || here.data.as_ref() != there
+        } else {
             // What was removed here counts as seen as it was (R3).
-            None => {
-                let lives = record.is_some_and(|record| record.gone.is_none());
-                (lives || flown.is_some()) && !drops
-            }
+            let lives = record.is_some_and(|record| record.gone.is_none());
+            (lives || flown.is_some()) && !drops
         };
         noted.data = Some(match edited {
             false => Seen::Clean,

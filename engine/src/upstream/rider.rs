@@ -6,11 +6,14 @@
 //! transaction fails after the working tree was set in memory, the next commit
 //! does both again.
 
+use std::sync::atomic::Ordering;
+
 use cairn_protocol::session::Report;
 use cairn_protocol::{Change, ChunkHash, NodeId, Ver};
 use rusqlite::{Connection, params};
 
 use super::state::{Frozen, Rows, State, encode};
+use crate::chunks;
 use crate::db::{corrupt, int};
 use crate::refs::{LayoutFault, Refs};
 use crate::replica::Inner;
@@ -21,6 +24,8 @@ use crate::{FsError, Result};
 #[derive(Debug)]
 pub(crate) struct Rider {
     pub(super) side: u8,
+    /// Chunks may be elsewhere.
+    pub(super) lazy: bool,
     /// The confirmed tree begins anew.
     pub(super) anew: bool,
     pub(super) changes: Vec<Change>,
@@ -64,17 +69,27 @@ impl Rider {
         shared.apply(&self.changes, &[], &mut |data, by| {
             refs.count(inner, db, data, by).map_err(unreadable)
         })?;
+        if self.lazy && chunks::insert_elsewhere(db, refs.lengths())? {
+            inner.elsewhere.store(true, Ordering::SeqCst);
+        }
         self.refs = Some(refs);
+        Ok(())
+    }
+
+    /// Sets the confirmed tree if it is not set in this transaction: before the
+    /// rows of nodes, which may name chunks that are not here.
+    pub(crate) fn prepare(&mut self, inner: &Inner, db: &Connection) -> Result<()> {
+        if self.refs.is_none() {
+            self.begin(inner, db)?;
+            self.set_tree(inner, db)?;
+        }
         Ok(())
     }
 
     /// Writes everything that is left. The last of a transaction: rows of new
     /// chunks are there.
     pub(crate) fn write(&mut self, inner: &Inner, db: &Connection) -> Result<()> {
-        if self.refs.is_none() {
-            self.begin(inner, db)?;
-            self.set_tree(inner, db)?;
-        }
+        self.prepare(inner, db)?;
         if let Some(refs) = &self.refs {
             let written = refs.write(db, &[])?;
             if let Some(hash) = written.missing.first() {

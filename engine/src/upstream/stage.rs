@@ -98,7 +98,8 @@ impl Upstream {
                 continue;
             }
             lease(self.inner(), &[hash]);
-            if layout::place(self.inner(), db, &hash)?.is_some() {
+            let fetched_later = at.is_some() && self.is_lazy();
+            if fetched_later || layout::place(self.inner(), db, &hash)?.is_some() {
                 continue;
             }
             if old.is_none() {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cairn_engine::{Ino, NewNode, NodeKind, RenameMode, Replica, SetAttr, SetTime, Upstream};
 use cairn_protocol::session::{Applied, BatchOffer, ClientAction, ClientDone, Store};
 use cairn_protocol::testing::{Hub, ModelTree, Oracle};
-use cairn_protocol::wire::{Blob, ChunkData, PushAck, Why};
+use cairn_protocol::wire::{Blob, ChunkData, Ext, PushAck, Why};
 use cairn_protocol::{
     Chain, Change, ChunkHash, Cursor, Data, Edit, Encoded, Encoding, Epoch, NodeId, Outcome, Scope,
     Seq, Timestamp, decode_chunk,
@@ -159,7 +159,9 @@ impl Client {
                 panic!("{done:?}");
             };
             assert_eq!((taken, missing), (asked, vec![]));
-            chunks.into_iter().for_each(|chunk| side.take(chunk));
+            for chunk in chunks {
+            side.take(chunk);
+        }
         }
         let batch = offer.batch;
         let ack = side
@@ -176,7 +178,7 @@ impl Client {
             seq: ack.seq,
             chain: Chain::GENESIS,
             outcomes: outcomes.try_into().unwrap(),
-            ext: Default::default(),
+            ext: Ext::default(),
         };
         Some((batch.edits, ack))
     }
@@ -895,4 +897,127 @@ fn r2_a_file_that_is_being_written_outlives_its_removal_elsewhere() {
     a.sync(&mut side);
     assert_eq!(a.read("/d/f")[5..15], *b"of b, more");
     assert_equal(&[&a, &b], &side);
+}
+
+/// Gets chunks from a hub of the model when they are read.
+struct Hands {
+    chunks: BTreeMap<ChunkHash, Bytes>,
+    upstream: std::sync::Weak<Upstream>,
+    fetched: std::sync::Mutex<usize>,
+}
+
+impl std::fmt::Debug for Hands {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hands")
+    }
+}
+
+impl cairn_engine::Fetcher for Hands {
+    fn fetch(&self, wanted: &[cairn_protocol::session::Wanted]) -> Result<(), String> {
+        *self.fetched.lock().unwrap() += wanted.len();
+        let chunks = wanted.iter().filter_map(|(hash, _)| {
+            let bytes = self.chunks.get(hash)?.clone();
+            Some(ChunkData {
+                hash: *hash,
+                len: bytes.len() as u32,
+                encoding: Encoding::Raw,
+                bytes: Blob::try_from(bytes).ok()?,
+            })
+        });
+        let chunks = chunks.collect();
+        let upstream = self.upstream.upgrade().ok_or("gone")?;
+        upstream.perform(ClientAction::Store { chunks });
+        Ok(())
+    }
+}
+
+/// A lazy replica lists everything, fetches what is read and no more, and
+/// says what to do when nobody can be asked.
+#[test]
+fn a_lazy_replica_fetches_what_is_read() {
+    let (dir, path) = support::place();
+    let (mut side, a) = (Side::default(), Client::new());
+    for n in 0..50 {
+        a.replica.write_file(format!("/{n}"), &support::noise(20_000, n)).unwrap();
+    }
+    a.replica.write_file("/medium", &support::noise(900_000, 99)).unwrap();
+    a.sync(&mut side);
+    let replica = support::open(&path);
+    let upstream = std::sync::Arc::new(replica.upstream().unwrap());
+    upstream.set_lazy(true).unwrap();
+    let staged = upstream.perform(ClientAction::Stage {
+        first: 0,
+        changes: side.hub.changes_since(0),
+        reports: Vec::new(),
+    });
+    assert_eq!(staged, ClientDone::Staged { wanted: Vec::new() });
+    let apply = ClientAction::Apply {
+        cursor: side.cursor(),
+        ack: None,
+        confirmed: false,
+    };
+    assert_eq!(upstream.perform(apply), ClientDone::Applied(Applied::Done));
+    assert_eq!(replica.stat("/7").unwrap().size, 20_000);
+    let error = replica.read_file("/7").unwrap_err();
+    assert!(error.to_string().contains("cairn sync"), "{error}");
+    let hands = std::sync::Arc::new(Hands {
+        chunks: side.chunks.clone(),
+        upstream: std::sync::Arc::downgrade(&upstream),
+        fetched: std::sync::Mutex::default(),
+    });
+    upstream.set_fetcher(Some(hands.clone()));
+    assert_eq!(replica.read_file("/7").unwrap(), support::noise(20_000, 7));
+    assert_eq!(*hands.fetched.lock().unwrap(), 1);
+    replica.write_range("/8", 5, b"edited").unwrap();
+    assert_eq!(replica.read_file("/8").unwrap()[5..11], *b"edited");
+    assert_eq!(*hands.fetched.lock().unwrap(), 2);
+    support::assert_clean(&replica);
+    replica.gc().unwrap();
+    drop((upstream, replica));
+    // It knows afterwards, too, what it has and what not.
+    let b = Client::of(support::open(&path));
+    assert_eq!(b.read("/7"), support::noise(20_000, 7));
+    assert!(b.replica.read_file("/9").is_err());
+    b.sync(&mut side);
+    a.sync(&mut side);
+    assert_eq!(a.read("/8")[5..11], *b"edited");
+    assert_equal(&[&a, &b], &side);
+    drop(dir);
+}
+
+/// How long it takes to push and to clone small files, for people to look at.
+#[test]
+#[ignore = "a measurement"]
+fn speed_of_pushing_and_cloning() {
+    let (dir, path) = support::place();
+    let mut side = Side::default();
+    let (a, b) = (Client::of(support::open(&path)), Client::new());
+    let n = 10_000;
+    a.pull(&side, None);
+    for i in 0..n {
+        if i % 100 == 0 {
+            a.replica.mkdir(format!("/{}", i / 100)).unwrap();
+        }
+        let bytes = support::noise(4_096, i);
+        a.replica.write_file(format!("/{}/{i}", i / 100), &bytes).unwrap();
+    }
+    a.replica.flush().unwrap();
+    let (mut batches, mut acks) = (0.0, 0.0);
+    loop {
+        let start = std::time::Instant::now();
+        let pushed = a.push(&mut side);
+        batches += start.elapsed().as_secs_f64();
+        let start = std::time::Instant::now();
+        let Some((_, ack)) = pushed else { break };
+        assert_eq!(a.pull(&side, Some(ack)), Applied::Done);
+        acks += start.elapsed().as_secs_f64();
+    }
+    println!("pushed {n} files: batches {batches:.2} s with a model of a hub, answers {acks:.2} s");
+    let start = std::time::Instant::now();
+    b.stage(&side, side.hub.changes_since(0));
+    let staged = start.elapsed().as_secs_f64();
+    assert_eq!(b.apply(side.cursor(), None), Applied::Done);
+    let all = start.elapsed().as_secs_f64();
+    println!("cloned: staged {staged:.2} s, applied {:.2} s", all - staged);
+    drop(dir);
 }

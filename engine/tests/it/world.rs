@@ -13,10 +13,13 @@ use cairn_engine::{
 };
 use cairn_protocol::merge::Place;
 use cairn_protocol::session::{ClientAction, ClientDone, Store};
-use cairn_protocol::testing::{Do, EditError, ModelHub, ModelTree, ReplicaSubject, World};
+use cairn_protocol::testing::{
+    Do, EditError, HubSubject, ModelHub, ModelTree, ReplicaSubject, World,
+};
 use cairn_protocol::wire::Start;
 use cairn_protocol::{Cursor, Meta, NodeId, ReplicaTag};
 
+use crate::hub::simulation::EngineHub;
 use crate::support;
 
 /// A replica that is opened again after each crash, from a copy.
@@ -199,15 +202,22 @@ impl ReplicaSubject for Engine {
     }
 }
 
+fn run<H: HubSubject>(seed: u64) {
+    let tell = std::env::var("CAIRN_SEED").is_ok();
+    let mut world = World::<H, Engine>::new(seed, tell);
+    let result = world.run();
+    for line in world.story() {
+        println!("{line}");
+    }
+    assert_eq!(result, Ok(()), "CAIRN_SEED={seed}");
+}
+
 #[test]
 fn i1_to_i16_replicas_of_the_engine_keep_the_laws_over_sessions_that_break() {
-    for seed in support::seeds(25) {
-        let tell = std::env::var("CAIRN_SEED").is_ok();
-        let mut world = World::<ModelHub, Engine>::new(seed, tell);
-        let result = world.run();
-        for line in world.story() {
-            println!("{line}");
-        }
-        assert_eq!(result, Ok(()), "CAIRN_SEED={seed}");
-    }
+    support::seeds(25).into_iter().for_each(run::<ModelHub>);
+}
+
+#[test]
+fn i1_to_i16_hold_for_replicas_of_the_engine_and_a_real_hub() {
+    support::seeds(25).into_iter().for_each(run::<EngineHub>);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cairn_engine::{Replica, SyncStatus, Upstream as Store};
 use cairn_protocol::Cursor;
-use cairn_protocol::session::{ClientAction, ClientDone, Counters, Event, StoreFailure};
+use cairn_protocol::session::{ClientAction, ClientDone, Counters, Event, StoreFailure, Wanted};
 use cairn_protocol::wire::Code;
 use cairn_transports::{Beginning, Client, ClientEvent, ClientOptions, State, Upstream as Where};
 use tokio::runtime::Runtime;
@@ -17,6 +17,8 @@ use super::{SyncError, Upstream, runtime};
 const TOLD: Duration = Duration::from_millis(100);
 /// When to try again after the replica has failed.
 const RETRY_MS: u32 = 5_000;
+/// What somebody reads comes before what a transfer needs.
+const URGENT: u8 = 0;
 
 /// Keeps a replica in step with a hub, from a thread of its own, until it is
 /// dropped. Connections that break are made again.
@@ -46,11 +48,13 @@ impl Follow {
             trust: upstream.trust(replica)?,
         };
         let store = Arc::new(replica.upstream()?);
+        store.set_lazy(upstream.is_lazy())?;
         let runtime = runtime().map_err(SyncError::Start)?;
         let client = {
             let _inside = runtime.enter();
             Client::start(place, options, Arc::new(Attached(Arc::clone(&store))))
         };
+        store.set_fetcher(Some(Arc::new(Fetch(client.handle()))));
         Ok(Self {
             store,
             client: Some(client),
@@ -244,6 +248,7 @@ impl Follow {
 
 impl Drop for Follow {
     fn drop(&mut self) {
+        self.store.set_fetcher(None);
         if let Some(client) = self.client.take() {
             self.runtime.block_on(client.shutdown());
         }
@@ -253,6 +258,21 @@ impl Drop for Follow {
 /// What happens to a [`Follow`].
 #[derive(Debug)]
 pub struct Events(tokio::sync::broadcast::Receiver<ClientEvent>);
+
+/// Gets the contents of a lazy replica when they are read.
+#[derive(Debug)]
+struct Fetch(ClientHandle);
+
+impl cairn_engine::Fetcher for Fetch {
+    fn fetch(&self, wanted: &[Wanted]) -> Result<(), String> {
+        match self.0.fetch_blocking(wanted.to_vec(), URGENT) {
+            Ok(missing) => missing.first().map_or(Ok(()), |(hash, code)| {
+                Err(format!("the hub does not give chunk {hash}: {code}"))
+            }),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
 
 /// The engine's end, as a client wants it.
 pub(super) struct Attached(pub(super) Arc<Store>);

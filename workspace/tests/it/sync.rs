@@ -499,3 +499,34 @@ fn what_was_ignored_arrives_when_the_rule_goes() {
         assert_eq!(scratch.read(&format!("{name}.cairn/b.log")), "of b");
     }
 }
+
+#[test]
+fn a_lazy_replica_is_there_at_once_and_fetches_what_is_read() {
+    let scratch = Scratch::new();
+    let make = "mkdir tree && for i in $(seq 200); do head -c 20000 /dev/urandom > tree/$i; done && \
+         head -c 3000000 /dev/urandom > tree/large";
+    scratch.sh(make).done();
+    scratch.cairn("import tree hub.cairn/tree").done();
+    let hub = Hub::new(&scratch, "hub", &[]);
+    let url = hub.url("quic").to_owned();
+    let cloned = scratch.cairn(&format!("clone {url} a --lazy --json")).done();
+    assert!(last_line(&cloned)["received_bytes"].as_u64().unwrap() < 200_000, "{cloned:?}");
+    assert_eq!(scratch.names("a.cairn/tree").len(), 201);
+    let wanted = std::fs::read(scratch.join("tree/7")).unwrap();
+    assert_eq!(scratch.cairn("cat a.cairn/tree/7").done().out, wanted);
+    if can_mount() {
+        let _mount = scratch.mount("a");
+        scratch.sh("cmp a/tree/large tree/large && cmp a/tree/9 tree/9").done();
+        let status = scratch.cairn("status a --json").done().json();
+        let received = status["sync"]["received_bytes"].as_u64().unwrap();
+        assert!((3_000_000..3_200_000).contains(&received), "{status}");
+        std::fs::write(scratch.join("a/tree/9"), "edited").unwrap();
+    }
+    scratch.sync("a");
+    hub.end();
+    // What was read stays; for the rest there is nobody to ask.
+    assert_eq!(scratch.cairn("cat a.cairn/tree/7").done().out, wanted);
+    scratch.cairn("cat a.cairn/tree/8").ended(5).says(&["hub"]);
+    scratch.cairn("check a.cairn").done();
+    scratch.cairn("check hub.cairn").done();
+}

@@ -5,7 +5,7 @@ mod following;
 mod horizon;
 mod model;
 mod pushing;
-mod simulation;
+pub(crate) mod simulation;
 mod trouble;
 
 use std::path::Path;

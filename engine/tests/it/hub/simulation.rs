@@ -20,7 +20,7 @@ type History = Arc<Mutex<BTreeMap<Seq, ModelTree>>>;
 
 /// A hub in a directory, which moves to another whenever its process ends.
 #[derive(Debug)]
-struct EngineHub {
+pub(crate) struct EngineHub {
     dir: tempfile::TempDir,
     lives: i64,
     open: Option<(Replica, Hub)>,
