@@ -7,7 +7,9 @@ use cairn_engine::{Replica, SyncStatus, Upstream as Store};
 use cairn_protocol::Cursor;
 use cairn_protocol::session::{ClientAction, ClientDone, Counters, Event, StoreFailure, Wanted};
 use cairn_protocol::wire::Code;
-use cairn_transports::{Beginning, Client, ClientEvent, ClientOptions, State, Upstream as Where};
+use cairn_transports::{
+    Beginning, Client, ClientEvent, ClientHandle, ClientOptions, State, Upstream as Where,
+};
 use tokio::runtime::Runtime;
 use tokio::sync::broadcast::error::RecvError;
 
