@@ -29,6 +29,14 @@ impl ModelReplica {
         if let Some(flight) = self.flight.take() {
             let later = std::mem::replace(&mut self.dirty, flight.dirty);
             self.dirty.join(later);
+            // What was dropped and lives is there by the name that others gave it.
+            let local = &self.local;
+            let drops = &mut self.dirty.drops;
+            drops.retain(|node, _| !local.is_live(*node));
+            for node in drops.keys() {
+                self.dirty.bases.remove(&Register::Data(*node));
+                self.dirty.bases.remove(&Register::Meta(*node));
+            }
         }
         self.batches = last_batch;
         let worse = self.begins_anew.filter(|before| *before != Why::Horizon);
@@ -242,10 +250,6 @@ impl Dirty {
                 base
             };
             self.drops.entry(node).or_insert(base);
-        }
-        for node in self.drops.keys() {
-            self.bases.remove(&Register::Data(*node));
-            self.bases.remove(&Register::Meta(*node));
         }
         self.born.extend(later.born);
     }
