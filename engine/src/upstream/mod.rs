@@ -16,7 +16,7 @@
 //! | `local` | the working tree by the ids of nodes |
 //! | `layout` | the chunks of contents |
 //! | `edits`, `push` | what is pushed |
-//! | `lazy` | contents that are fetched when they are read |
+//! | `lazy`, `evict` | contents that are fetched when they are read, and given up again |
 //! | `ignore` | what is neither pushed nor shown |
 //! | `status` | where everything stands, for people and tests |
 //! | `stage`, `cut`, `plan`, `build`, `rider` | what comes, from the first change to the commit |
@@ -24,6 +24,7 @@
 mod build;
 mod cut;
 mod edits;
+mod evict;
 mod ignore;
 mod layout;
 mod lazy;
@@ -207,7 +208,9 @@ impl Upstream {
         self.inner().commit(false)?;
         if *unsure {
             let flight = self.stored_flight()?;
-            if let Some(flight) = &flight { self.lease_flight(flight) } else {
+            if let Some(flight) = &flight {
+                self.lease_flight(flight)
+            } else {
                 let old = std::mem::take(&mut *self.aloft.lock());
                 self.inner().chunks.end_leases(&old);
             }

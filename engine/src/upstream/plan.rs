@@ -209,7 +209,11 @@ impl<'a> Plan<'a> {
             (None, Some(Base::Name(was))) => *was,
             _ => self.shared.name(&place)?.and_then(|(node, _)| node),
         };
-        let seen = if self.local.at(&place)? == was { Seen::Clean } else { Seen::Edited(was) };
+        let seen = if self.local.at(&place)? == was {
+            Seen::Clean
+        } else {
+            Seen::Edited(was)
+        };
         self.names.insert(place, seen);
         Ok(())
     }
