@@ -87,9 +87,8 @@ pub enum ClientAction {
         confirmed: bool,
     },
     /// The cursor leads nowhere: forget what was staged, and make ready for the
-    /// whole tree of the hub. Unless it is for [`Why::Horizon`], the batch in
-    /// flight was of another history: its edits become edits that were not
-    /// pushed. Answered by [`ClientDone::Reset`].
+    /// whole tree of the hub. The edits of the batch in flight become edits that
+    /// were not pushed. Answered by [`ClientDone::Reset`].
     Reset {
         /// Why.
         why: Why,

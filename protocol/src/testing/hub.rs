@@ -115,6 +115,17 @@ impl Hub {
         changes.collect()
     }
 
+    /// Forgets what is dead, as after a long time.
+    pub fn forget(&mut self) {
+        self.tree.forget();
+    }
+
+    /// What its tree is made of, without what is dead.
+    pub fn whole(&self) -> Vec<Change> {
+        let entries = self.tree.entries().into_iter();
+        entries.map(|(ver, entry)| Change { ver, entry }).collect()
+    }
+
     /// Commits a batch of a replica, or answers again what it answered before.
     ///
     /// # Errors

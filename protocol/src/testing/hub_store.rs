@@ -33,6 +33,8 @@ struct State {
     chunks: ChunkMap,
     read_only: BTreeSet<Vec<u8>>,
     sessions: u64,
+    /// What ended before is forgotten, and cursors before lead nowhere.
+    horizon: Seq,
     /// How often it was restored.
     lives: u64,
     /// The tree after each commit, for the laws.
@@ -82,6 +84,7 @@ impl ModelHub {
             chunks: ChunkMap::default(),
             read_only: BTreeSet::new(),
             sessions: 0,
+            horizon: 0,
             lives: 0,
             history: BTreeMap::from([(0, ModelTree::new())]),
         };
@@ -119,6 +122,16 @@ impl ModelHub {
     /// Its last commit.
     pub fn head(&self) -> Cursor {
         lock(&self.state).head()
+    }
+
+    /// Forgets what ended, as when everybody that it has seen for a long time is
+    /// at this commit or after it.
+    pub fn forget(&self, horizon: Seq) {
+        let mut state = lock(&self.state);
+        if horizon == state.hub.head() {
+            state.horizon = horizon;
+            state.hub.forget();
+        }
     }
 
     /// Everything that it has now.
@@ -163,13 +176,24 @@ impl State {
         if self.chain(cursor.seq) != Some(cursor.chain) {
             return Err((Why::Forked, 0));
         }
+        if cursor.seq < self.horizon {
+            return Err((Why::Horizon, self.horizon));
+        }
         Ok(cursor.seq)
     }
 
     fn feed(&self, after: Seq, max: usize) -> HubDone {
-        let mut changes = self.hub.changes_since(after);
         let head = self.hub.head();
         let mut next = head;
+        if after == 0 && self.horizon > 0 {
+            return HubDone::Page {
+                changes: self.hub.whole(),
+                reports: Vec::new(),
+                next,
+                cut: Some(self.head()),
+            };
+        }
+        let mut changes = self.hub.changes_since(after);
         if let Some(last) = changes.get(max.saturating_sub(1)) {
             // All of a commit come together.
             next = last.ver;

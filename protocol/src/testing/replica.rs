@@ -402,7 +402,8 @@ impl ModelReplica {
     /// that commit. The first one after a reset is the whole tree.
     pub fn arrive(&mut self, head: Seq, changes: &[Change], ack: Option<&Ack>) {
         if let Some(why) = self.begins_anew.take() {
-            return self.begin_anew(why, head, changes, ack);
+            debug_assert!(ack.is_none(), "nothing is in flight after a reset");
+            return self.begin_anew(why, head, changes);
         }
         match ack {
             Some(ack) => self.acknowledge(head, changes, ack),
@@ -585,16 +586,18 @@ impl ModelReplica {
             dirty.bases.insert(name(place), base);
         }
         for (node, _) in new.live() {
-            if old.kind(node).is_none() {
+            // The hub may have forgotten what is dead, so that is made again.
+            let was_live = old.is_live(node);
+            if !was_live {
                 dirty.born.insert(node);
             }
             let ver = old.data.get(&node).map_or(0, |(ver, _)| *ver);
-            if old.content(node) != new.content(node) {
+            if old.content(node).filter(|_| was_live) != new.content(node) {
                 let base = Base::Ver(ver);
                 dirty.bases.insert(Register::Data(node), base);
             }
             let before = old.metas.get(&node);
-            let fields = match (before, new.attributes(node)) {
+            let fields = match (before.filter(|_| was_live), new.attributes(node)) {
                 (Some((_, old)), Some(new)) => MetaFields::between(old, new),
                 (None, Some(_)) => MetaFields::ALL,
                 (_, None) => MetaFields::NONE,

@@ -215,9 +215,7 @@ impl State {
         self.staged.clear();
         self.cursor = None;
         self.replica.reset(why, last_batch);
-        if why != Why::Horizon {
-            self.last = (last_batch, None);
-        }
+        self.last = (last_batch, None);
     }
 
     fn next_batch(&mut self, inline: usize) -> Option<Box<BatchOffer>> {

@@ -5,65 +5,58 @@
 //! not mean that somebody wrote it later. So what it lacks is made again, what
 //! differs is kept twice, and what was edited here is edited again: all as edits
 //! of the hub's tree, resolved by the hub's own rules.
+//!
+//! Or the hub has forgotten what happened after the cursor. Then what it lacks
+//! was removed, and what it has was written later: only what was edited here is
+//! edited again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::hub::Ack;
 use super::replica::{Base, Dirty, ModelReplica, NEVER};
 use super::tree::ModelTree;
 use crate::change::Change;
 use crate::cursor::{Seq, Ver};
 use crate::edit::{Edit, MetaFields};
 use crate::id::NodeId;
-use crate::merge::{TreeView, resolve};
-use crate::register::NodeKind;
+use crate::merge::{Place, TreeView, resolve};
+use crate::name::Name;
+use crate::register::{NodeKind, Register};
 use crate::wire::Why;
 
 impl ModelReplica {
     /// The cursor leads nowhere. The hub knows batches up to `last_batch`.
     pub fn reset(&mut self, why: Why, last_batch: u64) {
-        if why != Why::Horizon {
-            if let Some(flight) = self.flight.take() {
-                let later = std::mem::replace(&mut self.dirty, flight.dirty);
-                self.dirty.join(later);
-            }
-            self.batches = last_batch;
+        if let Some(flight) = self.flight.take() {
+            let later = std::mem::replace(&mut self.dirty, flight.dirty);
+            self.dirty.join(later);
         }
+        self.batches = last_batch;
         let worse = self.begins_anew.filter(|before| *before != Why::Horizon);
         self.begins_anew = Some(worse.unwrap_or(why));
     }
 
     /// The whole tree of the hub came.
-    pub(super) fn begin_anew(
-        &mut self,
-        why: Why,
-        head: Seq,
-        changes: &[Change],
-        ack: Option<&Ack>,
-    ) {
+    pub(super) fn begin_anew(&mut self, why: Why, head: Seq, changes: &[Change]) {
         let mut tree = ModelTree::new();
         for Change { ver, entry } in changes {
             tree.apply(*ver, entry);
         }
-        if why == Why::Horizon {
-            // The same history: what was seen there is still what was seen.
-            tree.aliases = std::mem::take(&mut self.confirmed.aliases);
-            self.confirmed = tree;
-            return match ack {
-                Some(ack) => self.acknowledge(head, &[], ack),
-                None => self.follow(head, &[]),
-            };
-        }
-        let edits = self.edits_of(&tree);
+        let edits = self.edits_of(&tree, why == Why::Horizon);
         let (replica, minted) = (self.tag(), &mut self.minted);
         let mut mint = || {
             *minted += 1;
             let counter = *minted;
             NodeId { replica, counter }
         };
-        let Ok(resolution) = resolve(&tree, &edits, replica, &mut mint) else {
-            debug_assert!(false, "a replica's own edits make sense");
-            return;
+        let resolution = match resolve(&tree, &edits, replica, &mut mint) {
+            Ok(resolution) => resolution,
+            Err(error) => {
+                debug_assert!(
+                    false,
+                    "a replica's own edits make sense: {error:?}: {edits:?}"
+                );
+                return;
+            }
         };
         self.local = tree.clone();
         self.local.commit(0, &resolution);
@@ -71,107 +64,170 @@ impl ModelReplica {
         self.dirty = self.difference();
     }
 
-    /// The edits of the hub's tree that bring back what was here.
-    fn edits_of(&self, hub: &ModelTree) -> Vec<Edit> {
+    /// The edits of the hub's tree that bring back what was here. What was not
+    /// edited here is as it was at the cursor, which the local tree may not show
+    /// yet (R14).
+    fn edits_of(&self, hub: &ModelTree, same_history: bool) -> Vec<Edit> {
+        let mut names = self.dirty_names();
+        let mut needed: Vec<NodeId> = names
+            .iter()
+            .flat_map(|(place, (_, node))| node.iter().map(|node| (place.0, *node)))
+            .flat_map(|(parent, node)| [parent, node])
+            .collect();
+        needed.extend(
+            self.dirty
+                .bases
+                .keys()
+                .filter_map(|register| match register {
+                    Register::Data(node) => Some(*node),
+                    _ => None,
+                }),
+        );
+        if !same_history {
+            let dropped = |node: &NodeId| self.dirty.drops.contains_key(node);
+            let live = self.confirmed.live().map(|(node, _)| node);
+            needed.extend(live.filter(|node| !dropped(node)));
+        }
+        let mut known = BTreeSet::new();
+        while let Some(node) = needed.pop() {
+            if known.insert(node) && !hub.is_live(node) {
+                needed.extend(self.place_again(node, &mut names));
+            }
+        }
         let mut edits = Vec::new();
-        for (node, kind) in self.local.live() {
-            if node != NodeId::ROOT && !hub.is_live(node) {
-                self.make_again(hub, node, kind, &mut edits);
-            } else {
-                self.edit_again(hub, node, &mut edits);
-            }
+        for node in known {
+            self.values_of(hub, node, same_history, &mut edits);
         }
-        let removed = |place: &_| self.local.at(place).is_none();
-        for (place, node) in self.confirmed.names() {
-            if removed(place) && hub.at(place) == Some(node) && !self.is_made_again(hub, node) {
-                edits.push(name(place, Some(node), None));
-            }
-        }
-        for (node, _) in self.confirmed.live() {
-            if !self.local.is_live(node) && hub.is_live(node) {
-                let same = hub.content(node) == self.confirmed.content(node);
-                edits.push(Edit::Drop {
+        for (place, (was, node)) in names {
+            if hub.at(&place) != node {
+                let (parent, name) = place;
+                edits.push(Edit::Name {
+                    parent,
+                    name,
+                    // It was there before, and is to be there again.
+                    was: was.filter(|was| Some(*was) != node),
                     node,
-                    data_base: if same { version(hub, node) } else { NEVER },
                 });
             }
+        }
+        let known = self.dirty.drops.iter();
+        for (node, base) in known.filter(|(node, _)| hub.is_live(**node)) {
+            edits.push(Edit::Drop {
+                node: *node,
+                data_base: self.base(hub, *node, *base),
+            });
         }
         edits
     }
 
-    fn is_made_again(&self, hub: &ModelTree, node: NodeId) -> bool {
-        self.local.is_live(node) && !hub.is_live(node)
+    fn dirty_names(&self) -> BTreeMap<Place, Renaming> {
+        let mut names = BTreeMap::new();
+        for (register, base) in &self.dirty.bases {
+            if let (Register::Name { parent, name }, Base::Name(was)) = (register, base) {
+                let place = (*parent, name.clone());
+                let node = self.local.at(&place);
+                names.insert(place, (*was, node));
+            }
+        }
+        names
     }
 
-    /// The hub lacks a node.
-    fn make_again(&self, hub: &ModelTree, node: NodeId, kind: NodeKind, edits: &mut Vec<Edit>) {
-        if hub.kind(node).is_none() {
+    /// Gives a node that the hub lacks its names again. Returns the directories
+    /// that they are in.
+    fn place_again(&self, node: NodeId, names: &mut BTreeMap<Place, Renaming>) -> Vec<NodeId> {
+        let added = |names: &BTreeMap<Place, Renaming>| {
+            let mine = names.iter().filter(|(_, (_, n))| *n == Some(node));
+            mine.map(|(place, _)| place.0).collect::<Vec<_>>()
+        };
+        let is_dir = self.local.kind(node) == Some(NodeKind::Dir);
+        for tree in [&self.confirmed, &self.local] {
+            let Ok(places) = tree.places(node);
+            for place in places {
+                // A directory has one name, and is not below itself.
+                let ends =
+                    is_dir && (!added(names).is_empty() || self.leads_to(names, place.0, node));
+                if !ends {
+                    names.entry(place).or_insert((None, Some(node)));
+                }
+            }
+        }
+        if added(names).is_empty() {
+            // Its names are gone or are those of others, and still it is needed.
+            let name = Name::new(format!("recovered-{node}").as_bytes());
+            names.extend(name.map(|name| ((NodeId::ROOT, name), (None, Some(node)))));
+        }
+        added(names)
+    }
+
+    /// Whether a directory is, or would come to be, below another: what was
+    /// moved here and what others moved may make a circle.
+    fn leads_to(&self, names: &BTreeMap<Place, Renaming>, mut dir: NodeId, above: NodeId) -> bool {
+        for _ in 0..=self.local.kinds.len() + self.confirmed.kinds.len() {
+            if dir == above {
+                return true;
+            }
+            let added = names.iter().find(|(_, (_, node))| *node == Some(dir));
+            let Ok(places) = self.confirmed.places(dir);
+            let Some(place) = added.map(|(place, _)| place).or(places.first()) else {
+                return false;
+            };
+            dir = place.0;
+        }
+        true
+    }
+
+    /// The edits of a node's own registers.
+    fn values_of(&self, hub: &ModelTree, node: NodeId, same_history: bool, edits: &mut Vec<Edit>) {
+        let is_there = hub.is_live(node);
+        let dirty = |register| self.dirty.bases.get(&register).copied();
+        let source = |is_dirty: bool| {
+            let old = self.confirmed.is_live(node) && !is_dirty;
+            if old { &self.confirmed } else { &self.local }
+        };
+        let kind = self.local.kind(node).or_else(|| self.confirmed.kind(node));
+        if let Some(kind) = kind.filter(|_| hub.kind(node).is_none()) {
             edits.push(Edit::New { node, kind });
         }
-        for place in self.places_of(node) {
-            edits.push(name(&place, self.seen(hub, &place), Some(node)));
-        }
-        if let Some(data) = self.local.content(node) {
+        let base = dirty(Register::Data(node));
+        let counts = base.is_some() || !is_there || !same_history;
+        let data = source(base.is_some()).content(node);
+        if let Some(data) = data.filter(|data| counts && hub.content(node) != Some(*data)) {
             edits.push(Edit::Data {
                 node,
-                base: version(hub, node),
+                base: base.map_or(NEVER, |base| self.base(hub, node, base)),
                 data: data.clone(),
             });
         }
-        if let Some(meta) = self.local.attributes(node) {
+        let base = dirty(Register::Meta(node));
+        let fields = match base {
+            _ if !is_there => MetaFields::ALL,
+            Some(Base::Meta(_, fields)) => fields,
+            _ => return,
+        };
+        if let Some(meta) = source(base.is_some()).attributes(node) {
             edits.push(Edit::Meta {
                 node,
                 base: 0,
-                fields: MetaFields::ALL,
+                fields,
                 meta: *meta,
             });
         }
     }
 
-    /// The hub has a node, perhaps as it was before, or as somebody else made it.
-    fn edit_again(&self, hub: &ModelTree, node: NodeId, edits: &mut Vec<Edit>) {
-        let (here, there) = (self.local.content(node), hub.content(node));
-        if let Some(data) = here.filter(|_| here != there) {
-            let untouched = there == self.confirmed.content(node);
-            edits.push(Edit::Data {
-                node,
-                base: if untouched { version(hub, node) } else { NEVER },
-                data: data.clone(),
-            });
+    /// The version at the hub of the content that an editor saw, if it is still
+    /// that.
+    fn base(&self, hub: &ModelTree, node: NodeId, base: Base) -> Ver {
+        let saw = base == Base::Ver(version(&self.confirmed, node));
+        if saw && hub.content(node) == self.confirmed.content(node) {
+            version(hub, node)
+        } else {
+            NEVER
         }
-        let was = self.confirmed.attributes(node);
-        if let (Some(was), Some(meta)) = (was, self.local.attributes(node)) {
-            let fields = MetaFields::between(was, meta);
-            if fields != MetaFields::NONE {
-                edits.push(Edit::Meta {
-                    node,
-                    base: 0,
-                    fields,
-                    meta: *meta,
-                });
-            }
-        }
-        // Names that the node got here and the hub does not know of.
-        for place in self.places_of(node) {
-            let is_new = self.confirmed.at(&place) != Some(node);
-            if is_new && hub.at(&place) != Some(node) {
-                edits.push(name(&place, self.seen(hub, &place), Some(node)));
-            }
-        }
-    }
-
-    /// What was seen at a place that something is put at: what is there, if it
-    /// was there before and is to go.
-    fn seen(&self, hub: &ModelTree, place: &crate::merge::Place) -> Option<NodeId> {
-        let there = hub.at(place)?;
-        (self.confirmed.at(place) == Some(there)).then_some(there)
-    }
-
-    fn places_of(&self, node: NodeId) -> BTreeSet<crate::merge::Place> {
-        let Ok(places) = self.local.places(node);
-        places.into_iter().collect()
     }
 }
+
+/// What was seen at a name, and what is there now.
+type Renaming = (Option<NodeId>, Option<NodeId>);
 
 impl Dirty {
     /// Adds what was edited later. What was seen first counts.
@@ -187,19 +243,14 @@ impl Dirty {
             };
             self.drops.entry(node).or_insert(base);
         }
+        for node in self.drops.keys() {
+            self.bases.remove(&Register::Data(*node));
+            self.bases.remove(&Register::Meta(*node));
+        }
         self.born.extend(later.born);
     }
 }
 
 fn version(tree: &ModelTree, node: NodeId) -> Ver {
     tree.data.get(&node).map_or(0, |(ver, _)| *ver)
-}
-
-fn name(place: &crate::merge::Place, was: Option<NodeId>, node: Option<NodeId>) -> Edit {
-    Edit::Name {
-        parent: place.0,
-        name: place.1.clone(),
-        was,
-        node,
-    }
 }

@@ -79,6 +79,12 @@ pub trait HubSubject: Sized {
 
     /// Becomes what it was when the copy was made.
     fn restore(&mut self, backup: Self::Backup);
+
+    /// Forgets what ended, now that everybody whom it has seen for a long time
+    /// has applied this commit. Does nothing if it cannot.
+    fn forget(&mut self, applied: Seq) {
+        let _ = applied;
+    }
 }
 
 impl ReplicaSubject for ModelClient {
@@ -172,6 +178,10 @@ impl HubSubject for ModelHub {
 
     fn restore(&mut self, backup: HubBackup) {
         ModelHub::restore(self, backup);
+    }
+
+    fn forget(&mut self, applied: Seq) {
+        ModelHub::forget(self, applied);
     }
 }
 

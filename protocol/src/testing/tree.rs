@@ -197,6 +197,42 @@ impl ModelTree {
         }
     }
 
+    /// Forgets what is dead.
+    pub(super) fn forget(&mut self) {
+        let places = std::mem::take(&mut self.places);
+        let names = places.into_iter().filter(|(_, places)| !places.is_empty());
+        self.places = names.collect();
+        let live: BTreeSet<NodeId> = self.live().map(|(node, _)| node).collect();
+        self.kinds.retain(|node, _| live.contains(node));
+        self.data.retain(|node, _| live.contains(node));
+        self.metas.retain(|node, _| live.contains(node));
+        self.xattrs.retain(|(node, _), _| live.contains(node));
+        self.dead.clear();
+        self.aliases.clear();
+    }
+
+    /// The entries that make it, with the versions of contents and attributes.
+    pub(super) fn entries(&self) -> Vec<(Ver, Entry)> {
+        let mut entries = Vec::new();
+        // What is dead and not forgotten, too: it may live again.
+        for (id, kind) in self.kinds.iter().map(|(id, kind)| (*id, *kind)) {
+            entries.push((0, Entry::Node { id, kind }));
+            if let Some((ver, data)) = self.data.get(&id) {
+                let data = data.clone();
+                entries.push((*ver, Entry::Data { node: id, data }));
+            }
+            if let Some((ver, meta)) = self.metas.get(&id) {
+                let meta = *meta;
+                entries.push((*ver, Entry::Meta { node: id, meta }));
+            }
+        }
+        for ((parent, name), node) in &self.names {
+            let (parent, name, node) = (*parent, name.clone(), Some(*node));
+            entries.push((0, Entry::Name { parent, name, node }));
+        }
+        entries
+    }
+
     /// Checks that it is a tree (I11).
     ///
     /// # Errors

@@ -45,6 +45,8 @@ pub struct Faults {
     pub jumps: bool,
     /// The hub is restored from a backup.
     pub rollback: bool,
+    /// The hub forgets what ended while somebody was away.
+    pub absence: bool,
 }
 
 /// One connection. An end may be gone while the other does not know it.
@@ -100,6 +102,7 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
             damage: rng.once_in(4),
             jumps: rng.once_in(3),
             rollback: rng.once_in(6),
+            absence: rng.once_in(3),
         };
         // Little of everything in some worlds, so that most things take several
         // messages.
@@ -376,10 +379,15 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
     }
 }
 
+/// Which content it is, and its length.
+fn text(content: &[u8]) -> String {
+    format!("content {}, {} bytes", content[0], content.len())
+}
+
 fn brief(what: &Do) -> String {
     match what {
-        Do::Create(place, content, _) => format!("create {place:?} of {}", content.len()),
-        Do::Write(node, content) => format!("write {node} of {}", content.len()),
+        Do::Create(place, content, _) => format!("create {place:?} {}", text(content)),
+        Do::Write(node, content) => format!("write {node} {}", text(content)),
         other => format!("{other:?}"),
     }
 }

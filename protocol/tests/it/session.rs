@@ -375,7 +375,7 @@ fn after_a_reset(replace: impl FnOnce(&ModelHub, HubBackup)) -> (ModelHub, Model
 
 #[test]
 fn a_hub_that_was_rolled_back_gets_back_what_it_lost() {
-    let (hub, _) = after_a_reset(|hub, backup| hub.restore(backup));
+    let (hub, _) = after_a_reset(ModelHub::restore);
     assert_eq!(hub.tree().names().count(), 3);
 }
 

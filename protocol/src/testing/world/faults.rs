@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::World;
 use crate::testing::subject::{HubSubject, ReplicaSubject};
+use crate::wire::Start;
 
 impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
     pub(super) fn fault(&mut self) {
         let at = self.rng.below(self.connections.len());
-        match self.rng.below(7) {
+        match self.rng.below(8) {
             0..3 if self.faults.crashes => self.cut(at),
             3 if self.faults.crashes => {
                 let who = self.rng.below(self.replicas.len());
@@ -34,6 +35,7 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
                 self.tick();
             }
             4 if self.faults.rollback => self.roll_back(),
+            7 if self.faults.absence => self.forget(),
             _ => {}
         }
     }
@@ -83,6 +85,21 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
                 self.hub.restore(backup);
                 self.tell(|| "the hub is what it was".to_owned());
             }
+        }
+    }
+
+    /// The hub forgets what ended, if all who are there have applied it. The
+    /// others have been away for a long time.
+    fn forget(&mut self) {
+        let at = |who: usize| match self.replicas[who].start().0 {
+            Start::At(cursor) => Some(cursor.seq),
+            Start::Nothing => None,
+        };
+        let here = (self.connections.iter()).map(|c| at(c.who));
+        let applied = here.collect::<Option<Vec<_>>>();
+        if let Some(applied) = applied.and_then(|all| all.into_iter().min()) {
+            self.hub.forget(applied);
+            self.tell(|| format!("the hub forgets what ended before {applied}"));
         }
     }
 }

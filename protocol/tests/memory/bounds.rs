@@ -1,5 +1,4 @@
-//! The memory of a session, whatever its peer does (I13). A process of its own:
-//! what it measures is that of the whole process.
+//! What a session holds of a peer that sends all that it may, to a store that is stuck.
 
 use std::time::Duration;
 
