@@ -460,6 +460,11 @@ impl Chunks {
         }
     }
 
+    /// Whether a chunk waits for its row.
+    pub(crate) fn is_pending(&self, hash: &ChunkHash) -> bool {
+        self.pending.lock().contains_key(hash)
+    }
+
     pub(crate) fn has_pending(&self) -> bool {
         !self.pending.lock().is_empty()
     }

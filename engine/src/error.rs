@@ -66,7 +66,9 @@ pub enum FsError {
     #[error("damaged data: {0}; run `cairn check`")]
     Corrupt(String),
     /// The content is not here, and could not be had from the hub.
-    #[error("the content is at the hub only, and cannot be fetched: {0}; reach the hub with `cairn sync` or `cairn mount --upstream`, then repeat")]
+    #[error(
+        "the content is at the hub only, and cannot be fetched: {0}; reach the hub with `cairn sync` or `cairn mount --upstream`, then repeat"
+    )]
     Elsewhere(String),
     /// The disk under the replica failed.
     #[error("the disk under the replica failed: {context}")]

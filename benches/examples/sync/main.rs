@@ -71,7 +71,7 @@ impl<'a> World<'a> {
 
     fn upstream(&self) -> Result<Upstream> {
         let address = self.link.as_ref().map_or(self.serve.address(), Link::address);
-        Ok(Upstream::new(format!("{}://{address}/w", self.scheme).parse()?))
+        Ok(Upstream::new(&format!("{}://{address}/w", self.scheme).parse()?))
     }
 
     fn follow(&self, replica: &Replica) -> Result<Follow> {

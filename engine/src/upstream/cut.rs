@@ -7,7 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cairn_protocol::merge::Place;
 use cairn_protocol::session::{Applied, Report, Wanted};
 use cairn_protocol::wire::PushAck;
-use cairn_protocol::{Change, ChunkHash, Cursor, Entry, NodeId, Outcome, Refusal, ReplicaTag, XattrName};
+use cairn_protocol::{
+    Change, ChunkHash, Cursor, Entry, NodeId, Outcome, Refusal, ReplicaTag, XattrName,
+};
 use rusqlite::Connection;
 
 use super::build::build;
@@ -171,7 +173,9 @@ impl Upstream {
         }
         plan.land(flight, cut.ack.as_ref())?;
         let seen = inner.committed.load(std::sync::atomic::Ordering::SeqCst);
-        let new = if let Some(new) = build(&mut plan, seen)? { new } else {
+        let new = if let Some(new) = build(&mut plan, seen)? {
+            new
+        } else {
             plan.replay(rider.state.scanned)?;
             let new = build(&mut plan, seen)?;
             new.ok_or_else(|| FsError::Corrupt("the edits make no tree".into()))?

@@ -73,7 +73,12 @@ impl Inner {
             return Ok(());
         }
         let (mut urgent, mut wanted) = (0, Vec::new());
-        for (extent, start) in layout.extents.iter().zip(&layout.starts).skip(layout.find(at)) {
+        for (extent, start) in layout
+            .extents
+            .iter()
+            .zip(&layout.starts)
+            .skip(layout.find(at))
+        {
             let is_urgent = *start < at + len;
             if !is_urgent && (urgent == 0 || *start >= at + len + AHEAD) {
                 break;
@@ -96,7 +101,10 @@ impl Inner {
         };
         for chunk in &wanted[..urgent] {
             if missing(chunk)? {
-                return Err(FsError::Elsewhere(format!("chunk {} did not come", chunk.0)));
+                return Err(FsError::Elsewhere(format!(
+                    "chunk {} did not come",
+                    chunk.0
+                )));
             }
         }
         Ok(())

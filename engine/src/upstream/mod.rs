@@ -17,21 +17,26 @@
 //! | `layout` | the chunks of contents |
 //! | `edits`, `push` | what is pushed |
 //! | `conflicts` | what people should look at |
-//! | `lazy` | contents that are fetched when they are read |
+//! | `lazy`, `evict` | contents that are fetched when they are read, and given up again |
 //! | `ignore` | what is neither pushed nor shown |
 //! | `status` | where everything stands, for people and tests |
-//! | `stage`, `cut`, `plan`, `build`, `rider` | what comes, from the first change to the commit |
+//! | `stage`, `cut` | what comes, from the first change to the commit |
+//! | `look`, `plan`, `replay` | what a cut means for the working tree |
+//! | `build`, `rider` | how it is set, and what goes with it |
 
 mod build;
 mod conflicts;
 mod cut;
 mod edits;
+mod evict;
 mod ignore;
 mod layout;
 mod lazy;
 mod local;
+mod look;
 mod plan;
 mod push;
+mod replay;
 mod rider;
 mod stage;
 mod state;
@@ -193,7 +198,9 @@ impl Upstream {
         self.inner().commit(false)?;
         if *unsure {
             let flight = self.stored_flight()?;
-            if let Some(flight) = &flight { self.lease_flight(flight) } else {
+            if let Some(flight) = &flight {
+                self.lease_flight(flight);
+            } else {
                 let old = std::mem::take(&mut *self.aloft.lock());
                 self.inner().chunks.end_leases(&old);
             }

@@ -7,31 +7,30 @@
 //! (R11). If that is no tree, or ends something that was edited, all edits are
 //! *replayed*: resolved on the hub's tree by the hub's own rules (R14).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use cairn_protocol::merge::{Place, resolve};
+use cairn_protocol::merge::Place;
 use cairn_protocol::wire::PushAck;
 use cairn_protocol::{
-    Change, Data, Edit, Entry, Meta, MetaFields, NodeId, NodeKind, Outcome, Register, ReplicaTag,
-    Seq, Ver, XattrName,
+    Data, Edit, Meta, MetaFields, NodeId, NodeKind, Outcome, Register, Seq, Ver, XattrName,
 };
 use rusqlite::Connection;
-use rustc_hash::FxHashMap;
 
-use super::edits::{Bounds, Edits, Untouched};
+use super::edits::Untouched;
 use super::ignore::{Ignore, Paths, Whose};
 use super::local::{Here, Local};
+use super::look::{InFlight, version};
+use super::replay::Replayed;
 use super::state::{Base, Flight, Frozen, NEVER};
 use crate::Result;
 use crate::attr::Ino;
-use crate::db::{corrupt, own_id};
 use crate::replica::Inner;
-use crate::shared::{Record, Shared, View};
+use crate::shared::Shared;
 
 /// Whether a register was edited, and what the editor saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Seen<T> {
+pub(super) enum Seen<T> {
     /// It has what the hub had.
     Clean,
     /// It was edited since.
@@ -40,7 +39,7 @@ enum Seen<T> {
 
 /// What the editor of a content saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum DataSeen {
+pub(super) enum DataSeen {
     Version(Ver),
     /// What is in flight.
     Flight,
@@ -50,52 +49,11 @@ enum DataSeen {
 #[derive(Debug)]
 pub(super) struct Noted {
     pub(super) here: Option<Here>,
-    data: Option<Seen<DataSeen>>,
+    pub(super) data: Option<Seen<DataSeen>>,
     /// The attributes that were edited.
-    meta: Option<MetaFields>,
+    pub(super) meta: Option<MetaFields>,
     /// Whether each was edited.
-    xattrs: BTreeMap<XattrName, bool>,
-}
-
-/// What is in flight, by register.
-#[derive(Debug, Default)]
-struct InFlight<'a> {
-    names: BTreeMap<Place, Option<NodeId>>,
-    data: FxHashMap<NodeId, &'a Data>,
-    metas: FxHashMap<NodeId, &'a Meta>,
-    xattrs: BTreeMap<(NodeId, &'a XattrName), Option<&'a Bytes>>,
-    drops: BTreeSet<NodeId>,
-}
-
-impl<'a> InFlight<'a> {
-    fn new(flight: Option<&'a Flight>) -> Self {
-        let mut all = Self::default();
-        for edit in flight.iter().flat_map(|flight| &flight.edits) {
-            match edit {
-                Edit::New { .. } => {}
-                Edit::Data { node, data, .. } => drop(all.data.insert(*node, data)),
-                Edit::Meta { node, meta, .. } => drop(all.metas.insert(*node, meta)),
-                Edit::Xattr {
-                    node, name, value, ..
-                } => drop(all.xattrs.insert((*node, name), value.as_ref())),
-                Edit::Name {
-                    parent, name, node, ..
-                } => drop(all.names.insert((*parent, name.clone()), *node)),
-                Edit::Drop { node, .. } => drop(all.drops.insert(*node)),
-            }
-        }
-        all
-    }
-}
-
-/// Values that the replay of edits came to.
-#[derive(Debug, Default)]
-pub(super) struct Replayed {
-    pub(super) kinds: BTreeMap<NodeId, NodeKind>,
-    pub(super) names: BTreeMap<Place, Option<NodeId>>,
-    pub(super) data: BTreeMap<NodeId, Data>,
-    pub(super) metas: BTreeMap<NodeId, Meta>,
-    pub(super) xattrs: BTreeMap<(NodeId, XattrName), Option<Bytes>>,
+    pub(super) xattrs: BTreeMap<XattrName, bool>,
 }
 
 /// See the head of the module.
@@ -108,14 +66,14 @@ pub(super) struct Plan<'a> {
     /// The commit that the confirmed tree was at.
     pub(super) before: Seq,
     pub(super) frozen: Frozen,
-    ignore: &'a Ignore,
+    pub(super) ignore: &'a Ignore,
     /// Which places of the hub are not shown.
     paths: Paths<'a>,
-    flight: InFlight<'a>,
-    names: BTreeMap<Place, Seen<Option<NodeId>>>,
+    pub(super) flight: InFlight<'a>,
+    pub(super) names: BTreeMap<Place, Seen<Option<NodeId>>>,
     pub(super) nodes: BTreeMap<NodeId, Noted>,
     /// Places that are set whatever the hub has there.
-    forced: BTreeMap<Place, Option<NodeId>>,
+    pub(super) forced: BTreeMap<Place, Option<NodeId>>,
     pub(super) replayed: Option<Replayed>,
     /// Something makes a replay necessary.
     pub(super) clash: bool,
@@ -148,166 +106,6 @@ impl<'a> Plan<'a> {
             clash: false,
         }
     }
-
-    // Before the confirmed tree moves.
-
-    /// Looks at everything that will be touched.
-    pub(super) fn look(
-        &mut self,
-        changes: &[Change],
-        flight: Option<&Flight>,
-        ack: Option<&PushAck>,
-    ) -> Result<()> {
-        for change in changes {
-            match (&change.entry, change.entry.register()) {
-                (_, Some(register)) => self.note(&register)?,
-                (Entry::Gone { node }, None) => self.note_data(*node)?,
-                _ => {}
-            }
-        }
-        for edit in flight.iter().flat_map(|flight| &flight.edits) {
-            match (edit, edit.register()) {
-                (_, Some(register)) => self.note(&register)?,
-                (Edit::Drop { node, .. }, None) => self.note_data(*node)?,
-                _ => {}
-            }
-        }
-        for register in self.frozen.keys().cloned().collect::<Vec<_>>() {
-            self.note(&register)?;
-        }
-        for (edit, outcome) in outcomes(flight, ack) {
-            if let (Edit::Data { node, .. }, Outcome::Copied { .. }) = (edit, outcome)
-                && let Some(ino) = self.local.ino(*node)?
-            {
-                for place in self.local.places(ino)? {
-                    self.note_name(place)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn note(&mut self, register: &Register) -> Result<()> {
-        match register {
-            Register::Name { parent, name } => self.note_name((*parent, name.clone())),
-            Register::Data(node) => self.note_data(*node),
-            Register::Meta(node) => self.note_meta(*node),
-            Register::Xattr { node, name } => self.note_xattr(*node, name),
-        }
-    }
-
-    fn note_name(&mut self, place: Place) -> Result<()> {
-        if self.names.contains_key(&place) {
-            return Ok(());
-        }
-        let register = Register::Name {
-            parent: place.0,
-            name: place.1.clone(),
-        };
-        let was = match (self.flight.names.get(&place), self.frozen.get(&register)) {
-            (Some(node), _) => *node,
-            (None, Some(Base::Name(was))) => *was,
-            _ => self.shared.name(&place)?.and_then(|(node, _)| node),
-        };
-        let seen = if self.local.at(&place)? == was { Seen::Clean } else { Seen::Edited(was) };
-        self.names.insert(place, seen);
-        Ok(())
-    }
-
-    fn noted(&mut self, node: NodeId) -> Result<&mut Noted> {
-        use std::collections::btree_map::Entry as Slot;
-        match self.nodes.entry(node) {
-            Slot::Occupied(slot) => Ok(slot.into_mut()),
-            Slot::Vacant(slot) => Ok(slot.insert(Noted {
-                here: self.local.live(node)?,
-                data: None,
-                meta: None,
-                xattrs: BTreeMap::new(),
-            })),
-        }
-    }
-
-    fn note_data(&mut self, node: NodeId) -> Result<()> {
-        if self.noted(node)?.data.is_some() {
-            return Ok(());
-        }
-        let record = self.shared.record(node)?;
-        let version = match self.frozen.get(&Register::Data(node)) {
-            Some(Base::Data(ver)) => *ver,
-            _ => self.version(record.as_ref()),
-        };
-        let flown = self.flight.data.get(&node).copied();
-        let there = flown.or(record
-            .as_ref()
-            .and_then(|r| r.data.as_ref())
-            .map(|(_, d)| d));
-        let drops = self.flight.drops.contains(&node);
-        let noted = self.noted(node)?;
-        let edited = if let Some(here) = &noted.here {
-            here.unsealed || here.data.as_ref() != there
-        } else {
-            // What was removed here counts as seen as it was (R3).
-            let lives = record.is_some_and(|record| record.gone.is_none());
-            (lives || flown.is_some()) && !drops
-        };
-        noted.data = Some(match edited {
-            false => Seen::Clean,
-            true if flown.is_some() => Seen::Edited(DataSeen::Flight),
-            true => Seen::Edited(DataSeen::Version(version)),
-        });
-        Ok(())
-    }
-
-    #[allow(clippy::unused_self, reason = "reads as the other questions do")]
-    fn version(&self, record: Option<&Record>) -> Ver {
-        record
-            .and_then(|r| r.data.as_ref())
-            .map_or(0, |(ver, _)| *ver)
-    }
-
-    fn note_meta(&mut self, node: NodeId) -> Result<()> {
-        if self.noted(node)?.meta.is_some() {
-            return Ok(());
-        }
-        let there = match self.flight.metas.get(&node) {
-            Some(meta) => Some(**meta),
-            None => self
-                .shared
-                .record(node)?
-                .and_then(|r| r.meta)
-                .map(|(_, meta)| meta),
-        };
-        let noted = self.noted(node)?;
-        noted.meta = Some(match (&noted.here, there) {
-            (Some(here), Some(there)) => MetaFields::between(&there, &here.meta),
-            // The root is there before anybody says what it is like.
-            (Some(_), None) if node != NodeId::ROOT => MetaFields::ALL,
-            _ => MetaFields::NONE,
-        });
-        Ok(())
-    }
-
-    fn note_xattr(&mut self, node: NodeId, name: &XattrName) -> Result<()> {
-        if self.noted(node)?.xattrs.contains_key(name) {
-            return Ok(());
-        }
-        let there = match self.flight.xattrs.get(&(node, name)) {
-            Some(value) => value.cloned(),
-            None => self
-                .shared
-                .attribute(node, name)?
-                .and_then(|(value, _)| value),
-        };
-        let noted = self.noted(node)?;
-        let edited = match &noted.here {
-            Some(here) => here.xattrs.get(name) != there.as_ref(),
-            None => false,
-        };
-        noted.xattrs.insert(name.clone(), edited);
-        Ok(())
-    }
-
-    // After the confirmed tree has moved.
 
     /// Takes what the answer to the batch says of nodes that are others now.
     pub(super) fn land(&mut self, flight: Option<&Flight>, ack: Option<&PushAck>) -> Result<()> {
@@ -348,7 +146,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    fn move_notes(&mut self, from: NodeId, to: NodeId) -> Result<()> {
+    pub(super) fn move_notes(&mut self, from: NodeId, to: NodeId) -> Result<()> {
         let moved = self.nodes.remove(&from);
         self.nodes.remove(&to);
         self.frozen.remove(&Register::Data(from));
@@ -371,7 +169,7 @@ impl<'a> Plan<'a> {
 
     /// Another node stands for one that was made here: it gets the inode, if it
     /// has none (R4).
-    fn aliased(&mut self, from: NodeId, to: NodeId) -> Result<()> {
+    pub(super) fn aliased(&mut self, from: NodeId, to: NodeId) -> Result<()> {
         let Some(here) = self.local.live(from)? else {
             return Ok(());
         };
@@ -450,7 +248,7 @@ impl<'a> Plan<'a> {
         }
         for (node, noted) in &self.nodes {
             let Some(seen) = noted.data else { continue };
-            let now = self.version(self.shared.record(*node)?.as_ref());
+            let now = version(self.shared.record(*node)?.as_ref());
             let base = match seen {
                 Seen::Clean => now,
                 Seen::Edited(DataSeen::Version(ver)) => ver,
@@ -599,102 +397,6 @@ impl<'a> Plan<'a> {
         }
         Ok(targets)
     }
-
-    /// Resolves the edits that are left on the hub's tree (R14).
-    pub(super) fn replay(&mut self, scanned: Ver) -> Result<()> {
-        let edits = {
-            let paths = Paths::new(self.ignore, Whose::Here);
-            let (local, frozen) = (&self.local, &self.frozen);
-            let mut edits = Edits::new(local, self.shared, frozen, &paths, Some(&*self));
-            edits.scan(scanned, &Bounds::NONE)?;
-            edits.scan_unsealed()?;
-            edits.list
-        };
-        let inner = self.inner;
-        let tag = ReplicaTag(inner.identity.tag);
-        let mut mint = || own_id(tag, reserve(inner));
-        let view = View::new(self.shared);
-        let resolution = resolve(&view, &edits, tag, &mut mint)
-            .map_err(|e| corrupt("the edits of the working tree", format!("{e:?}")))?;
-        // Everything that was edited is as the resolution says, or the hub.
-        self.frozen.clear();
-        for edit in &edits {
-            if let Some(register) = edit.register() {
-                self.note(&register)?;
-            }
-        }
-        self.forced.clear();
-        for (edit, outcome) in &resolution.outcomes {
-            match (&edits[*edit], outcome) {
-                (Edit::Data { node, .. }, Outcome::Copied { copy, .. }) => {
-                    if let Some(here) = self.local.live(*node)? {
-                        for place in self.local.places(here.ino)? {
-                            self.note_name(place)?;
-                        }
-                        self.local.bind(here.ino, *copy)?;
-                        self.move_notes(*node, *copy)?;
-                    }
-                }
-                (_, Outcome::Alias { from, to }) => self.aliased(*from, *to)?,
-                _ => {}
-            }
-        }
-        let mut replayed = Replayed::default();
-        for entry in resolution.entries {
-            if let Some(register) = entry.register() {
-                self.note(&register)?;
-            }
-            match entry {
-                Entry::Node { id, kind } => drop(replayed.kinds.insert(id, kind)),
-                Entry::Data { node, data } => drop(replayed.data.insert(node, data)),
-                Entry::Meta { node, meta } => drop(replayed.metas.insert(node, meta)),
-                Entry::Name { parent, name, node } => {
-                    replayed.names.insert((parent, name), node);
-                }
-                Entry::Xattr { node, name, value } => {
-                    replayed.xattrs.insert((node, name), value);
-                }
-                Entry::Gone { .. } => {}
-            }
-        }
-        // What nobody does to the working tree is in no log.
-        for (place, node) in &replayed.names {
-            let there = self.shared.name(place)?.and_then(|(node, _)| node);
-            if there != *node {
-                let (parent, name) = place.clone();
-                self.frozen
-                    .insert(Register::Name { parent, name }, Base::Name(there));
-            }
-        }
-        self.replayed = Some(replayed);
-        self.clash = false;
-        Ok(())
-    }
-}
-
-impl Untouched for Plan<'_> {
-    fn name(&self, place: &Place) -> bool {
-        let forced = self.forced.contains_key(place);
-        !forced && matches!(self.names.get(place), Some(Seen::Clean))
-    }
-
-    fn data(&self, node: NodeId) -> bool {
-        let noted = self.nodes.get(&node).and_then(|noted| noted.data);
-        noted == Some(Seen::Clean)
-    }
-
-    fn meta(&self, node: NodeId) -> MetaFields {
-        let noted = self.nodes.get(&node).and_then(|noted| noted.meta);
-        noted.unwrap_or(MetaFields::ALL)
-    }
-
-    fn xattr(&self, node: NodeId, name: &XattrName) -> bool {
-        let noted = self
-            .nodes
-            .get(&node)
-            .and_then(|noted| noted.xattrs.get(name));
-        noted == Some(&false)
-    }
 }
 
 /// An inode that nobody has.
@@ -705,7 +407,7 @@ pub(super) fn reserve(inner: &Inner) -> Ino {
     ino
 }
 
-fn outcomes<'f>(
+pub(super) fn outcomes<'f>(
     flight: Option<&'f Flight>,
     ack: Option<&'f PushAck>,
 ) -> impl Iterator<Item = (&'f Edit, &'f Outcome)> {

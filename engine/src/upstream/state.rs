@@ -85,7 +85,9 @@ impl Rows<'_> {
     }
 
     pub(super) fn set_flight(self, flight: Option<&Flight>) -> Result<()> {
-        if let Some(flight) = flight { self.set("flight", flight) } else {
+        if let Some(flight) = flight {
+            self.set("flight", flight)
+        } else {
             self.db
                 .prepare_cached("DELETE FROM upstream WHERE side = ? AND key = 'flight'")?
                 .execute([self.side])?;

@@ -160,8 +160,8 @@ impl Client {
             };
             assert_eq!((taken, missing), (asked, vec![]));
             for chunk in chunks {
-            side.take(chunk);
-        }
+                side.take(chunk);
+            }
         }
         let batch = offer.batch;
         let ack = side
@@ -301,9 +301,9 @@ fn assert_equal(clients: &[&Client], side: &Side) {
         if here != *there {
             let (here, there) = (lines(&here), lines(there));
             let only_here: Vec<_> = here.iter().filter(|line| !there.contains(line)).collect();
-            let only_there: Vec<_> = there.iter().filter(|line| !here.contains(line)).collect();
+            let elsewhere: Vec<_> = there.iter().filter(|line| !here.contains(line)).collect();
             let tag = client.upstream.tag().0 & 0xfff;
-            panic!("{tag:x}: only here {only_here:#?}, only at the hub {only_there:#?}");
+            panic!("{tag:x}: only here {only_here:#?}, only at the hub {elsewhere:#?}");
         }
         support::assert_clean(&client.replica);
     }
@@ -445,13 +445,13 @@ fn r1_concurrent_edits_of_one_file_are_both_kept_and_both_are_told() {
             .unwrap();
         assert_eq!(client.read(&format!("/{copy}")), b"of b");
     }
-    let told = b.upstream.conflicts().unwrap();
+    let told = b.replica.conflicts().unwrap();
     assert!(
         matches!(told[0].outcome, Outcome::Copied { .. }),
         "{told:?}"
     );
-    b.upstream.resolve_conflict(told[0].id).unwrap();
-    assert_eq!(b.upstream.conflicts().unwrap(), []);
+    b.replica.resolve_conflict(told[0].id).unwrap();
+    assert_eq!(b.replica.conflicts().unwrap(), []);
     assert_equal(&[&a, &b], &side);
 }
 
@@ -938,9 +938,13 @@ fn a_lazy_replica_fetches_what_is_read() {
     let (dir, path) = support::place();
     let (mut side, a) = (Side::default(), Client::new());
     for n in 0..50 {
-        a.replica.write_file(format!("/{n}"), &support::noise(20_000, n)).unwrap();
+        a.replica
+            .write_file(format!("/{n}"), &support::noise(20_000, n))
+            .unwrap();
     }
-    a.replica.write_file("/medium", &support::noise(900_000, 99)).unwrap();
+    a.replica
+        .write_file("/medium", &support::noise(900_000, 99))
+        .unwrap();
     a.sync(&mut side);
     let replica = support::open(&path);
     let upstream = std::sync::Arc::new(replica.upstream().unwrap());
@@ -982,6 +986,17 @@ fn a_lazy_replica_fetches_what_is_read() {
     a.sync(&mut side);
     assert_eq!(a.read("/8")[5..11], *b"edited");
     assert_equal(&[&a, &b], &side);
+    // What is at the hub may be given up, and comes again.
+    b.replica
+        .write_file("/own", &support::noise(30_000, 1))
+        .unwrap();
+    b.replica.flush().unwrap();
+    assert!(b.upstream.evict().unwrap() >= 20_000);
+    assert!(b.replica.read_file("/7").is_err());
+    assert_eq!(b.read("/own"), support::noise(30_000, 1));
+    support::assert_clean(&b.replica);
+    b.replica.gc().unwrap();
+    support::assert_clean(&b.replica);
     drop(dir);
 }
 
@@ -999,7 +1014,9 @@ fn speed_of_pushing_and_cloning() {
             a.replica.mkdir(format!("/{}", i / 100)).unwrap();
         }
         let bytes = support::noise(4_096, i);
-        a.replica.write_file(format!("/{}/{i}", i / 100), &bytes).unwrap();
+        a.replica
+            .write_file(format!("/{}/{i}", i / 100), &bytes)
+            .unwrap();
     }
     a.replica.flush().unwrap();
     let (mut batches, mut acks) = (0.0, 0.0);
@@ -1018,6 +1035,9 @@ fn speed_of_pushing_and_cloning() {
     let staged = start.elapsed().as_secs_f64();
     assert_eq!(b.apply(side.cursor(), None), Applied::Done);
     let all = start.elapsed().as_secs_f64();
-    println!("cloned: staged {staged:.2} s, applied {:.2} s", all - staged);
+    println!(
+        "cloned: staged {staged:.2} s, applied {:.2} s",
+        all - staged
+    );
     drop(dir);
 }

@@ -35,7 +35,7 @@ pub(crate) struct Entry {
 impl Entry {
     /// The hub at an address.
     pub(crate) fn upstream(&self, address: &Address) -> Result<Upstream> {
-        let mut upstream = Upstream::new(address.clone())
+        let mut upstream = Upstream::new(address)
             .token(&self.token()?)
             .lazy(self.lazy);
         if let Some(fingerprint) = self.fingerprint {

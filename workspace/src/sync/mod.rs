@@ -18,7 +18,7 @@
 //! let server = server.hub(Hub::new("demo", &origin)?).start()?;
 //!
 //! let replica = Replica::in_memory()?;
-//! let upstream = Upstream::new(format!("ws://{}/demo", server.address()).parse()?);
+//! let upstream = Upstream::new(&format!("ws://{}/demo", server.address()).parse()?);
 //! let follow = Follow::start(&replica, &upstream)?;
 //! follow.fence()?; // everything is pushed, and what the hub has is here
 //! assert_eq!(replica.read_file("/hello.txt")?, b"Hello");

@@ -48,7 +48,7 @@ impl fmt::Debug for Upstream {
 impl Upstream {
     /// The hub there, without a token, known by the certificate that it has when
     /// it is first met. All contents come by themselves.
-    pub fn new(address: Address) -> Self {
+    pub fn new(address: &Address) -> Self {
         Self {
             address: address.to_string(),
             token: String::new(),

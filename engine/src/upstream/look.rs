@@ -1,0 +1,210 @@
+//! What is looked at before the confirmed tree moves: whether each register that
+//! a cut touches was edited here, and what its editor saw.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use cairn_protocol::merge::Place;
+use cairn_protocol::wire::PushAck;
+use cairn_protocol::{
+    Change, Data, Edit, Entry, Meta, MetaFields, NodeId, Outcome, Register, Ver, XattrName,
+};
+use rustc_hash::FxHashMap;
+
+use super::plan::{DataSeen, Noted, Plan, Seen, outcomes};
+use super::state::{Base, Flight};
+use crate::Result;
+use crate::shared::Record;
+
+/// What is in flight, by register.
+#[derive(Debug, Default)]
+pub(super) struct InFlight<'a> {
+    names: BTreeMap<Place, Option<NodeId>>,
+    data: FxHashMap<NodeId, &'a Data>,
+    metas: FxHashMap<NodeId, &'a Meta>,
+    xattrs: BTreeMap<(NodeId, &'a XattrName), Option<&'a Bytes>>,
+    drops: BTreeSet<NodeId>,
+}
+
+impl<'a> InFlight<'a> {
+    pub(super) fn new(flight: Option<&'a Flight>) -> Self {
+        let mut all = Self::default();
+        for edit in flight.iter().flat_map(|flight| &flight.edits) {
+            match edit {
+                Edit::New { .. } => {}
+                Edit::Data { node, data, .. } => drop(all.data.insert(*node, data)),
+                Edit::Meta { node, meta, .. } => drop(all.metas.insert(*node, meta)),
+                Edit::Xattr {
+                    node, name, value, ..
+                } => drop(all.xattrs.insert((*node, name), value.as_ref())),
+                Edit::Name {
+                    parent, name, node, ..
+                } => drop(all.names.insert((*parent, name.clone()), *node)),
+                Edit::Drop { node, .. } => drop(all.drops.insert(*node)),
+            }
+        }
+        all
+    }
+}
+
+impl Plan<'_> {
+    /// Looks at everything that will be touched.
+    pub(super) fn look(
+        &mut self,
+        changes: &[Change],
+        flight: Option<&Flight>,
+        ack: Option<&PushAck>,
+    ) -> Result<()> {
+        for change in changes {
+            match (&change.entry, change.entry.register()) {
+                (_, Some(register)) => self.note(&register)?,
+                (Entry::Gone { node }, None) => self.note_data(*node)?,
+                _ => {}
+            }
+        }
+        for edit in flight.iter().flat_map(|flight| &flight.edits) {
+            match (edit, edit.register()) {
+                (_, Some(register)) => self.note(&register)?,
+                (Edit::Drop { node, .. }, None) => self.note_data(*node)?,
+                _ => {}
+            }
+        }
+        for register in self.frozen.keys().cloned().collect::<Vec<_>>() {
+            self.note(&register)?;
+        }
+        for (edit, outcome) in outcomes(flight, ack) {
+            if let (Edit::Data { node, .. }, Outcome::Copied { .. }) = (edit, outcome)
+                && let Some(ino) = self.local.ino(*node)?
+            {
+                for place in self.local.places(ino)? {
+                    self.note_name(place)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn note(&mut self, register: &Register) -> Result<()> {
+        match register {
+            Register::Name { parent, name } => self.note_name((*parent, name.clone())),
+            Register::Data(node) => self.note_data(*node),
+            Register::Meta(node) => self.note_meta(*node),
+            Register::Xattr { node, name } => self.note_xattr(*node, name),
+        }
+    }
+
+    pub(super) fn note_name(&mut self, place: Place) -> Result<()> {
+        if self.names.contains_key(&place) {
+            return Ok(());
+        }
+        let register = Register::Name {
+            parent: place.0,
+            name: place.1.clone(),
+        };
+        let was = match (self.flight.names.get(&place), self.frozen.get(&register)) {
+            (Some(node), _) => *node,
+            (None, Some(Base::Name(was))) => *was,
+            _ => self.shared.name(&place)?.and_then(|(node, _)| node),
+        };
+        let seen = if self.local.at(&place)? == was {
+            Seen::Clean
+        } else {
+            Seen::Edited(was)
+        };
+        self.names.insert(place, seen);
+        Ok(())
+    }
+
+    pub(super) fn noted(&mut self, node: NodeId) -> Result<&mut Noted> {
+        use std::collections::btree_map::Entry as Slot;
+        match self.nodes.entry(node) {
+            Slot::Occupied(slot) => Ok(slot.into_mut()),
+            Slot::Vacant(slot) => Ok(slot.insert(Noted {
+                here: self.local.live(node)?,
+                data: None,
+                meta: None,
+                xattrs: BTreeMap::new(),
+            })),
+        }
+    }
+
+    pub(super) fn note_data(&mut self, node: NodeId) -> Result<()> {
+        if self.noted(node)?.data.is_some() {
+            return Ok(());
+        }
+        let record = self.shared.record(node)?;
+        let version = match self.frozen.get(&Register::Data(node)) {
+            Some(Base::Data(ver)) => *ver,
+            _ => version(record.as_ref()),
+        };
+        let flown = self.flight.data.get(&node).copied();
+        let there = flown.or(record
+            .as_ref()
+            .and_then(|r| r.data.as_ref())
+            .map(|(_, d)| d));
+        let drops = self.flight.drops.contains(&node);
+        let noted = self.noted(node)?;
+        let edited = if let Some(here) = &noted.here {
+            here.unsealed || here.data.as_ref() != there
+        } else {
+            // What was removed here counts as seen as it was (R3).
+            let lives = record.is_some_and(|record| record.gone.is_none());
+            (lives || flown.is_some()) && !drops
+        };
+        noted.data = Some(match edited {
+            false => Seen::Clean,
+            true if flown.is_some() => Seen::Edited(DataSeen::Flight),
+            true => Seen::Edited(DataSeen::Version(version)),
+        });
+        Ok(())
+    }
+
+    pub(super) fn note_meta(&mut self, node: NodeId) -> Result<()> {
+        if self.noted(node)?.meta.is_some() {
+            return Ok(());
+        }
+        let there = match self.flight.metas.get(&node) {
+            Some(meta) => Some(**meta),
+            None => self
+                .shared
+                .record(node)?
+                .and_then(|r| r.meta)
+                .map(|(_, meta)| meta),
+        };
+        let noted = self.noted(node)?;
+        noted.meta = Some(match (&noted.here, there) {
+            (Some(here), Some(there)) => MetaFields::between(&there, &here.meta),
+            // The root is there before anybody says what it is like.
+            (Some(_), None) if node != NodeId::ROOT => MetaFields::ALL,
+            _ => MetaFields::NONE,
+        });
+        Ok(())
+    }
+
+    pub(super) fn note_xattr(&mut self, node: NodeId, name: &XattrName) -> Result<()> {
+        if self.noted(node)?.xattrs.contains_key(name) {
+            return Ok(());
+        }
+        let there = match self.flight.xattrs.get(&(node, name)) {
+            Some(value) => value.cloned(),
+            None => self
+                .shared
+                .attribute(node, name)?
+                .and_then(|(value, _)| value),
+        };
+        let noted = self.noted(node)?;
+        let edited = match &noted.here {
+            Some(here) => here.xattrs.get(name) != there.as_ref(),
+            None => false,
+        };
+        noted.xattrs.insert(name.clone(), edited);
+        Ok(())
+    }
+}
+
+/// The version of a node's content.
+pub(super) fn version(record: Option<&Record>) -> Ver {
+    record
+        .and_then(|r| r.data.as_ref())
+        .map_or(0, |(ver, _)| *ver)
+}
