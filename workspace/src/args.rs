@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    cat, check, clone, completions, conflicts, du, export, gc, ignore, import, log, ls, mount, serve,
-    status, sync, token, umount,
+    cat, check, clone, completions, conflicts, du, export, gc, ignore, import, log, ls, mount,
+    serve, status, sync, token, umount,
 };
 
 const EXIT_CODES: &str = "\

@@ -20,11 +20,13 @@ use cairn_transports::testing::{TcpLink, UdpLink};
 
 type Result<T = (), E = Box<dyn Error>> = std::result::Result<T, E>;
 
+/// What is measured.
+type Work = fn(&World<'_>) -> Result;
+
 /// A hub, and the way to it.
 struct World<'a> {
     place: &'a Path,
     serve: Serve,
-    hub: Replica,
     scheme: &'a str,
     link: Option<Link>,
     runtime: tokio::runtime::Runtime,
@@ -52,7 +54,9 @@ impl<'a> World<'a> {
             .identity(Identity::open_or_create(&place.join("identity"))?)
             .hub(Hub::new("w", &hub)?)
             .start()?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
         let target = serve.address();
         let link = match (delay, scheme) {
             (Duration::ZERO, _) => None,
@@ -62,7 +66,6 @@ impl<'a> World<'a> {
         Ok(Self {
             place,
             serve,
-            hub,
             scheme,
             link,
             runtime,
@@ -70,8 +73,13 @@ impl<'a> World<'a> {
     }
 
     fn upstream(&self) -> Result<Upstream> {
-        let address = self.link.as_ref().map_or(self.serve.address(), Link::address);
-        Ok(Upstream::new(&format!("{}://{address}/w", self.scheme).parse()?))
+        let address = self
+            .link
+            .as_ref()
+            .map_or(self.serve.address(), Link::address);
+        Ok(Upstream::new(
+            &format!("{}://{address}/w", self.scheme).parse()?,
+        ))
     }
 
     fn follow(&self, replica: &Replica) -> Result<Follow> {
@@ -81,7 +89,10 @@ impl<'a> World<'a> {
 }
 
 fn open(place: &Path, name: &str) -> Result<Replica> {
-    Ok(Replica::open(place.join(format!("{name}.cairn")), Options::default())?)
+    Ok(Replica::open(
+        place.join(format!("{name}.cairn")),
+        Options::default(),
+    )?)
 }
 
 /// One row of the table.
@@ -114,7 +125,12 @@ fn cloned(what: &str, world: &World<'_>, name: &str) -> Result<(Replica, Follow)
     let follow = world.follow(&replica)?;
     follow.connected()?;
     follow.fence()?;
-    row(what, begun.elapsed(), &Counters::default(), &follow.counters())?;
+    row(
+        what,
+        begun.elapsed(),
+        &Counters::default(),
+        &follow.counters(),
+    )?;
     Ok((replica, follow))
 }
 
@@ -155,7 +171,12 @@ fn small_files(world: &World<'_>) -> Result {
     other.connected()?;
     let begun = Instant::now();
     other.fence()?;
-    row("reconnect with nothing to do", begun.elapsed(), &Counters::default(), &other.counters())?;
+    row(
+        "reconnect with nothing to do",
+        begun.elapsed(),
+        &Counters::default(),
+        &other.counters(),
+    )?;
     a.rename_path("/small", "/moved")?;
     in_step("rename of a directory of 10 000 files", &follow)?;
     in_step("the same, on the other replica", &other)?;
@@ -222,7 +243,9 @@ fn live(world: &World<'_>) -> Result {
 fn peak() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmHWM"));
-    line.map_or_else(String::new, |line| line.replace("VmHWM:", "").trim().to_owned())
+    line.map_or_else(String::new, |line| {
+        line.replace("VmHWM:", "").trim().to_owned()
+    })
 }
 
 fn main() -> Result {
@@ -232,10 +255,14 @@ fn main() -> Result {
     let scheme = word(1).unwrap_or("quic");
     let delay = Duration::from_millis(word(2).unwrap_or("0").parse()?);
     let mut out = std::io::stdout().lock();
-    writeln!(out, "| what, over {scheme}, {} ms each way | time | bytes sent | received | round trips | changes |", delay.as_millis())?;
+    writeln!(
+        out,
+        "| what, over {scheme}, {} ms each way | time | bytes sent | received | round trips | changes |",
+        delay.as_millis()
+    )?;
     writeln!(out, "| --- | ---: | ---: | ---: | ---: | ---: |")?;
     drop(out);
-    let all: [(&str, fn(&World<'_>) -> Result); 4] = [
+    let all: [(&str, Work); 4] = [
         ("small", small_files),
         ("many", one_of_many),
         ("large", large_file),
@@ -244,11 +271,13 @@ fn main() -> Result {
     for (name, run) in all {
         if word(3).is_none_or(|wanted| wanted == name) {
             let place = tempfile::tempdir_in(place)?;
-            let world = World::new(place.path(), scheme, delay)?;
-            run(&world)?;
-            drop(world.hub);
+            run(&World::new(place.path(), scheme, delay)?)?;
         }
     }
-    writeln!(std::io::stdout().lock(), "\nMost memory of the process, hub and replicas together: {}", peak())?;
+    writeln!(
+        std::io::stdout().lock(),
+        "\nMost memory of the process, hub and replicas together: {}",
+        peak()
+    )?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use super::upstream::{Entry, bring_in_step};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Where the workspace is: quic://HOST[:PORT]/NAME, wss:// or ws://
+    /// Where the workspace is: `quic://HOST[:PORT]/NAME`, `wss://` or `ws://`
     url: Address,
     /// The replica's directory or file, which is made; NAME stands for NAME.cairn
     /// [default: the name of the workspace]

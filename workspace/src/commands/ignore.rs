@@ -13,7 +13,7 @@ use crate::locate::PlaceArgs;
 pub(crate) struct Args {
     #[command(flatten)]
     place: PlaceArgs,
-    /// Ignore these, too: a name (node_modules, *.log) or a path (/build); may be repeated
+    /// Ignore these, too: a name (`node_modules`, `*.log`) or a path (`/build`); may be repeated
     #[arg(long, value_name = "RULE")]
     add: Vec<String>,
     /// Ignore these no more: what was ignored is shown, and pushed

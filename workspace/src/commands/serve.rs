@@ -18,6 +18,10 @@ use crate::{control, daemon, locate, logging};
 const IDENTITY: &str = "identity";
 
 #[derive(Debug, clap::Args)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "flags of a command line that do not depend on each other"
+)]
 pub(crate) struct Args {
     /// The replicas, which are made if they are not there; NAME=REPLICA to name the workspace
     /// [default name: that of the replica]

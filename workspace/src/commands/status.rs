@@ -94,12 +94,11 @@ fn sync(host: &Host) -> Result<Option<Sync>> {
         None => (false, None),
     };
     let counters = host.follow().map(Follow::counters).unwrap_or_default();
-    let status = match host.follow() {
-        Some(follow) => follow.status()?,
-        None => {
-            let store = host.replica.upstream().map_err(failed())?;
-            store.status().map_err(failed())?
-        }
+    let status = if let Some(follow) = host.follow() {
+        follow.status()?
+    } else {
+        let store = host.replica.upstream().map_err(failed())?;
+        store.status().map_err(failed())?
     };
     Ok(Some(Sync {
         hub: upstream.address().to_owned(),

@@ -67,7 +67,7 @@ pub(crate) fn perform(request: &Request, host: &Host, console: &mut dyn Console)
                     .into(),
             ));
         }
-        return with(&follow, request, host, &stop, console);
+        return with(follow, request, host, &stop, console);
     }
     let upstream = choose(&host.replica, request.upstream.as_ref())?;
     let upstream = upstream.ok_or(SyncError::NoUpstream)?;

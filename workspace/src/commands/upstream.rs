@@ -17,7 +17,7 @@ const TOKEN: &str = "CAIRN_TOKEN";
 /// How to get into a hub.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Entry {
-    /// A file with the token that the hub asks for [default: the variable CAIRN_TOKEN]
+    /// A file with the token that the hub asks for [default: the variable `CAIRN_TOKEN`]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Take only the hub whose certificate has this fingerprint (SHA-256)
@@ -35,9 +35,7 @@ pub(crate) struct Entry {
 impl Entry {
     /// The hub at an address.
     pub(crate) fn upstream(&self, address: &Address) -> Result<Upstream> {
-        let mut upstream = Upstream::new(address)
-            .token(&self.token()?)
-            .lazy(self.lazy);
+        let mut upstream = Upstream::new(address).token(&self.token()?).lazy(self.lazy);
         if let Some(fingerprint) = self.fingerprint {
             upstream = upstream.fingerprint(fingerprint);
         }

@@ -37,7 +37,9 @@ impl Hub {
         assert!(line.starts_with("serving "), "{line:?}");
         // It is not to wait for somebody to read what it says later.
         std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
-        let words = line.split([' ', ',', ';']).filter(|word| word.contains("://"));
+        let words = line
+            .split([' ', ',', ';'])
+            .filter(|word| word.contains("://"));
         let urls = words.map(str::to_owned).collect();
         let known = line.split("fingerprint ").nth(1);
         let known = known.map(|rest| rest.split(';').next().unwrap().trim().to_owned());
@@ -51,7 +53,8 @@ impl Hub {
     /// Where it is, over QUIC or WebSocket.
     pub(crate) fn url(&self, scheme: &str) -> &str {
         let mut urls = self.urls.iter();
-        urls.find(|url| url.starts_with(&format!("{scheme}://"))).unwrap()
+        urls.find(|url| url.starts_with(&format!("{scheme}://")))
+            .unwrap()
     }
 
     /// Host and port.

@@ -31,7 +31,8 @@ impl Scratch {
     /// Makes a file of a replica, or replaces its content.
     fn fed_file(&self, path: &str, content: &[u8]) {
         std::fs::write(self.join("content"), content).unwrap();
-        self.cairn(&format!("import content {path} --file --replace")).done();
+        self.cairn(&format!("import content {path} --file --replace"))
+            .done();
     }
 
     fn read(&self, path: &str) -> String {
@@ -58,7 +59,9 @@ fn last_line(ran: &Ran) -> Value {
 fn conflicts(scratch: &Scratch, name: &str) -> Vec<Value> {
     let ran = scratch.cairn(&format!("conflicts list {name}.cairn --json"));
     let lines = ran.text().lines();
-    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 #[test]
@@ -77,7 +80,8 @@ fn concurrent_edits_of_one_file_are_both_kept_and_both_sides_are_told() {
             let names = scratch.names(&format!("{name}.cairn"));
             assert_eq!(names.len(), 2, "{names:?}");
             assert!(names[1].starts_with("doc.conflict-"), "{names:?}");
-            let contents = [&names[0], &names[1]].map(|n| scratch.read(&format!("{name}.cairn/{n}")));
+            let contents =
+                [&names[0], &names[1]].map(|n| scratch.read(&format!("{name}.cairn/{n}")));
             assert_eq!(contents, ["from a", "from b"]);
             let told = conflicts(&scratch, name);
             assert_eq!(told.len(), 1, "replica {name}: {told:?}");
@@ -98,7 +102,9 @@ fn a_conflict_is_resolved_on_every_replica() {
         scratch.sync(name);
     }
     let id = &conflicts(&scratch, "b")[0]["id"];
-    scratch.cairn(&format!("conflicts resolve {id} --keep copy b.cairn")).done();
+    scratch
+        .cairn(&format!("conflicts resolve {id} --keep copy b.cairn"))
+        .done();
     scratch.cairn("conflicts list b.cairn").done();
     for name in ["b", "a"] {
         scratch.sync(name);
@@ -107,7 +113,10 @@ fn a_conflict_is_resolved_on_every_replica() {
         assert_eq!(scratch.names(&format!("{name}.cairn")), ["doc"]);
         assert_eq!(scratch.read(&format!("{name}.cairn/doc")), "from b");
     }
-    scratch.cairn("conflicts resolve 99 b.cairn").ended(5).says(&["99", "list"]);
+    scratch
+        .cairn("conflicts resolve 99 b.cairn")
+        .ended(5)
+        .says(&["99", "list"]);
 }
 
 #[test]
@@ -154,17 +163,22 @@ fn attributes_times_and_links_arrive_after_the_first_sync() {
              ln -s doc a/link && mkfifo a/fifo && chown 12:34 a/second";
         scratch.sh(change).done();
         until("all of it is on the other mount", || {
-            let seen = scratch.sh("stat -c '%a %h %u %g %y' b/second 2>/dev/null; readlink b/link; \
-                test -p b/fifo && getfattr --only-values -n user.color b/doc 2>/dev/null");
+            let seen = scratch.sh(
+                "stat -c '%a %h %u %g %y' b/second 2>/dev/null; readlink b/link; \
+                test -p b/fifo && getfattr --only-values -n user.color b/doc 2>/dev/null",
+            );
             let wanted = scratch.sh("stat -c '%a %h %u %g %y' a/doc; echo doc; echo -n blue");
             seen.out == wanted.out
         });
-        let inodes = scratch.sh("stat -c %i b/doc b/second | uniq | wc -l").done();
+        let inodes = scratch
+            .sh("stat -c %i b/doc b/second | uniq | wc -l")
+            .done();
         assert_eq!(inodes.text().trim(), "1", "two names of one file");
-        scratch.sh("setfattr -x user.color b/second && rm b/doc").done();
+        scratch
+            .sh("setfattr -x user.color b/second && rm b/doc")
+            .done();
         until("what was removed is gone", || {
-            !scratch.join("a/doc").exists()
-                && scratch.sh("getfattr -d a/second").out.is_empty()
+            !scratch.join("a/doc").exists() && scratch.sh("getfattr -d a/second").out.is_empty()
         });
         assert_eq!(std::fs::read(scratch.join("a/second")).unwrap(), b"content");
     }
@@ -209,7 +223,10 @@ fn with_nothing_to_do_there_is_one_round_trip_and_no_echo() {
             let number = |key: &str| took[key].as_u64().unwrap();
             assert_eq!(number("changes"), 0, "{took}");
             assert_eq!(number("batches"), 0, "{took}");
-            assert!(number("sent_bytes") + number("received_bytes") < 1_024, "{took}");
+            assert!(
+                number("sent_bytes") + number("received_bytes") < 1_024,
+                "{took}"
+            );
         }
     }
 }
@@ -226,7 +243,10 @@ fn a_small_edit_of_a_large_file_travels_as_the_edit() {
     let sent = scratch.sync("a")["sent_bytes"].as_u64().unwrap();
     assert!(sent < 64 << 10, "one byte changed, {sent} bytes sent");
     let received = scratch.sync("b")["received_bytes"].as_u64().unwrap();
-    assert!(received < 64 << 10, "one byte changed, {received} bytes received");
+    assert!(
+        received < 64 << 10,
+        "one byte changed, {received} bytes received"
+    );
     content.insert(0, 7);
     scratch.fed_file("a.cairn/large", &content);
     let sent = scratch.sync("a")["sent_bytes"].as_u64().unwrap();
@@ -249,7 +269,9 @@ fn noise(len: usize) -> Vec<u8> {
 
 /// Copies a replica that nobody owns.
 fn copy(scratch: &Scratch, from: &str, to: &str) {
-    scratch.sh(&format!("rm -rf {to} && cp -a {from} {to}")).done();
+    scratch
+        .sh(&format!("rm -rf {to} && cp -a {from} {to}"))
+        .done();
 }
 
 #[test]
@@ -278,7 +300,10 @@ fn a_hub_that_was_rolled_back_gets_back_what_it_lost() {
             .map(|n| scratch.read(&format!("{name}.cairn/{n}")))
             .collect();
         for wanted in ["new", "edited"] {
-            assert!(contents.iter().any(|c| c == wanted), "{names:?}: {contents:?}");
+            assert!(
+                contents.iter().any(|c| c == wanted),
+                "{names:?}: {contents:?}"
+            );
         }
     }
     hub.end();
@@ -323,7 +348,9 @@ fn a_hub_that_lost_its_store_gets_everything_again() {
     let hub = Hub::new(&scratch, "hub", &[]);
     let (address, url) = (hub.address(), hub.url("wss").to_owned());
     let known = hub.fingerprint.clone().unwrap();
-    scratch.cairn(&format!("clone {url} a --fingerprint {known}")).done();
+    scratch
+        .cairn(&format!("clone {url} a --fingerprint {known}"))
+        .done();
     for i in 0..150 {
         std::fs::write(scratch.join(format!("file{i}")), i.to_string()).unwrap();
     }
@@ -332,7 +359,9 @@ fn a_hub_that_lost_its_store_gets_everything_again() {
     scratch.sync("a");
     hub.end();
     // All but the certificate, which its owner has elsewhere, too.
-    scratch.sh("mv hub.cairn/identity . && rm -r hub.cairn").done();
+    scratch
+        .sh("mv hub.cairn/identity . && rm -r hub.cairn")
+        .done();
     scratch.write("hub.cairn/doc", "of the new store");
     scratch.sh("mv identity hub.cairn").done();
     let hub = Hub::at(&scratch, "hub", &address, &[]);
@@ -368,7 +397,12 @@ fn a_hub_that_is_killed_in_the_middle_of_pushes_has_all_of_what_it_acknowledged(
 fn tokens_are_asked_for_and_tell_what_one_may() {
     let scratch = Scratch::new();
     scratch.write("hub.cairn/doc", "content");
-    let token = scratch.cairn("token hub.cairn --new").done().text().trim().to_owned();
+    let token = scratch
+        .cairn("token hub.cairn --new")
+        .done()
+        .text()
+        .trim()
+        .to_owned();
     let reader = scratch.cairn("token hub.cairn --new --read-only").done();
     let reader = reader.text().trim().to_owned();
     let hub = Hub::new(&scratch, "hub", &[]);
@@ -379,14 +413,24 @@ fn tokens_are_asked_for_and_tell_what_one_may() {
     let refused = scratch.cairn(&format!("clone {url} a --token-file wrong"));
     let refused = refused.ended(5).says(&["E_AUTH"]);
     assert!(!refused.err.contains("wrong-secret"), "{refused:?}");
-    assert!(!scratch.join("a.cairn").exists(), "what was made for nothing is gone");
-    scratch.cairn(&format!("clone {url} a --token-file rw")).done();
+    assert!(
+        !scratch.join("a.cairn").exists(),
+        "what was made for nothing is gone"
+    );
+    scratch
+        .cairn(&format!("clone {url} a --token-file rw"))
+        .done();
     scratch.write("a.cairn/more", "more");
     scratch.sync("a");
-    scratch.cairn(&format!("clone {url} r --token-file ro")).done();
+    scratch
+        .cairn(&format!("clone {url} r --token-file ro"))
+        .done();
     assert_eq!(scratch.read("r.cairn/more"), "more");
     scratch.write("r.cairn/mine", "mine");
-    scratch.cairn("sync r.cairn").ended(5).says(&["E_READ_ONLY"]);
+    scratch
+        .cairn("sync r.cairn")
+        .ended(5)
+        .says(&["E_READ_ONLY"]);
     assert_eq!(scratch.read("r.cairn/mine"), "mine");
 }
 
@@ -396,24 +440,51 @@ fn what_is_wrong_with_a_hub_is_said_with_what_to_do() {
     let hub = Hub::new(&scratch, "hub", &[]);
     let (address, url) = (hub.address(), hub.url("quic").to_owned());
     let elsewhere = format!("quic://{address}/other");
-    scratch.cairn(&format!("clone {elsewhere} a")).ended(5).says(&["E_WORKSPACE"]);
+    scratch
+        .cairn(&format!("clone {elsewhere} a"))
+        .ended(5)
+        .says(&["E_WORKSPACE"]);
     let wrong = "00".repeat(32);
     let ran = scratch.cairn(&format!("clone {url} a --fingerprint {wrong}"));
     ran.ended(5).says(&["fingerprint", &wrong]);
-    scratch.cairn("clone http://x/y a").ended(2).says(&["quic://"]);
-    scratch.cairn("clone quic://token@x/y a").ended(2).says(&["token"]);
-    scratch.cairn("sync hub.cairn").ended(5).says(&["--upstream"]);
+    scratch
+        .cairn("clone http://x/y a")
+        .ended(2)
+        .says(&["quic://"]);
+    scratch
+        .cairn("clone quic://token@x/y a")
+        .ended(2)
+        .says(&["token"]);
+    scratch
+        .cairn("sync hub.cairn")
+        .ended(5)
+        .says(&["--upstream"]);
     scratch.cairn(&format!("clone {url} a")).done();
-    scratch.cairn(&format!("clone {url} a")).ended(5).says(&["there already", "sync"]);
+    scratch
+        .cairn(&format!("clone {url} a"))
+        .ended(5)
+        .says(&["there already", "sync"]);
     hub.end();
     scratch.cairn("sync a.cairn").ended(5).says(&[&address]);
-    scratch.cairn("serve hub.cairn --listen 0.0.0.0:0 --plain").ended(5).says(&["certificate"]);
-    scratch.cairn("serve hub.cairn --listen 0.0.0.0:0").ended(5).says(&["token"]);
-    scratch.cairn("serve x=hub.cairn x=b.cairn").ended(5).says(&["NAME=REPLICA"]);
+    scratch
+        .cairn("serve hub.cairn --listen 0.0.0.0:0 --plain")
+        .ended(5)
+        .says(&["certificate"]);
+    scratch
+        .cairn("serve hub.cairn --listen 0.0.0.0:0")
+        .ended(5)
+        .says(&["token"]);
+    scratch
+        .cairn("serve x=hub.cairn x=b.cairn")
+        .ended(5)
+        .says(&["NAME=REPLICA"]);
     // Another hub at the same place is not taken for the first.
     scratch.sh("rm -r hub.cairn").done();
     let _hub = Hub::at(&scratch, "hub", &address, &[]);
-    scratch.cairn("sync a.cairn").ended(5).says(&["fingerprint", "in between"]);
+    scratch
+        .cairn("sync a.cairn")
+        .ended(5)
+        .says(&["fingerprint", "in between"]);
 }
 
 #[test]
@@ -433,7 +504,9 @@ fn edits_on_one_mount_appear_on_the_other() {
         std::fs::write(at("a/doc"), "short").unwrap();
         until("it shrinks", || shows(&at("b/doc"), b"short"));
         std::fs::rename(at("b/doc"), at("b/other")).unwrap();
-        until("it is renamed", || shows(&at("a/other"), b"short") && !at("a/doc").exists());
+        until("it is renamed", || {
+            shows(&at("a/other"), b"short") && !at("a/doc").exists()
+        });
         std::fs::remove_file(at("a/other")).unwrap();
         until("it is removed", || !at("b/other").exists());
         let git = "git init -q a/repo && cd a/repo && for i in $(seq 50); do echo $i > $i; done && \
@@ -488,14 +561,23 @@ fn what_was_ignored_arrives_when_the_rule_goes() {
     scratch.write("a.cairn/a.log", "edited while nobody looked");
     scratch.sync("a");
     scratch.sync("b");
-    scratch.cairn("ignore b.cairn --remove *.txt").ended(5).says(&["*.txt"]);
+    scratch
+        .cairn("ignore b.cairn --remove *.txt")
+        .ended(5)
+        .says(&["*.txt"]);
     scratch.cairn("ignore b.cairn --remove *.log").done();
     for name in ["b", "a"] {
         scratch.sync(name);
     }
     for name in ["a", "b"] {
-        assert_eq!(scratch.names(&format!("{name}.cairn")), ["a.log", "b.log", "doc"]);
-        assert_eq!(scratch.read(&format!("{name}.cairn/a.log")), "edited while nobody looked");
+        assert_eq!(
+            scratch.names(&format!("{name}.cairn")),
+            ["a.log", "b.log", "doc"]
+        );
+        assert_eq!(
+            scratch.read(&format!("{name}.cairn/a.log")),
+            "edited while nobody looked"
+        );
         assert_eq!(scratch.read(&format!("{name}.cairn/b.log")), "of b");
     }
 }
@@ -509,14 +591,21 @@ fn a_lazy_replica_is_there_at_once_and_fetches_what_is_read() {
     scratch.cairn("import tree hub.cairn/tree").done();
     let hub = Hub::new(&scratch, "hub", &[]);
     let url = hub.url("quic").to_owned();
-    let cloned = scratch.cairn(&format!("clone {url} a --lazy --json")).done();
-    assert!(last_line(&cloned)["received_bytes"].as_u64().unwrap() < 200_000, "{cloned:?}");
+    let cloned = scratch
+        .cairn(&format!("clone {url} a --lazy --json"))
+        .done();
+    assert!(
+        last_line(&cloned)["received_bytes"].as_u64().unwrap() < 200_000,
+        "{cloned:?}"
+    );
     assert_eq!(scratch.names("a.cairn/tree").len(), 201);
     let wanted = std::fs::read(scratch.join("tree/7")).unwrap();
     assert_eq!(scratch.cairn("cat a.cairn/tree/7").done().out, wanted);
     if can_mount() {
         let _mount = scratch.mount("a");
-        scratch.sh("cmp a/tree/large tree/large && cmp a/tree/9 tree/9").done();
+        scratch
+            .sh("cmp a/tree/large tree/large && cmp a/tree/9 tree/9")
+            .done();
         let status = scratch.cairn("status a --json").done().json();
         let received = status["sync"]["received_bytes"].as_u64().unwrap();
         assert!((3_000_000..3_200_000).contains(&received), "{status}");
