@@ -637,7 +637,7 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    fn paths(&self, client: &Client) -> (Vec<String>, Vec<String>) {
+    fn paths(client: &Client) -> (Vec<String>, Vec<String>) {
         let (mut dirs, mut files) = (vec![String::new()], Vec::new());
         let mut at = 0;
         while let Some(dir) = dirs.get(at).cloned() {
@@ -671,7 +671,7 @@ impl Worker<'_> {
     }
 
     fn step(&mut self, client: &Client) {
-        let (dirs, files) = self.paths(client);
+        let (dirs, files) = Self::paths(client);
         let dir = self.rng.pick(&dirs).clone();
         let place = format!("{}/{}", self.rng.pick(&dirs), self.rng.below(4));
         let replica = &client.replica;
