@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cairn::sync::{DEFAULT_PORT, Hub, Identity, Serve};
+use cairn::sync::{DEFAULT_PORT, Follow, Hub, Identity, Serve, Upstream};
 use cairn::{Options, Replica};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -67,7 +67,8 @@ pub(crate) fn run(args: &Args) -> Result {
         served.push((name, dir, replica));
     }
     let serve = start(args, &served)?;
-    let controls = listen(&served, &serve)?;
+    let follows = follow(&served)?;
+    let controls = listen(&served, &serve, &follows)?;
     // What was in the replicas before is with the hubs before anybody is told.
     serve.settle()?;
     announce(args, &served, &serve)?;
@@ -77,6 +78,7 @@ pub(crate) fn run(args: &Args) -> Result {
     }
     end_at_once_on_another(signals);
     let watchers: Vec<_> = controls.into_iter().map(control::Server::stop).collect();
+    drop(follows);
     drop(serve);
     for (_, dir, replica) in served {
         let failed = format!(
@@ -129,13 +131,25 @@ fn identity(args: &Args, served: &[(String, PathBuf, Replica)]) -> Result<Option
     Ok(Some(identity.map_err(cairn::sync::SyncError::from)?))
 }
 
+/// A replica that follows a hub itself goes on to do so, and is one in the middle.
+fn follow(served: &[(String, PathBuf, Replica)]) -> Result<Vec<Option<Arc<Follow>>>> {
+    let follows = served.iter().map(|(_, _, replica)| {
+        let Some(upstream) = Upstream::of(replica)? else {
+            return Ok(None);
+        };
+        Ok(Some(Arc::new(Follow::start(replica, &upstream)?)))
+    });
+    follows.collect()
+}
+
 /// Other commands on the replicas come to this process.
 fn listen(
     served: &[(String, PathBuf, Replica)],
     serve: &Arc<Serve>,
+    follows: &[Option<Arc<Follow>>],
 ) -> Result<Vec<control::Server>> {
-    let controls = served.iter().map(|(_, dir, replica)| {
-        let host = Host::serving(replica, Some(serve), None);
+    let controls = served.iter().zip(follows).map(|((_, dir, replica), follow)| {
+        let host = Host::serving(replica, Some(serve), follow.as_ref());
         control::Server::start(dir, host).map_err(Failure::io(format!(
             "cannot make the control socket in {}",
             dir.display()

@@ -12,7 +12,7 @@ use cairn_transports::{ClientError, ServeError};
 #[non_exhaustive]
 pub enum SyncError {
     /// There is no session with the hub.
-    #[error("no connection to the hub {address}")]
+    #[error("not in step with the hub {address}{}", hint(source.code()))]
     Client {
         /// The hub.
         address: String,
@@ -21,7 +21,7 @@ pub enum SyncError {
         source: Arc<ClientError>,
     },
     /// The hub refuses something.
-    #[error("the hub {address} refuses it: {code}")]
+    #[error("the hub {address} refuses it: {code}{}", hint(Some(*code)))]
     Refused {
         /// The hub.
         address: String,
@@ -68,4 +68,20 @@ pub enum SyncError {
     /// The machine has no threads or sockets left.
     #[error("cannot start sync")]
     Start(#[source] std::io::Error),
+}
+
+/// What to do about an error, as far as the code tells.
+fn hint(code: Option<Code>) -> &'static str {
+    match code {
+        Some(Code::AUTH) => " (give it the workspace's token, see `cairn token`)",
+        Some(Code::READ_ONLY) => " (what is edited here stays here; its token may only read)",
+        Some(Code::WORKSPACE) => " (the hub serves others, look at its address)",
+        Some(Code::REPLICA_FORKED | Code::TAG_TAKEN) => {
+            " (another replica has the identity of this one, as a copy of it has: clone the \
+             workspace anew, and take over what is only here)"
+        }
+        Some(Code::VERSION) => " (the two programs are of different times: update the older)",
+        Some(Code::QUOTA) => " (make space on its disk)",
+        _ => "",
+    }
 }

@@ -619,3 +619,82 @@ fn a_lazy_replica_is_there_at_once_and_fetches_what_is_read() {
     scratch.cairn("check a.cairn").done();
     scratch.cairn("check hub.cairn").done();
 }
+
+#[test]
+fn a_hub_in_the_middle_passes_on_what_it_gets_either_way() {
+    let scratch = Scratch::new();
+    let top = Hub::new(&scratch, "top", &[]);
+    let url = top.url("quic").to_owned();
+    for name in ["a", "middle"] {
+        scratch.cairn(&format!("clone {url} {name}")).done();
+    }
+    let middle = Hub::new(&scratch, "middle", &[]);
+    let url = middle.url("quic").to_owned();
+    scratch.cairn(&format!("clone {url} b")).done();
+    scratch.write("a.cairn/of-a", "of a");
+    scratch.write("b.cairn/of-b", "of b");
+    let both = ["of-a", "of-b"];
+    until("what is edited at either end is at both", || {
+        for name in ["a", "b"] {
+            scratch.sync(name);
+        }
+        ["a", "b"].iter().all(|name| scratch.names(&format!("{name}.cairn")) == both)
+    });
+    scratch.write("a.cairn/doc", "from a");
+    scratch.write("b.cairn/doc", "from b");
+    until("both contents are everywhere", || {
+        for name in ["a", "b"] {
+            scratch.sync(name);
+        }
+        let names = |name| scratch.names(&format!("{name}.cairn"));
+        names("a") == names("b") && names("a").len() == 4
+    });
+    let names = scratch.names("a.cairn");
+    let mut contents: Vec<String> = (names.iter())
+        .map(|n| scratch.read(&format!("b.cairn/{n}")))
+        .collect();
+    contents.sort();
+    assert_eq!(contents, ["from a", "from b", "of a", "of b"]);
+    middle.end();
+    top.end();
+    for name in ["a", "b", "middle", "top"] {
+        scratch.cairn(&format!("check {name}.cairn")).done();
+    }
+}
+
+#[test]
+fn a_copy_of_a_replica_is_told_that_it_is_one() {
+    let (scratch, _hub) = two("quic");
+    scratch.write("a.cairn/doc", "doc");
+    scratch.sync("a");
+    copy(&scratch, "a.cairn", "copy.cairn");
+    scratch.write("a.cairn/of-a", "of a");
+    scratch.sync("a");
+    scratch.write("copy.cairn/of-copy", "of the copy");
+    scratch.cairn("sync copy.cairn").ended(5).says(&["E_REPLICA_FORKED", "clone"]);
+    assert_eq!(scratch.read("copy.cairn/of-copy"), "of the copy");
+    scratch.write("a.cairn/more", "more");
+    scratch.sync("a");
+}
+
+#[test]
+fn a_cut_that_would_empty_a_replica_waits_for_a_word() {
+    let (scratch, _hub) = two("quic");
+    let make = "mkdir tree && for i in $(seq 150); do echo $i > tree/$i; done";
+    scratch.sh(make).done();
+    scratch.cairn("import tree a.cairn/tree").done();
+    scratch.sync("a");
+    scratch.sync("b");
+    if !can_mount() {
+        return;
+    }
+    {
+        let _mount = scratch.mount_offline("a");
+        scratch.sh("rm -r a/tree").done();
+    }
+    scratch.sync("a");
+    scratch.cairn("sync b.cairn").ended(5).says(&["--proceed", "150"]);
+    assert_eq!(scratch.names("b.cairn/tree").len(), 150);
+    scratch.cairn("sync b.cairn --proceed").done();
+    assert!(scratch.names("b.cairn").is_empty());
+}
