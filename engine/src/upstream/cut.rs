@@ -318,8 +318,11 @@ fn bury_absent(shared: Shared<'_>, ver: u64, changes: &mut Vec<Change>) -> Resul
     let mut xattrs: BTreeSet<(NodeId, XattrName)> = BTreeSet::new();
     for Change { entry, .. } in changes.iter() {
         match entry {
-            Entry::Node { id, .. } => drop(nodes.insert(*id)),
-            Entry::Name { parent, name, .. } => drop(names.insert((*parent, name.clone()))),
+            Entry::Name { parent, name, node } => {
+                names.insert((*parent, name.clone()));
+                // What has no name has ended, whatever else is told of it.
+                nodes.extend(node);
+            }
             Entry::Xattr { node, name, .. } => drop(xattrs.insert((*node, name.clone()))),
             _ => {}
         }
@@ -347,6 +350,8 @@ fn bury_absent(shared: Shared<'_>, ver: u64, changes: &mut Vec<Change>) -> Resul
             let node = *node;
             if !nodes.contains(&node) && record.gone.is_none() && node != NodeId::ROOT {
                 let entry = Entry::Gone { node };
+                // Later than whatever else is told of it.
+                let ver = ver.saturating_add(1);
                 changes.push(Change { ver, entry });
                 continue;
             }

@@ -17,7 +17,6 @@ use cairn_protocol::{
 };
 use rusqlite::Connection;
 
-use super::edits::Untouched;
 use super::ignore::{Ignore, Paths, Whose};
 use super::local::{Here, Local};
 use super::look::{InFlight, version};

@@ -512,11 +512,17 @@ fn a_small_edit_of_a_large_file_is_a_small_difference() {
     a.replica
         .write_file("/large", &support::noise(900_000, 3))
         .unwrap();
-    a.sync(&mut side);
-    b.sync(&mut side);
+    support::eventually("the file is sealed", || {
+        a.sync(&mut side);
+        b.sync(&mut side);
+        b.replica.exists("/large").unwrap()
+    });
     let before = side.received;
     a.replica.write_range("/large", 450_000, b"!").unwrap();
-    a.sync(&mut side);
+    support::eventually("the edit is pushed", || {
+        a.sync(&mut side);
+        side.received > before
+    });
     assert!(
         side.received - before < 1_000,
         "{} bytes",
