@@ -136,6 +136,9 @@ impl Upstream {
         let shared = Shared::new(&db, side);
         let anew = cut.reset.is_some_and(Reset::is_anew);
         let mut changes = cut.changes.clone();
+        if cut.reset.is_some() {
+            end_unplaced(cut.cursor.seq, &mut changes);
+        }
         if cut.reset.is_some() && !anew {
             bury_absent(shared, cut.cursor.seq, &mut changes)?;
         }
@@ -307,6 +310,32 @@ fn halts(shared: Shared<'_>, local: &Local<'_>, changes: &[Change]) -> Result<Op
     let of = shared.count()?;
     let halts = of >= HALT_MIN && removed * 2 > of;
     Ok(halts.then_some(Applied::Halted { removed, of }))
+}
+
+/// Adds the ends of nodes of a whole transfer that have no name in it: they are
+/// told for those who may know them.
+fn end_unplaced(ver: u64, changes: &mut Vec<Change>) {
+    let mut places: std::collections::BTreeMap<Place, Option<NodeId>> = Default::default();
+    let mut nodes: BTreeSet<NodeId> = BTreeSet::new();
+    for Change { entry, .. } in changes.iter() {
+        match entry {
+            Entry::Node { id, .. } => drop(nodes.insert(*id)),
+            Entry::Name { parent, name, node } => {
+                places.insert((*parent, name.clone()), *node);
+            }
+            _ => {}
+        }
+    }
+    for node in places.values().flatten() {
+        nodes.remove(node);
+    }
+    nodes.remove(&NodeId::ROOT);
+    let ver = ver.saturating_add(1);
+    let ends = nodes.into_iter().map(|node| Change {
+        ver,
+        entry: Entry::Gone { node },
+    });
+    changes.extend(ends);
 }
 
 /// Adds the ends of what a whole transfer does not have: it is of the same
