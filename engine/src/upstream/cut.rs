@@ -1,6 +1,6 @@
 //! Cuts: the confirmed tree moves, and the working tree with it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -315,7 +315,7 @@ fn halts(shared: Shared<'_>, local: &Local<'_>, changes: &[Change]) -> Result<Op
 /// Adds the ends of nodes of a whole transfer that have no name in it: they are
 /// told for those who may know them.
 fn end_unplaced(ver: u64, changes: &mut Vec<Change>) {
-    let mut places: std::collections::BTreeMap<Place, Option<NodeId>> = Default::default();
+    let mut places: BTreeMap<Place, Option<NodeId>> = BTreeMap::new();
     let mut nodes: BTreeSet<NodeId> = BTreeSet::new();
     for Change { entry, .. } in changes.iter() {
         match entry {

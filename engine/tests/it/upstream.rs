@@ -378,7 +378,7 @@ fn i9_a_directory_of_1000_files_is_renamed_in_two_edits() {
 #[test]
 fn everything_of_a_node_arrives() {
     let (mut side, a, b) = two();
-    let mode = |perm, kind, rdev| NewNode {
+    let node = |perm, kind, rdev| NewNode {
         kind,
         perm,
         uid: 7,
@@ -387,12 +387,12 @@ fn everything_of_a_node_arrives() {
     };
     let file = a
         .replica
-        .make(Ino::ROOT, b"file", &mode(0o640, NodeKind::File, 0))
+        .make(Ino::ROOT, b"file", &node(0o640, NodeKind::File, 0))
         .unwrap();
-    let device = mode(0o600, NodeKind::CharDevice, 0x105);
+    let device = node(0o600, NodeKind::CharDevice, 0x105);
     a.replica.make(Ino::ROOT, b"device", &device).unwrap();
     a.replica
-        .make(Ino::ROOT, b"pipe", &mode(0o600, NodeKind::Fifo, 0))
+        .make(Ino::ROOT, b"pipe", &node(0o600, NodeKind::Fifo, 0))
         .unwrap();
     a.replica.link(file.ino, Ino::ROOT, b"twin").unwrap();
     a.sync(&mut side);
@@ -643,7 +643,7 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    fn paths(&self, client: &Client) -> (Vec<String>, Vec<String>) {
+    fn paths(client: &Client) -> (Vec<String>, Vec<String>) {
         let (mut dirs, mut files) = (vec![String::new()], Vec::new());
         let mut at = 0;
         while let Some(dir) = dirs.get(at).cloned() {
@@ -677,7 +677,7 @@ impl Worker<'_> {
     }
 
     fn step(&mut self, client: &Client) {
-        let (dirs, files) = self.paths(client);
+        let (dirs, files) = Self::paths(client);
         let dir = self.rng.pick(&dirs).clone();
         let place = format!("{}/{}", self.rng.pick(&dirs), self.rng.below(4));
         let replica = &client.replica;
