@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use cairn::log::{Change, Cursor, Data, Entry, NodeId};
-use cairn::{Ino, Replica};
+use cairn::Replica;
 use serde::{Deserialize, Serialize};
 
 use crate::console::Console;
