@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use cairn::log::{Change, Cursor, Data, Entry, NodeId};
 use cairn::Replica;
+use cairn::log::{Change, Cursor, Data, Entry, NodeId};
 use serde::{Deserialize, Serialize};
 
 use crate::console::Console;
