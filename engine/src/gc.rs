@@ -357,6 +357,9 @@ impl Inner {
         let db = self.db.writer();
         let head: i64 = db.query_row("SELECT max(seq) FROM commits", [], |r| r.get(0))?;
         let horizon = uint(head).saturating_sub(LOG_KEEP);
+        // A removal that no hub was told of is known by its tombstone only.
+        let told = crate::upstream::scanned_by_all(&db)?;
+        let horizon = told.map_or(horizon, |told| horizon.min(told));
         if horizon == 0 {
             return Ok(());
         }

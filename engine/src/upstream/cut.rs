@@ -1,6 +1,6 @@
 //! Cuts: the confirmed tree moves, and the working tree with it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -136,6 +136,9 @@ impl Upstream {
         let shared = Shared::new(&db, side);
         let anew = cut.reset.is_some_and(Reset::is_anew);
         let mut changes = cut.changes.clone();
+        if cut.reset.is_some() {
+            end_unplaced(cut.cursor.seq, &mut changes);
+        }
         if cut.reset.is_some() && !anew {
             bury_absent(shared, cut.cursor.seq, &mut changes)?;
         }
@@ -309,6 +312,32 @@ fn halts(shared: Shared<'_>, local: &Local<'_>, changes: &[Change]) -> Result<Op
     Ok(halts.then_some(Applied::Halted { removed, of }))
 }
 
+/// Adds the ends of nodes of a whole transfer that have no name in it: they are
+/// told for those who may know them.
+fn end_unplaced(ver: u64, changes: &mut Vec<Change>) {
+    let mut places: BTreeMap<Place, Option<NodeId>> = BTreeMap::new();
+    let mut nodes: BTreeSet<NodeId> = BTreeSet::new();
+    for Change { entry, .. } in changes.iter() {
+        match entry {
+            Entry::Node { id, .. } => drop(nodes.insert(*id)),
+            Entry::Name { parent, name, node } => {
+                places.insert((*parent, name.clone()), *node);
+            }
+            _ => {}
+        }
+    }
+    for node in places.values().flatten() {
+        nodes.remove(node);
+    }
+    nodes.remove(&NodeId::ROOT);
+    let ver = ver.saturating_add(1);
+    let ends = nodes.into_iter().map(|node| Change {
+        ver,
+        entry: Entry::Gone { node },
+    });
+    changes.extend(ends);
+}
+
 /// Adds the ends of what a whole transfer does not have: it is of the same
 /// life of the hub, so what is absent was removed.
 fn bury_absent(shared: Shared<'_>, ver: u64, changes: &mut Vec<Change>) -> Result<()> {
@@ -318,8 +347,11 @@ fn bury_absent(shared: Shared<'_>, ver: u64, changes: &mut Vec<Change>) -> Resul
     let mut xattrs: BTreeSet<(NodeId, XattrName)> = BTreeSet::new();
     for Change { entry, .. } in changes.iter() {
         match entry {
-            Entry::Node { id, .. } => drop(nodes.insert(*id)),
-            Entry::Name { parent, name, .. } => drop(names.insert((*parent, name.clone()))),
+            Entry::Name { parent, name, node } => {
+                names.insert((*parent, name.clone()));
+                // What has no name has ended, whatever else is told of it.
+                nodes.extend(node);
+            }
             Entry::Xattr { node, name, .. } => drop(xattrs.insert((*node, name.clone()))),
             _ => {}
         }
@@ -347,6 +379,8 @@ fn bury_absent(shared: Shared<'_>, ver: u64, changes: &mut Vec<Change>) -> Resul
             let node = *node;
             if !nodes.contains(&node) && record.gone.is_none() && node != NodeId::ROOT {
                 let entry = Entry::Gone { node };
+                // Later than whatever else is told of it.
+                let ver = ver.saturating_add(1);
                 changes.push(Change { ver, entry });
                 continue;
             }

@@ -218,7 +218,9 @@ impl<'a> Edits<'a> {
         if let Some(known) = self.known.get(&node) {
             return Ok(*known);
         }
-        let known = self.shared.record(node)?.is_some();
+        // One that has ended there may be forgotten (RST-4).
+        let record = self.shared.record(node)?;
+        let known = record.is_some_and(|record| record.gone.is_none());
         self.known.insert(node, known);
         Ok(known)
     }
@@ -396,35 +398,34 @@ impl<'a> Edits<'a> {
         if self.is_hidden(ino)? {
             return Ok(());
         }
-        match self.shared.record(here.id)? {
-            None if here.unsealed && self.replay.is_none() => {
-                self.seen_nodes.remove(&ino.0);
-            }
-            None => {
-                let (node, kind) = (here.id, here.kind);
-                self.push(Edit::New { node, kind });
-                self.registers(&here, &Record::new(kind, 0))?;
-                self.all_places(node)?;
-            }
-            Some(record) => {
-                self.registers(&here, &record)?;
-                if record.gone.is_some() {
-                    self.all_places(here.id)?;
-                }
-            }
+        let record = self.shared.record(here.id)?;
+        let lives = record.as_ref().is_some_and(|record| record.gone.is_none());
+        if !lives && here.unsealed && self.replay.is_none() {
+            self.seen_nodes.remove(&ino.0);
+            return Ok(());
+        }
+        let record = record.unwrap_or_else(|| Record::new(here.kind, 0));
+        if !lives {
+            let (node, kind) = (here.id, here.kind);
+            self.push(Edit::New { node, kind });
+        }
+        self.registers(&here, &record, !lives)?;
+        if !lives {
+            self.all_places(here.id)?;
         }
         Ok(())
     }
 
-    fn registers(&mut self, here: &Here, record: &Record) -> Result<()> {
+    /// The registers that differ, or all.
+    fn registers(&mut self, here: &Here, record: &Record, all: bool) -> Result<()> {
         let node = here.id;
         if let Some(data) = &here.data
             && (!here.unsealed || self.replay.is_some())
-            && !self.replay.is_some_and(|replay| replay.data(node))
+            && (all || !self.replay.is_some_and(|replay| replay.data(node)))
         {
             let there = record.data.as_ref();
             // Of what is not sealed only the replay hears, and not what it is.
-            if there.map(|(_, data)| data) == Some(data) && !here.unsealed {
+            if there.map(|(_, data)| data) == Some(data) && !here.unsealed && !all {
                 self.settle(Register::Data(node));
             } else {
                 let base = match self.frozen.get(&Register::Data(node)) {
@@ -438,6 +439,7 @@ impl<'a> Edits<'a> {
         let meta = record.meta.as_ref();
         let fields = meta.map_or(MetaFields::ALL, |(_, m)| MetaFields::between(m, &here.meta));
         let fields = match self.replay {
+            _ if all => MetaFields::ALL,
             Some(replay) => fields.without(MetaFields::ALL.without(replay.meta(node))),
             None => fields,
         };

@@ -59,7 +59,7 @@ pub use lazy::Fetcher;
 pub use status::SyncStatus;
 
 pub(crate) use rider::Rider;
-pub(crate) use state::TABLES;
+pub(crate) use state::{TABLES, scanned_by_all};
 
 use ignore::Ignore;
 use stage::Staged;

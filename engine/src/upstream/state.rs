@@ -142,6 +142,19 @@ impl Rows<'_> {
     }
 }
 
+/// The version up to which the log was looked at for every hub that this replica
+/// follows.
+pub(crate) fn scanned_by_all(db: &Connection) -> Result<Option<Ver>> {
+    let mut find = db.prepare("SELECT value FROM upstream WHERE key = 'state'")?;
+    let mut rows = find.query([])?;
+    let mut oldest = None;
+    while let Some(row) = rows.next()? {
+        let state: State = decode("state", &row.get::<_, Vec<u8>>(0)?)?;
+        oldest = Some(oldest.unwrap_or(Ver::MAX).min(state.scanned));
+    }
+    Ok(oldest)
+}
+
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     postcard::to_stdvec(value)
         .map_err(|e| FsError::Corrupt(format!("a row cannot be encoded: {e}")))

@@ -301,9 +301,9 @@ fn assert_equal(clients: &[&Client], side: &Side) {
         if here != *there {
             let (here, there) = (lines(&here), lines(there));
             let only_here: Vec<_> = here.iter().filter(|line| !there.contains(line)).collect();
-            let elsewhere: Vec<_> = there.iter().filter(|line| !here.contains(line)).collect();
+            let missing: Vec<_> = there.iter().filter(|line| !here.contains(line)).collect();
             let tag = client.upstream.tag().0 & 0xfff;
-            panic!("{tag:x}: only here {only_here:#?}, only at the hub {elsewhere:#?}");
+            panic!("{tag:x}: only here {only_here:#?}, only at the hub {missing:#?}");
         }
         support::assert_clean(&client.replica);
     }
@@ -378,7 +378,7 @@ fn i9_a_directory_of_1000_files_is_renamed_in_two_edits() {
 #[test]
 fn everything_of_a_node_arrives() {
     let (mut side, a, b) = two();
-    let mode = |perm, kind, rdev| NewNode {
+    let like = |perm, kind, rdev| NewNode {
         kind,
         perm,
         uid: 7,
@@ -387,12 +387,12 @@ fn everything_of_a_node_arrives() {
     };
     let file = a
         .replica
-        .make(Ino::ROOT, b"file", &mode(0o640, NodeKind::File, 0))
+        .make(Ino::ROOT, b"file", &like(0o640, NodeKind::File, 0))
         .unwrap();
-    let device = mode(0o600, NodeKind::CharDevice, 0x105);
+    let device = like(0o600, NodeKind::CharDevice, 0x105);
     a.replica.make(Ino::ROOT, b"device", &device).unwrap();
     a.replica
-        .make(Ino::ROOT, b"pipe", &mode(0o600, NodeKind::Fifo, 0))
+        .make(Ino::ROOT, b"pipe", &like(0o600, NodeKind::Fifo, 0))
         .unwrap();
     a.replica.link(file.ino, Ino::ROOT, b"twin").unwrap();
     a.sync(&mut side);
@@ -512,11 +512,17 @@ fn a_small_edit_of_a_large_file_is_a_small_difference() {
     a.replica
         .write_file("/large", &support::noise(900_000, 3))
         .unwrap();
-    a.sync(&mut side);
-    b.sync(&mut side);
+    support::eventually("the file is sealed", || {
+        a.sync(&mut side);
+        b.sync(&mut side);
+        b.replica.exists("/large").unwrap()
+    });
     let before = side.received;
     a.replica.write_range("/large", 450_000, b"!").unwrap();
-    a.sync(&mut side);
+    support::eventually("the edit is pushed", || {
+        a.sync(&mut side);
+        side.received > before
+    });
     assert!(
         side.received - before < 1_000,
         "{} bytes",
