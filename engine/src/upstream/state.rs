@@ -164,28 +164,3 @@ pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T>
     postcard::from_bytes(bytes)
         .map_err(|e| corrupt(format!("what is known of the hub ({what})"), e))
 }
-
-impl super::Upstream {
-    /// What who drives the sessions keeps of this hub under a name: its address,
-    /// the fingerprint of its certificate.
-    ///
-    /// # Errors
-    ///
-    /// What the database says.
-    pub fn note(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let db = self.inner().db.reader();
-        let side = self.side;
-        Rows { db: &db, side }.get(&format!("note {name}"))
-    }
-
-    /// Keeps something under a name.
-    ///
-    /// # Errors
-    ///
-    /// What the database says.
-    pub fn set_note(&self, name: &str, value: &[u8]) -> Result<()> {
-        let db = self.inner().db.writer();
-        let side = self.side;
-        Rows { db: &db, side }.set(&format!("note {name}"), &value)
-    }
-}
