@@ -34,7 +34,8 @@
 //!
 //! The program `cairn` offers the same on a command line: see `cairn --help`.
 
-#![forbid(unsafe_code)]
+// `unsafe` is in one leaf module only, `exec::sys`; without execs there is none.
+#![cfg_attr(not(feature = "exec"), forbid(unsafe_code))]
 
 pub use cairn_engine::{
     Allocate, Attr, Changes, CheckReport, CursorError, DirEntry, Entry, File, FileOptions, Found,
@@ -54,3 +55,17 @@ pub mod fuse {
 pub mod log {
     pub use cairn_protocol::{Change, Cursor, Data, Entry, Meta, NodeId, ParseError, Ver};
 }
+
+#[cfg(feature = "exec")]
+pub mod backend;
+#[cfg(feature = "exec")]
+pub mod exec;
+#[cfg(feature = "exec")]
+mod waiting;
+#[cfg(feature = "exec")]
+mod workspace;
+
+#[cfg(feature = "exec")]
+pub use waiting::block_on;
+#[cfg(feature = "exec")]
+pub use workspace::{Builder, Workspace, WorkspaceError};

@@ -9,6 +9,7 @@
 mod commands;
 mod daemon;
 mod errors;
+mod exec;
 mod hostile;
 mod layers;
 mod program;
