@@ -16,3 +16,4 @@ mod program;
 mod scratch;
 mod transfer;
 mod trees;
+mod workspace;
