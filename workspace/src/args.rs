@@ -2,6 +2,8 @@
 
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "mcp")]
+use crate::commands::mcp;
 use crate::commands::{
     cat, check, completions, du, export, gc, import, log, ls, mount, status, umount,
 };
@@ -53,6 +55,9 @@ pub(crate) enum Command {
     Check(check::Args),
     /// Tell what changed since a cursor
     Log(log::Args),
+    /// Serve the tools for agents over the Model Context Protocol, on the standard input and output
+    #[cfg(feature = "mcp")]
+    Mcp(mcp::Args),
     /// Print the completions for a shell
     Completions(completions::Args),
 }

@@ -60,6 +60,10 @@ pub mod log {
 pub mod backend;
 #[cfg(feature = "exec")]
 pub mod exec;
+#[cfg(feature = "mcp")]
+pub mod mcp;
+#[cfg(feature = "exec")]
+pub mod tools;
 #[cfg(feature = "exec")]
 mod waiting;
 #[cfg(feature = "exec")]

@@ -10,6 +10,8 @@ pub(crate) mod gc;
 pub(crate) mod import;
 pub(crate) mod log;
 pub(crate) mod ls;
+#[cfg(feature = "mcp")]
+pub(crate) mod mcp;
 pub(crate) mod mount;
 pub(crate) mod status;
 pub(crate) mod umount;
@@ -34,6 +36,8 @@ pub(crate) fn run(command: Command) -> Result {
         Command::Gc(args) => gc::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Log(args) => log::run(&args),
+        #[cfg(feature = "mcp")]
+        Command::Mcp(args) => mcp::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
 }
