@@ -109,7 +109,7 @@ fn tool(spec: Spec) -> Tool {
 
 fn done(answer: Answer) -> CallToolResult {
     let mut content = vec![ContentBlock::text(answer.text)];
-    content.extend(answer.media.map(media));
+    content.extend(answer.media.as_ref().map(media));
     let mut result = CallToolResult::success(content);
     result.structured_content = Some(answer.value);
     result
@@ -119,7 +119,7 @@ fn failed(message: &str) -> CallToolResult {
     CallToolResult::error(vec![ContentBlock::text(message)])
 }
 
-fn media(media: Media) -> ContentBlock {
+fn media(media: &Media) -> ContentBlock {
     let data = BASE64_STANDARD.encode(&media.data);
     if media.mime.starts_with("image/") {
         return ContentBlock::image(data, media.mime);

@@ -33,22 +33,15 @@ pub(crate) struct Args {
     /// The network that commands have
     #[arg(long, value_name = "NET", default_value = "direct", value_parser = ["direct", "none"])]
     network: String,
-    /// Where commands may write beside the workspace
+    /// Where commands may write beside the workspace; / for anywhere
     #[arg(long, value_name = "DIR")]
     writable: Vec<PathBuf>,
-    /// Let commands write wherever the user may
-    #[arg(long, conflicts_with = "writable")]
-    write_anywhere: bool,
 }
 
 impl Args {
     fn confine(&self) -> Confine {
         Confine {
-            writes: if self.write_anywhere {
-                Want::No
-            } else {
-                Want::IfAvailable
-            },
+            writes: Want::IfAvailable,
             writable: self.writable.clone(),
             network: if self.network == "none" {
                 Network::None

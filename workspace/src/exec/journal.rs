@@ -91,7 +91,7 @@ impl Journal {
             command: String::new(),
             at_ms: 0,
         });
-        let log = Log::reopen(self.place(id), cap).map_err(failed)?;
+        let log = Log::reopen(&self.place(id), cap).map_err(failed)?;
         Ok(Some((start, log)))
     }
 

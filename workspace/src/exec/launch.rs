@@ -203,11 +203,11 @@ impl Ends {
         let there = rustix::pty::ioctl_tiocgptpeer(&here, flags)?;
         do_not_block(&here)?;
         Ok(Self {
-            stdin: Some(here.try_clone().map_err(errno)?),
-            stdout: here.try_clone().map_err(errno)?,
+            stdin: Some(here.try_clone().map_err(|error| errno(&error))?),
+            stdout: here.try_clone().map_err(|error| errno(&error))?,
             there: [
-                there.try_clone().map_err(errno)?,
-                there.try_clone().map_err(errno)?,
+                there.try_clone().map_err(|error| errno(&error))?,
+                there.try_clone().map_err(|error| errno(&error))?,
                 there,
             ],
             stderr: None,
@@ -227,8 +227,8 @@ pub(crate) fn resize(terminal: impl AsFd, size: Terminal) -> rustix::io::Result<
     rustix::termios::tcsetwinsize(terminal, size)
 }
 
-fn errno(error: std::io::Error) -> rustix::io::Errno {
-    rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO)
+fn errno(error: &std::io::Error) -> rustix::io::Errno {
+    rustix::io::Errno::from_io_error(error).unwrap_or(rustix::io::Errno::IO)
 }
 
 fn pipe() -> rustix::io::Result<(OwnedFd, OwnedFd)> {

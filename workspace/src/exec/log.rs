@@ -279,9 +279,9 @@ impl Log {
     }
 
     /// Reads what an earlier runtime left. The log goes on where it ended.
-    pub(crate) fn reopen(place: Place, cap: u64) -> io::Result<Self> {
+    pub(crate) fn reopen(place: &Place, cap: u64) -> io::Result<Self> {
         let mut log = Self::new(Some(place.clone()), cap);
-        for (number, path) in segments_of(&place)? {
+        for (number, path) in segments_of(place)? {
             let bytes = Bytes::from(std::fs::read(&path)?);
             log.next_segment = number + 1;
             log.take_up(&path, bytes)?;
@@ -444,11 +444,11 @@ mod tests {
         let whole = std::fs::read(&path).unwrap();
         for len in (0..=whole.len()).rev() {
             std::fs::write(&path, &whole[..len]).unwrap();
-            let mut log = Log::reopen(place(dir.path()), 0).unwrap();
+            let mut log = Log::reopen(&place(dir.path()), 0).unwrap();
             let kept = (len / (HEADER + 10)) as u64;
             assert_eq!(all(&log, 1).len() as u64, kept);
             log.append(0, exit());
-            let log = Log::reopen(place(dir.path()), 0).unwrap();
+            let log = Log::reopen(&place(dir.path()), 0).unwrap();
             assert!(log.has_ended());
             assert_eq!(all(&log, 1).len() as u64, kept + 1);
             for (_, path) in segments_of(&place(dir.path())).unwrap() {

@@ -71,7 +71,7 @@ impl RuntimeOptions {
             writable: Vec::new(),
             logs: None,
             log_bytes: 16 << 20,
-            keep: Duration::from_secs(3_600),
+            keep: Duration::from_hours(1),
             keep_in_memory: 16,
         }
     }

@@ -74,7 +74,7 @@ pub(crate) fn wait_for(fd: Arc<OwnedFd>, interest: Interest) -> io::Result<Async
     registered.map_err(io::Error::from)
 }
 
-/// What a child was doing when it failed.
+/// What a child was doing when it failed; a number in its report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Session,
@@ -165,10 +165,10 @@ pub(crate) fn fork(plan: Plan, stdio: [OwnedFd; 3]) -> io::Result<Pid> {
         landlock: plan.landlock,
         report: plan.report,
     };
-    let [stdin, stdout, stderr] = stdio;
+    let [input, output, errors] = stdio;
     // The name does not matter: `Child::become_program` does not return.
     let mut command = Command::new("/");
-    command.stdin(stdin).stdout(stdout).stderr(stderr);
+    command.stdin(input).stdout(output).stderr(errors);
     // SAFETY: between fork and exec only functions may be called that are safe in a signal
     // handler, as another thread may have held any lock at the fork. `become_program` makes
     // system calls on memory that was prepared before, through wrappers that neither allocate
@@ -212,13 +212,15 @@ struct Child {
     report: OwnedFd,
 }
 
+/// Something that a child does, or why it could not.
+type Step = fn(&Child) -> Result<(), Errno>;
+
 impl Child {
     /// Runs in the child, and nothing else does.
     fn become_program(&self) -> io::Result<()> {
         let (stage, errno) = self.prepare();
         let mut message = [0; FAILURE];
-        // The position in the list is a small number.
-        message[0] = STAGES.iter().position(|s| *s == stage).unwrap_or(0) as u8;
+        message[0] = stage as u8;
         message[1..].copy_from_slice(&errno.raw_os_error().to_le_bytes());
         let _ = rustix::io::write(&self.report, &message);
         // SAFETY: ends the process at once and runs nothing of it.
@@ -227,7 +229,7 @@ impl Child {
 
     /// Returns only with what went wrong.
     fn prepare(&self) -> (Stage, Errno) {
-        let steps: [(Stage, fn(&Self) -> Result<(), Errno>); 6] = [
+        let steps: [(Stage, Step); 6] = [
             (Stage::Session, Self::begin_session),
             (Stage::Limits, Self::limit),
             (Stage::Network, Self::leave_network),
@@ -269,7 +271,7 @@ impl Child {
 
     fn limit(&self) -> Result<(), Errno> {
         for (resource, limit) in &self.limits {
-            rustix::process::setrlimit(*resource, limit.clone())?;
+            rustix::process::setrlimit(*resource, *limit)?;
         }
         Ok(())
     }
@@ -351,6 +353,9 @@ fn write_to(path: &CStr, text: &CStr) -> Result<(), Errno> {
     rustix::io::write(&file, text.to_bytes()).map(drop)
 }
 
+/// `IFF_UP` in `linux/if.h`, in the type that the request has.
+const IFF_UP: libc::c_short = 1;
+
 /// Switches on the loopback device of a new namespace.
 fn loopback() -> Result<(), Errno> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -361,7 +366,7 @@ fn loopback() -> Result<(), Errno> {
     for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes()) {
         *to = from.cast_signed() as c_char;
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    request.ifr_ifru.ifru_flags = IFF_UP;
     // SAFETY: the kernel reads the name and the flags of `request`, which lives for the call.
     let done: c_int =
         unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };

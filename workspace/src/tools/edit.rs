@@ -36,7 +36,7 @@ pub(super) struct Replacement {
     number: usize,
 }
 
-pub(super) fn edit(files: &Files, input: Input) -> Result<Answer> {
+pub(super) fn edit(files: &Files, input: &Input) -> Result<Answer> {
     let path = path(&input.path)?;
     let _held = files.locks.lock(&path, false);
     let size = files.replica.stat(&path)?.size;
@@ -60,7 +60,7 @@ pub(super) fn edit(files: &Files, input: Input) -> Result<Answer> {
             FsError::VersionMismatch { .. } => ToolError::Changed(path.clone()),
             other => other.into(),
         })?;
-    let patch = patch::unified(&path, &original, &replacements);
+    let diff = patch::unified(&path, &original, &replacements);
     let first = replacements
         .iter()
         .map(|r| r.range.start)
@@ -69,10 +69,10 @@ pub(super) fn edit(files: &Files, input: Input) -> Result<Answer> {
     let value = json!({
         "path": path,
         "edits": input.edits.len(),
-        "patch": patch,
+        "patch": diff,
         "firstChangedLine": line_of(&original, first),
     });
-    Ok(Answer::new(patch, value))
+    Ok(Answer::new(diff, value))
 }
 
 /// Finds what each edit replaces, in the order of the file.
@@ -154,10 +154,7 @@ fn find(
 
 /// The number of the line in which a byte is, from 1.
 pub(super) fn line_of(text: &str, at: usize) -> usize {
-    1 + text.as_bytes()[..at]
-        .iter()
-        .filter(|byte| **byte == b'\n')
-        .count()
+    text.as_bytes()[..at].split(|byte| *byte == b'\n').count()
 }
 
 /// A text with the line ends that a file has most of.

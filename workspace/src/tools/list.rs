@@ -1,6 +1,7 @@
 //! `ls` and `find`.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use cairn_engine::{Attr, NodeKind};
 use serde::Deserialize;
@@ -20,7 +21,7 @@ pub(super) struct LsInput {
     offset: Option<usize>,
 }
 
-pub(super) fn ls(files: &Files, input: LsInput) -> Result<Answer> {
+pub(super) fn ls(files: &Files, input: &LsInput) -> Result<Answer> {
     let path = path(&input.path)?;
     let (offset, limit) = page(input.offset, input.limit);
     let wanted = offset.saturating_add(limit).saturating_add(1);
@@ -53,7 +54,7 @@ pub(super) struct FindInput {
     offset: Option<usize>,
 }
 
-pub(super) fn find(files: &Files, input: FindInput) -> Result<Answer> {
+pub(super) fn find(files: &Files, input: &FindInput) -> Result<Answer> {
     let path = path(&input.path)?;
     let (offset, limit) = page(input.offset, input.limit);
     let pattern = input.pattern.as_deref().unwrap_or("**");
@@ -98,7 +99,8 @@ fn listed(
         text.push_str("nothing\n");
     }
     if !next.is_null() {
-        text.push_str(&format!("... there is more: offset {next}\n"));
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "... there is more: offset {next}");
     }
     Answer::new(text, json!({"entries": entries, "nextOffset": next}))
 }

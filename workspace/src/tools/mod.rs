@@ -127,8 +127,7 @@ impl Tools {
 
     fn has(&self, spec: &Spec) -> bool {
         let runs = spec.name == "exec";
-        !(self.read_only && !spec.read_only)
-            && !(runs && self.workspace.backends().next().is_none())
+        (spec.read_only || !self.read_only) && (!runs || self.workspace.backends().next().is_some())
     }
 
     /// Calls a tool.
@@ -165,13 +164,13 @@ impl Tools {
     async fn on_files<I: Send + 'static>(
         &self,
         input: I,
-        tool: fn(&Files, I) -> Result<Answer>,
+        tool: fn(&Files, &I) -> Result<Answer>,
     ) -> Result<Answer> {
         let files = Files {
             replica: self.workspace.fs().blocking().clone(),
             locks: Arc::clone(&self.locks),
         };
-        elsewhere(move || tool(&files, input)).await?
+        elsewhere(move || tool(&files, &input)).await?
     }
 }
 

@@ -20,16 +20,16 @@ struct Change<'a> {
 pub(super) fn unified(path: &str, original: &str, replacements: &[Replacement]) -> String {
     let lines: Vec<&str> = original.split_inclusive('\n').collect();
     let changes = changes(original, &lines, replacements);
-    let mut patch = format!("--- a{path}\n+++ b{path}\n");
+    let mut diff = format!("--- a{path}\n+++ b{path}\n");
     let mut shift = 0_isize;
     let mut rest = &changes[..];
     while !rest.is_empty() {
         let near = |pair: &[Change<'_>]| pair[1].from - end(&pair[0]) <= 2 * CONTEXT;
         let count = 1 + rest.windows(2).take_while(|pair| near(pair)).count();
-        hunk(&mut patch, &lines, &rest[..count], &mut shift);
+        hunk(&mut diff, &lines, &rest[..count], &mut shift);
         rest = &rest[count..];
     }
-    patch
+    diff
 }
 
 fn end(change: &Change<'_>) -> usize {

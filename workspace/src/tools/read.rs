@@ -1,5 +1,6 @@
 //! `read`: a part of a text, or an image as it is.
 
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 
 use cairn_engine::File;
@@ -38,7 +39,7 @@ pub(super) struct Input {
     line_numbers: bool,
 }
 
-pub(super) fn read(files: &Files, input: Input) -> Result<Answer> {
+pub(super) fn read(files: &Files, input: &Input) -> Result<Answer> {
     let path = path(&input.path)?;
     let lower = path.to_ascii_lowercase();
     if let Some((_, mime)) = MEDIA.iter().find(|(end, _)| lower.ends_with(end)) {
@@ -166,14 +167,14 @@ impl Part {
 
     fn answer(self, path: &str, first: u64, numbered: bool) -> Answer {
         let content = String::from_utf8_lossy(&self.bytes);
-        let mut text = if numbered {
-            let lines = content.split_inclusive('\n').zip(first..);
-            lines
-                .map(|(line, number)| format!("{number:>6}\t{line}"))
-                .collect()
-        } else {
-            content.clone().into_owned()
-        };
+        let mut text = String::with_capacity(content.len());
+        for (line, number) in content.split_inclusive('\n').zip(first..) {
+            if numbered {
+                // Writing to a string cannot fail.
+                let _ = write!(text, "{number:>6}\t");
+            }
+            text.push_str(line);
+        }
         let unended = !content.is_empty() && !content.ends_with('\n');
         let total = self.ended.then(|| self.number - 1 + u64::from(unended));
         let next = |value: u64| {
@@ -184,10 +185,11 @@ impl Part {
             }
         };
         if !self.ended {
-            text.push_str(&format!(
-                "\n... there is more: offset {}, byteOffset {}\n",
-                self.number, self.at
-            ));
+            let (line, byte) = (self.number, self.at);
+            let _ = writeln!(
+                text,
+                "\n... there is more: offset {line}, byteOffset {byte}"
+            );
         }
         let value = json!({
             "path": path,

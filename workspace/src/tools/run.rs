@@ -74,13 +74,14 @@ fn answer(output: &Output) -> Answer {
         text.push('\n');
     }
     let code = output.exit.code;
-    text.push_str(&match output.exit.ended {
+    let end = match output.exit.ended {
         Ended::Exited => format!("[exit code {code}]"),
         Ended::Signalled(signal) => format!("[ended by signal {signal}]"),
         Ended::TimedOut => "[ended: it took too long]".into(),
         Ended::Killed => "[it was killed]".into(),
         Ended::Lost => "[lost: whether it did its work is not known]".into(),
-    });
+    };
+    text.push_str(&end);
     let value = json!({
         "exitCode": code,
         "stdout": stdout,

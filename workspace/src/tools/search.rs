@@ -32,10 +32,10 @@ pub(super) struct Input {
     offset: Option<usize>,
 }
 
-pub(super) fn grep(files: &Files, input: Input) -> Result<Answer> {
+pub(super) fn grep(files: &Files, input: &Input) -> Result<Answer> {
     let mut dir = path(&input.path)?;
     let (offset, limit) = page(input.offset, input.limit);
-    let mut include = input.include;
+    let mut include = input.include.clone();
     if files.replica.stat(&dir)?.kind != NodeKind::Dir
         && let Some((above, name)) = dir.clone().rsplit_once('/')
     {

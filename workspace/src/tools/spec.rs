@@ -17,7 +17,7 @@ pub struct Spec {
 
 const PATH: &str = "Path in the workspace, from its root";
 
-fn object(properties: Value, required: &[&str]) -> Value {
+fn object(properties: &Value, required: &[&str]) -> Value {
     json!({
         "type": "object",
         "properties": properties,
@@ -74,7 +74,7 @@ const READ: &str = "Read a file: at most 2000 lines and 256 KiB of text at a tim
 
 fn read() -> Value {
     object(
-        json!({
+        &json!({
             "path": string(PATH),
             "offset": number("The first line, from 1", 1),
             "byteOffset": number("Where that line begins, from nextByteOffset; needs offset", 0),
@@ -90,7 +90,10 @@ const LS: &str = "List a directory in the order of names. A directory's name end
 fn ls() -> Value {
     let (limit, offset) = paging();
     let path = string("Path in the workspace. Default: its root");
-    object(json!({"path": path, "limit": limit, "offset": offset}), &[])
+    object(
+        &json!({"path": path, "limit": limit, "offset": offset}),
+        &[],
+    )
 }
 
 const FIND: &str = "Find files and directories by name, below a directory. In the pattern, * and \
@@ -99,7 +102,7 @@ const FIND: &str = "Find files and directories by name, below a directory. In th
 fn find() -> Value {
     let (limit, offset) = paging();
     object(
-        json!({
+        &json!({
             "path": string("The directory. Default: the root of the workspace"),
             "pattern": string("A glob for the path from that directory. Default: everything"),
             "limit": limit,
@@ -115,7 +118,7 @@ const GREP: &str = "Search the lines of text files, in a directory or a file. Th
 fn grep() -> Value {
     let (limit, offset) = paging();
     object(
-        json!({
+        &json!({
             "query": string("What to search for"),
             "path": string("A directory or a file. Default: the root of the workspace"),
             "include": string("A glob for the path from that directory, as in find"),
@@ -136,7 +139,7 @@ const WRITE: &str = "Write a whole file of at most 2 MiB; a file that is there i
 fn write() -> Value {
     let content = string("The new content");
     object(
-        json!({"path": string(PATH), "content": content}),
+        &json!({"path": string(PATH), "content": content}),
         &["path", "content"],
     )
 }
@@ -147,7 +150,7 @@ const EDIT: &str = "Replace pieces of a text file of at most 2 MiB. Each oldText
 
 fn edit() -> Value {
     let one = object(
-        json!({
+        &json!({
             "oldText": string("What is replaced, copied exactly from the file"),
             "newText": string("What it becomes"),
         }),
@@ -155,7 +158,7 @@ fn edit() -> Value {
     );
     let edits = json!({"type": "array", "minItems": 1, "maxItems": 1000, "items": one});
     object(
-        json!({"path": string(PATH), "edits": edits}),
+        &json!({"path": string(PATH), "edits": edits}),
         &["path", "edits"],
     )
 }
@@ -165,7 +168,7 @@ const DELETE: &str = "Delete a file, or a directory with recursive. What is not 
 fn delete() -> Value {
     let recursive = boolean("Delete a directory with all that is in it");
     object(
-        json!({"path": string(PATH), "recursive": recursive}),
+        &json!({"path": string(PATH), "recursive": recursive}),
         &["path"],
     )
 }
@@ -175,7 +178,7 @@ const EXEC: &str = "Run a shell command in the workspace and wait for it. At mos
 
 fn exec() -> Value {
     object(
-        json!({
+        &json!({
             "command": string("A script for the shell"),
             "cwd": string("The working directory. Default: the root of the workspace"),
             "backend": string("What runs it. Default: the first backend"),

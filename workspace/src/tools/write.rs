@@ -25,7 +25,7 @@ pub(super) struct WriteInput {
     content: String,
 }
 
-pub(super) fn write(files: &Files, input: WriteInput) -> Result<Answer> {
+pub(super) fn write(files: &Files, input: &WriteInput) -> Result<Answer> {
     let path = path(&input.path)?;
     check_size(&path, input.content.len() as u64)?;
     let _held = files.locks.lock(&path, false);
@@ -52,7 +52,7 @@ pub(super) struct DeleteInput {
     recursive: bool,
 }
 
-pub(super) fn delete(files: &Files, input: DeleteInput) -> Result<Answer> {
+pub(super) fn delete(files: &Files, input: &DeleteInput) -> Result<Answer> {
     let path = path(&input.path)?;
     let _held = files.locks.lock(&path, input.recursive);
     let deleted = match files.replica.lstat(&path) {

@@ -170,10 +170,7 @@ fn grep_shows_what_is_around() {
         json!({"query": "two", "path": "/src/a.rs", "context": 1, "ignoreCase": true}),
     );
     let expected = ["-1-one", ":2:two", ":3:Two.", "-4-four", "-6-six", ":7:two"];
-    let expected: String = expected
-        .iter()
-        .map(|line| format!("/src/a.rs{line}\n"))
-        .collect();
+    let expected = expected.map(|line| format!("/src/a.rs{line}\n")).concat();
     assert_eq!(around, expected);
     // A dot is a dot, unless it is a pattern. A file's name is never one.
     assert_eq!(
