@@ -4,7 +4,7 @@
 //! The first file is what makes an id unique for good, and what a later runtime
 //! knows a lost exec by. No id has a comma.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::{ExecId, RuntimeId};
 use super::log::{Log, Place, segments_of};
+use super::orphans;
 use super::{ExecError, Result};
 
 const START: &str = "start";
@@ -27,6 +28,8 @@ pub(crate) struct Start {
     pub(crate) command: String,
     /// Milliseconds since 1970-01-01 UTC.
     pub(crate) at_ms: u64,
+    /// Its processes may run on when it has ended.
+    pub(crate) detach: bool,
 }
 
 /// The directory.
@@ -90,9 +93,22 @@ impl Journal {
             runtime: RuntimeId::from_text("unknown").as_str().into(),
             command: String::new(),
             at_ms: 0,
+            detach: false,
         });
         let log = Log::reopen(&self.place(id), cap).map_err(failed)?;
         Ok(Some((start, log)))
+    }
+
+    /// The marks of all execs whose processes must not outlive their runtime.
+    pub(crate) fn marks(&self) -> HashSet<String> {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let marked = entries.filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let id = name.strip_suffix(START)?.strip_suffix(',')?.parse().ok()?;
+            let start: Start = serde_json::from_slice(&fs::read(entry.path()).ok()?).ok()?;
+            (!start.detach).then(|| orphans::mark(&start.runtime, &id))
+        });
+        marked.collect()
     }
 
     /// Forgets an exec. Returns whether anything was there.

@@ -16,6 +16,7 @@
 //! | `runtime` | the execs of one runtime, their ids, what a restart finds |
 //! | `process`, `supervise`, `pump` | one exec: its state, its course, its bytes |
 //! | `log`, `record`, `journal` | events, in memory and on disk |
+//! | `orphans` | what an earlier runtime left running |
 //! | `launch`, `sys` | from options to a process; what happens between fork and exec |
 //! | `confine` | what a process must not do |
 //! | `handle` | what a caller holds |
@@ -30,6 +31,7 @@ mod journal;
 mod launch;
 mod log;
 mod options;
+mod orphans;
 mod process;
 mod pump;
 mod record;

@@ -21,6 +21,7 @@ use super::journal::{Journal, Start};
 use super::launch::{Launch, launch};
 use super::log::Log;
 use super::options::{Command, ExecOptions};
+use super::orphans;
 use super::process::{Process, now_ms};
 use super::signal::Signal;
 use super::supervise::{Course, Supervised, failure};
@@ -51,7 +52,7 @@ pub struct RuntimeOptions {
     /// Where logs are kept. Default: in memory, and they end with the runtime.
     pub logs: Option<PathBuf>,
     /// Most bytes of events that are kept of one exec, the newest: on disk, or
-    /// in memory where there is no directory. Default: 16 MiB, at least 1 MiB.
+    /// in memory where there is no directory. Default: 16 MiB, at least 512 KiB.
     pub log_bytes: u64,
     /// How long the log of an exec is kept on disk after its last event.
     /// Default: 1 h.
@@ -146,6 +147,9 @@ impl Runtime {
             })
             .map_err(start)?;
         shared.sweep();
+        if let Some(journal) = &shared.journal {
+            orphans::end(&journal.marks(), &shared.id);
+        }
         Ok(Self {
             shared,
             stop: Some(stop),
@@ -297,7 +301,7 @@ impl Shared {
         if self.started.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
             self.sweep();
         }
-        let process = self.take(&command, options.id.clone())?;
+        let process = self.take(&command, &options)?;
         let started = self.begin(&process, command, options).await;
         match started {
             Ok(supervised) => {
@@ -315,8 +319,8 @@ impl Shared {
     }
 
     /// Makes an id known as one that may have been run.
-    fn take(&self, command: &Command, id: Option<ExecId>) -> Result<Arc<Process>> {
-        let id = id.unwrap_or_else(ExecId::random);
+    fn take(&self, command: &Command, options: &ExecOptions) -> Result<Arc<Process>> {
+        let id = options.id.clone().unwrap_or_else(ExecId::random);
         let place = self.journal.as_ref().map(|journal| journal.place(&id));
         let log = Log::new(place, self.options.log_bytes);
         let process = Arc::new(Process::new(id.clone(), log));
@@ -335,6 +339,7 @@ impl Shared {
                 runtime: self.id.as_str().into(),
                 command: command.summary(),
                 at_ms: now_ms(),
+                detach: options.detach,
             };
             journal.begin(&id, &start).inspect_err(|_| {
                 self.execs.lock().known.remove(&id);
@@ -370,7 +375,7 @@ impl Shared {
             Command::Argv(argv) => argv.first().cloned().unwrap_or_default(),
             Command::Shell(_) => "/bin/sh".into(),
         };
-        let launch_options = self.launch(command, options)?;
+        let launch_options = self.launch(process.id(), command, options)?;
         let cwd = launch_options.cwd.clone();
         let launched = launch(launch_options)?;
         Supervised::begin(Arc::clone(process), launched, course)
@@ -378,7 +383,7 @@ impl Shared {
             .map_err(|error| failure(error, program.to_string_lossy().into_owned(), cwd))
     }
 
-    fn launch(&self, command: Command, options: ExecOptions) -> Result<Launch> {
+    fn launch(&self, id: &ExecId, command: Command, options: ExecOptions) -> Result<Launch> {
         let cwd = match &options.cwd {
             Some(cwd) => self.options.root.join(cwd),
             None => self.options.root.clone(),
@@ -386,6 +391,8 @@ impl Shared {
         let given = self.options.env.iter().chain(&options.env);
         let mut env = environment::compose(std::env::vars_os(), given);
         env.insert("PWD".into(), cwd.clone().into_os_string());
+        let mark = orphans::mark(self.id.as_str(), id);
+        env.insert(orphans::VARIABLE.into(), mark.into());
         if options.terminal.is_some() {
             env.entry("TERM".into()).or_insert("xterm-256color".into());
         }

@@ -3,9 +3,14 @@
 //! `CAIRN_MCP_PYTHON` names a Python that has the package `mcp`.
 
 use std::io::Write;
-use std::process::Command;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
-use crate::program::ran;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::program::{cairn, ended, ran, until};
 use crate::scratch::{Scratch, can_mount};
 
 /// The session that is played: what it asserts is the test.
@@ -100,4 +105,87 @@ fn what_cannot_be_served_is_said() {
         .ended(5)
         .says(&["did not begin"]);
     scratch.fed("mcp w.cairn", b"nonsense\n").ended(5);
+}
+
+/// The process that serves a mount is killed with `-9` while a command works on
+/// that mount. Nobody is left that waits for it, the next start ends what the
+/// command had started, and the replica is whole.
+#[test]
+fn a_killed_server_leaves_nothing_that_works_on() {
+    if !can_mount() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let temporary = temporary(&scratch);
+    let mut server = start(&scratch, "--create");
+    let script = "sh -c 'echo up > up; while :; do cat up >> more; done' & sleep 77.09; true";
+    say(&mut server, &begin());
+    say(&mut server, &exec(script));
+    let running = || processes("77.09") > 0 && processes("cat up >> more") > 0;
+    until("the command works", running);
+    // Longer than a crash may lose.
+    std::thread::sleep(Duration::from_millis(500));
+    server.kill().unwrap();
+    server.wait().unwrap();
+
+    let mut next = start(&scratch, "--create");
+    say(&mut next, &begin());
+    say(&mut next, &exec("true"));
+    let gone = || processes("77.09") == 0 && processes("cat up >> more") == 0;
+    until("all of it is gone", gone);
+    drop(next.stdin.take());
+    ended(&mut next);
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(temporary.to_str().unwrap()), "{mounts}");
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
+    scratch.cairn("check w.cairn").done();
+    assert_eq!(scratch.cairn("cat w.cairn/up").done().text(), "up\n");
+}
+
+fn start(scratch: &Scratch, argument: &str) -> Child {
+    let mut command = cairn();
+    command
+        .args(["mcp", "w.cairn", argument])
+        .current_dir(&**scratch);
+    command.env("TMPDIR", temporary(scratch));
+    command.stdin(Stdio::piped()).stdout(Stdio::null());
+    command.spawn().unwrap()
+}
+
+/// Where servers make their mounts.
+fn temporary(scratch: &Scratch) -> PathBuf {
+    let dir = scratch.join("tmp");
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+fn say(server: &mut Child, lines: &str) {
+    server
+        .stdin
+        .as_mut()
+        .unwrap()
+        .write_all(lines.as_bytes())
+        .unwrap();
+}
+
+fn begin() -> String {
+    let about = json!({"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}});
+    let begin = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": about});
+    let begun = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+    format!("{begin}\n{begun}\n")
+}
+
+fn exec(script: &str) -> String {
+    let call = json!({"name": "exec", "arguments": {"command": script}});
+    let call = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": call});
+    format!("{call}\n")
+}
+
+/// Processes whose command line has this in it, but not the request that started them.
+fn processes(words: &str) -> usize {
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = all.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    lines
+        .filter(|line| String::from_utf8_lossy(line).contains(words))
+        .count()
 }
