@@ -30,6 +30,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! A `Workspace` adds backends that run commands on it, and `tools` what an
+//! agent needs.
+//!
 //! [`Replica::changes_since`] tells what changed since a [`log::Cursor`].
 //!
 //! The program `cairn` offers the same on a command line: see `cairn --help`.

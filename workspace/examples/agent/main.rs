@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 /// What a model sees last, and what it calls next. `None` when it is done.
 fn model(turn: usize, seen: &str) -> Option<(&'static str, Value)> {
-    let fix = json!([{"oldText": "return a - b", "newText": "return a + b"}]);
+    let fix = json!([{"oldText": "return a", "newText": "return a + b"}]);
     Some(match turn {
         0 => (
             "exec",
@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// A small repository with a mistake in it.
 async fn repository(workspace: &Workspace) -> Result<(), Box<dyn std::error::Error>> {
     let fs = workspace.fs().blocking();
-    fs.write_file("/sum.py", b"def add(a, b):\n    return a - b\n")?;
+    fs.write_file("/sum.py", b"def add(a, b):\n    return a\n")?;
     fs.write_file(
         "/test_sum.py",
         b"from sum import add\nassert add(2, 3) == 5\nprint('ok')\n",
