@@ -122,7 +122,7 @@ impl Local {
         options.writable = vec![scratch.temporary(), scratch.home()];
         options.logs = host.directory;
         Ok(LocalConnection {
-            runtime: Runtime::new(options)?,
+            runtime: Arc::new(Runtime::new(options)?),
             end: Mutex::new(Some(End { mount, scratch })),
         })
     }
@@ -169,7 +169,7 @@ impl Backend for Local {
 /// What there is while it is connected. The runtime goes before the mount.
 #[derive(Debug)]
 struct LocalConnection {
-    runtime: Runtime,
+    runtime: Arc<Runtime>,
     end: Mutex<Option<End>>,
 }
 
@@ -185,6 +185,22 @@ impl End {
         let unmounted = self.mount.map_or(Ok(()), Mount::unmount);
         drop(self.scratch);
         unmounted
+    }
+}
+
+impl LocalConnection {
+    fn on_disk<T: Send + 'static>(
+        &self,
+        id: &ExecId,
+        operation: fn(&Runtime, &ExecId) -> Result<T, ExecError>,
+    ) -> Boxed<'static, Result<T, ExecError>> {
+        let (runtime, id) = (Arc::clone(&self.runtime), id.clone());
+        let done = elsewhere(move || operation(&runtime, &id));
+        let what = "a thread that reads the log";
+        Box::pin(async move {
+            let failed = |source| ExecError::Start { what, source };
+            done.await.map_err(failed)?
+        })
     }
 }
 
@@ -206,11 +222,12 @@ impl Connection for LocalConnection {
     }
 
     fn get<'a>(&'a self, id: &'a ExecId) -> Boxed<'a, Result<Arc<dyn Execution>, ExecError>> {
-        Box::pin(async move { self.runtime.get(id) })
+        // The log of one that has ended is read from the disk.
+        self.on_disk(id, Runtime::get)
     }
 
     fn dispose<'a>(&'a self, id: &'a ExecId) -> Boxed<'a, Result<(), ExecError>> {
-        Box::pin(async move { self.runtime.dispose(id) })
+        self.on_disk(id, Runtime::dispose)
     }
 
     fn close(&self) -> Boxed<'_, Result<(), BackendError>> {

@@ -72,7 +72,8 @@ pub enum Leftovers {
     None,
     /// They were killed.
     Killed,
-    /// They run on, as was asked for.
+    /// They run on, as was asked for. What they write is read and dropped while
+    /// the runtime lives.
     Detached,
     /// Some had left the process group and keep an end of the output; what
     /// they write from now on is not read.

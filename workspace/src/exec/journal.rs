@@ -18,6 +18,8 @@ use super::orphans;
 use super::{ExecError, Result};
 
 const START: &str = "start";
+/// What follows the JSON of a start when the exec has ended.
+const ENDED: &[u8] = b"\nended\n";
 
 /// What is known of an exec that was started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +79,15 @@ impl Journal {
         file.write_all(&line).map_err(failed)
     }
 
+    /// Notes that an exec has ended and left nothing that a later runtime has to end.
+    pub(crate) fn end(&self, id: &ExecId) {
+        let file = File::options().append(true).open(self.start_file(id));
+        if let Err(error) = file.and_then(|mut file| file.write_all(ENDED)) {
+            // It was disposed of meanwhile, or its processes are looked for once in vain.
+            tracing::debug!(%error, %id, "noting the end of an exec");
+        }
+    }
+
     /// What an earlier runtime left of an exec. `None` if nothing did.
     pub(crate) fn find(&self, id: &ExecId, cap: u64) -> Result<Option<(Start, Log)>> {
         let failed = |source| ExecError::Log {
@@ -89,7 +100,7 @@ impl Journal {
             Err(error) => return Err(failed(error)),
         };
         // A crash may have come before it was written; that it is there says enough.
-        let start = serde_json::from_slice(&start).unwrap_or_else(|_| Start {
+        let start = parse(&start).unwrap_or_else(|| Start {
             runtime: RuntimeId::from_text("unknown").as_str().into(),
             command: String::new(),
             at_ms: 0,
@@ -99,14 +110,16 @@ impl Journal {
         Ok(Some((start, log)))
     }
 
-    /// The marks of all execs whose processes must not outlive their runtime.
+    /// The marks of execs that did not end and whose processes must not outlive their runtime.
     pub(crate) fn marks(&self) -> HashSet<String> {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let marked = entries.filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
             let id = name.strip_suffix(START)?.strip_suffix(',')?.parse().ok()?;
-            let start: Start = serde_json::from_slice(&fs::read(entry.path()).ok()?).ok()?;
-            (!start.detach).then(|| orphans::mark(&start.runtime, &id))
+            let bytes = fs::read(entry.path()).ok()?;
+            let start = parse(&bytes)?;
+            let over = bytes.ends_with(ENDED) || start.detach;
+            (!over).then(|| orphans::mark(&start.runtime, &id))
         });
         marked.collect()
     }
@@ -150,4 +163,8 @@ impl Journal {
             }
         }
     }
+}
+
+fn parse(bytes: &[u8]) -> Option<Start> {
+    serde_json::from_slice(bytes.strip_suffix(ENDED).unwrap_or(bytes)).ok()
 }

@@ -416,11 +416,12 @@ impl Shared {
 
     /// An exec is over: its log is found on disk, or it is one of some that are kept.
     fn has_ended(&self, id: &ExecId) {
-        let mut execs = self.execs.lock();
-        if self.journal.is_some() {
-            execs.known.remove(id);
+        if let Some(journal) = &self.journal {
+            journal.end(id);
+            self.execs.lock().known.remove(id);
             return;
         }
+        let mut execs = self.execs.lock();
         execs.ended.push_back(id.clone());
         while execs.ended.len() > self.options.keep_in_memory {
             if let Some(oldest) = execs.ended.pop_front() {

@@ -170,9 +170,9 @@ fn say(server: &mut Child, lines: &str) {
 
 fn begin() -> String {
     let about = json!({"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}});
-    let begin = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": about});
+    let hello = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": about});
     let begun = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
-    format!("{begin}\n{begun}\n")
+    format!("{hello}\n{begun}\n")
 }
 
 fn exec(script: &str) -> String {

@@ -1,233 +1,25 @@
 //! The facade: one store, and what runs commands on it.
+//!
+//! `builder` owns opening, `error` the errors; this file what can be done then.
 
-use std::path::{Path, PathBuf};
+mod builder;
+mod error;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cairn_engine::{AsyncReplica, CursorError, FsError, OpenError, Options, Replica, Watch};
+use cairn_engine::{AsyncReplica, Watch};
 use cairn_protocol::Cursor;
 use tokio::sync::Mutex;
 
-use crate::backend::{Backend, BackendError, Connection, Host};
-use crate::exec::{
-    Command, Confinement, Exec, ExecError, ExecId, ExecOptions, Output, RuntimeId, Signal,
-};
+pub use builder::Builder;
+use error::Result;
+pub use error::WorkspaceError;
+
+use crate::backend::{Backend, Connection, Host};
+use crate::exec::{Command, Confinement, Exec, ExecId, ExecOptions, Output, RuntimeId, Signal};
 use crate::waiting::elsewhere;
-
-/// Where backends keep their things in the directory of a replica.
-const DIRECTORY: &str = "exec";
-
-/// Why an operation on a workspace failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum WorkspaceError {
-    /// The replica cannot be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// An operation on the filesystem failed.
-    #[error(transparent)]
-    Fs(#[from] FsError),
-    /// An exec failed.
-    #[error(transparent)]
-    Exec(#[from] ExecError),
-    /// The log cannot be read from a cursor.
-    #[error(transparent)]
-    Cursor(#[from] CursorError),
-    /// No backend has this id.
-    #[error("there is no backend {id:?}; there are {}", list(.known))]
-    UnknownBackend {
-        /// The id that was asked for.
-        id: String,
-        /// Those that there are, in their order.
-        known: Vec<String>,
-    },
-    /// The workspace has no backend at all.
-    #[error(
-        "the workspace has no backend that could run a command; register one when it is opened"
-    )]
-    NoBackend,
-    /// Two backends have the same id.
-    #[error("two backends have the id {0:?}; give each its own")]
-    DuplicateBackend(String),
-    /// The backend could not be connected. The next call tries again.
-    #[error("backend {id:?} cannot be connected")]
-    Connect {
-        /// Its id.
-        id: String,
-        /// The failure.
-        #[source]
-        source: BackendError,
-    },
-    /// The changes could not be brought to or from a backend.
-    #[error("backend {id:?} cannot be synced")]
-    Sync {
-        /// Its id.
-        id: String,
-        /// The failure.
-        #[source]
-        source: BackendError,
-    },
-    /// A backend did not end in order.
-    #[error("backend {id:?} did not end in order")]
-    Close {
-        /// Its id.
-        id: String,
-        /// The failure.
-        #[source]
-        source: BackendError,
-    },
-    /// The system refused something.
-    #[error("the workspace cannot work: {0}")]
-    Io(#[from] std::io::Error),
-    /// The workspace was closed.
-    #[error("the workspace is closed")]
-    Closed,
-}
-
-fn list(known: &[String]) -> String {
-    if known.is_empty() {
-        return "none".into();
-    }
-    known.join(", ")
-}
-
-/// The result of operations on a workspace.
-pub(crate) type Result<T, E = WorkspaceError> = std::result::Result<T, E>;
-
-/// What a workspace is opened with: its backends, in order, and the options of its replica.
-///
-/// # Examples
-///
-/// ```
-/// use cairn::{Workspace, WorkspaceError, backend::Local};
-///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let twice = Workspace::builder()
-///     .backend("local", Local::new())
-///     .backend("local", Local::new());
-/// let error = cairn::block_on(twice.in_memory()).unwrap_err();
-/// assert!(matches!(error, WorkspaceError::DuplicateBackend(_)));
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, Default)]
-pub struct Builder {
-    backends: Vec<(String, Arc<dyn Backend>)>,
-    options: Options,
-}
-
-impl Builder {
-    /// Registers a backend. The first one is the default.
-    #[must_use]
-    pub fn backend(mut self, id: impl Into<String>, backend: impl Backend + 'static) -> Self {
-        self.backends.push((id.into(), Arc::new(backend)));
-        self
-    }
-
-    /// How the replica is opened. `create` is set by how the workspace is.
-    #[must_use]
-    pub fn options(mut self, options: Options) -> Self {
-        self.options = options;
-        self
-    }
-
-    /// Opens the workspace in a replica that is there.
-    ///
-    /// # Errors
-    ///
-    /// [`OpenError`], [`WorkspaceError::DuplicateBackend`].
-    pub async fn open(mut self, path: impl AsRef<Path>) -> Result<Workspace> {
-        self.options.create = false;
-        self.open_at(path.as_ref().into()).await
-    }
-
-    /// Opens the workspace, and makes its replica if it is not there.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::open`].
-    pub async fn create(mut self, path: impl AsRef<Path>) -> Result<Workspace> {
-        self.options.create = true;
-        self.open_at(path.as_ref().into()).await
-    }
-
-    async fn open_at(self, path: PathBuf) -> Result<Workspace> {
-        let options = self.options.clone();
-        let at = path.clone();
-        self.with(move || Replica::open(at, options), Some(path))
-            .await
-    }
-
-    /// A workspace that lives in memory.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::open`].
-    pub async fn in_memory(self) -> Result<Workspace> {
-        self.with(Replica::in_memory, None).await
-    }
-
-    /// A workspace of a replica that is open already.
-    ///
-    /// # Errors
-    ///
-    /// [`WorkspaceError::DuplicateBackend`], [`ExecError::BadId`] for an id that is none.
-    pub fn of(self, replica: Replica) -> Result<Workspace> {
-        let path = replica.path().map(Path::to_path_buf);
-        self.build(replica, path.as_deref())
-    }
-
-    async fn with(
-        self,
-        open: impl FnOnce() -> Result<Replica, OpenError> + Send + 'static,
-        path: Option<PathBuf>,
-    ) -> Result<Workspace> {
-        self.check()?;
-        let replica = elsewhere(open).await??;
-        self.build(replica, path.as_deref())
-    }
-
-    fn check(&self) -> Result<()> {
-        for (at, (id, _)) in self.backends.iter().enumerate() {
-            // It becomes the name of a directory, as the id of an exec does.
-            id.parse::<ExecId>()?;
-            if self.backends[..at].iter().any(|(other, _)| other == id) {
-                return Err(WorkspaceError::DuplicateBackend(id.clone()));
-            }
-        }
-        Ok(())
-    }
-
-    fn build(self, replica: Replica, path: Option<&Path>) -> Result<Workspace> {
-        self.check()?;
-        let directory = path.map(|path| {
-            if path.is_dir() {
-                return path.join(DIRECTORY);
-            }
-            let mut name = path.as_os_str().to_owned();
-            name.push(format!("-{DIRECTORY}"));
-            name.into()
-        });
-        let slot = |(id, backend): (String, Arc<dyn Backend>)| Slot {
-            host: Host {
-                replica: replica.clone(),
-                directory: directory.as_ref().map(|all| all.join(&id)),
-            },
-            id: id.into(),
-            backend,
-            connection: Mutex::new(None),
-        };
-        let backends = self.backends.into_iter().map(slot).collect();
-        let inner = Inner {
-            backends,
-            fs: AsyncReplica::from(replica),
-            closed: AtomicBool::new(false),
-        };
-        Ok(Workspace {
-            inner: Arc::new(inner),
-        })
-    }
-}
 
 #[derive(Debug)]
 struct Inner {
@@ -333,7 +125,7 @@ impl Workspace {
     ///
     /// # Errors
     ///
-    /// [`CursorError`] when the cursor is none of this workspace's.
+    /// [`cairn_engine::CursorError`] when the cursor is none of this workspace's.
     pub fn watch(&self, since: Option<Cursor>) -> Result<Watch> {
         Ok(self.fs().blocking().watch(since)?)
     }
@@ -406,7 +198,7 @@ impl Workspace {
     ///
     /// # Errors
     ///
-    /// [`ExecError`] says why it was not started; [`WorkspaceError::UnknownBackend`],
+    /// [`crate::exec::ExecError`] says why it was not started; [`WorkspaceError::UnknownBackend`],
     /// [`WorkspaceError::NoBackend`], [`WorkspaceError::Connect`].
     ///
     /// # Cancel safety
@@ -460,7 +252,7 @@ impl Workspace {
     ///
     /// # Errors
     ///
-    /// [`ExecError::Unknown`], and as [`Self::ready`].
+    /// [`crate::exec::ExecError::Unknown`], and as [`Self::ready`].
     pub async fn get_exec(&self, id: &ExecId, backend: Option<&str>) -> Result<Exec> {
         let (connection, name) = self.connected(backend).await?;
         Ok(Exec::new(connection.get(id).await?, name))
@@ -470,7 +262,7 @@ impl Workspace {
     ///
     /// # Errors
     ///
-    /// [`ExecError::Ended`], and as [`Self::get_exec`].
+    /// [`crate::exec::ExecError::Ended`], and as [`Self::get_exec`].
     pub async fn kill_exec(
         &self,
         id: &ExecId,
@@ -485,7 +277,7 @@ impl Workspace {
     ///
     /// # Errors
     ///
-    /// [`ExecError::Running`], and as [`Self::get_exec`].
+    /// [`crate::exec::ExecError::Running`], and as [`Self::get_exec`].
     pub async fn dispose_exec(&self, id: &ExecId, backend: Option<&str>) -> Result<()> {
         let (connection, _) = self.connected(backend).await?;
         Ok(connection.dispose(id).await?)
