@@ -135,8 +135,8 @@ struct Pair {
 }
 
 impl Pair {
-    fn perform(&mut self, op: Op) {
-        match op {
+    fn perform(&mut self, op: &Op) {
+        match *op {
             Op::Append(len) => {
                 let kind = line(self.log.next(), len);
                 assert!(self.log.append(0, kind.clone()));
@@ -171,8 +171,8 @@ impl Pair {
     }
 
     fn reopen(&mut self, cut: usize) {
-        let last = segments_of(&place(self.dir.path())).unwrap().pop();
-        if let Some((_, path)) = last {
+        let newest = segments_of(&place(self.dir.path())).unwrap().pop();
+        if let Some((_, path)) = newest {
             let file = File::options().write(true).open(path).unwrap();
             let len = file.metadata().unwrap().len();
             file.set_len(len.saturating_sub(cut as u64)).unwrap();
@@ -196,7 +196,7 @@ proptest! {
         let log = Log::new(Some(place(dir.path())), 0);
         let mut pair = Pair { dir, log, model: Vec::new() };
         for op in ops {
-            pair.perform(op);
+            pair.perform(&op);
         }
         let oldest = pair.log.oldest();
         prop_assert_eq!(all(&pair.log, oldest).len() as u64, pair.log.next() - oldest);
