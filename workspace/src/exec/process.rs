@@ -42,6 +42,22 @@ impl Group {
         sys::signal_group(self.leader.as_fd(), self.pid, 0) != Err(Errno::SRCH)
     }
 
+    /// Whether a process is in it that has not ended. Who ended may stay in the
+    /// group for long, if the first process of the machine is slow to reap.
+    /// Looks at every process there is, so [`Self::is_alive`] is asked first.
+    pub(crate) fn has_living(&self) -> bool {
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let mut stats =
+            entries.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok());
+        stats.any(|stat| {
+            // `PID (NAME) STATE PARENT GROUP ...`, and a name may have anything in it.
+            let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+            let ended = matches!(fields.next(), Some("Z" | "X"));
+            let group = fields.nth(1).and_then(|group| group.parse().ok());
+            !ended && group == Some(self.pid.as_raw_pid())
+        })
+    }
+
     /// Reaps those of the group that became children of this process, which
     /// happens when it is the first one of a container.
     fn reap_orphans(&self) {

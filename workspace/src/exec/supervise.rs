@@ -30,7 +30,9 @@ const UNKILLABLE: Duration = Duration::from_secs(10);
 /// How long output is read on when all who could write it were killed.
 const SETTLE: Duration = Duration::from_millis(200);
 /// Between two looks at a group without output: the first, and the longest.
-const LOOK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+const LOOK: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(64));
+/// From this pause on, a group that seems to be there is looked at closely.
+const CLOSELY: Duration = Duration::from_millis(16);
 
 /// What the options say about the course.
 #[derive(Clone, Debug)]
@@ -221,6 +223,9 @@ impl Supervised {
     async fn is_empty_before(&self, deadline: Instant) -> bool {
         let (mut pause, longest) = LOOK;
         while self.group.is_alive() {
+            if pause >= CLOSELY && !self.group.has_living() {
+                return true;
+            }
             if Instant::now() >= deadline {
                 return false;
             }
