@@ -4,6 +4,7 @@
 //! `cargo run --release -p cairn-benches --example exec [ROUNDS]`
 #![allow(clippy::print_stdout, reason = "the program prints its results")]
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -27,26 +28,42 @@ fn main() -> Result<(), Failure> {
     let spawn = measure(rounds, plain)?;
     println!("a plain spawn on {}: {spawn:?}", disk.path().display());
     for (name, writes) in [("confined", Want::IfAvailable), ("not confined", Want::No)] {
-        let confine = Confine {
-            writes,
-            ..Confine::default()
-        };
-        let path = disk.path().join(format!("{writes:?}.cairn"));
-        let builder = Workspace::builder().backend("local", Local::new().confine(confine));
-        let workspace = block_on(builder.create(path))?;
-        block_on(workspace.run("true"))?;
-        let took = measure(rounds, || {
-            let exec = workspace.exec(Exec::argv(["true"]), ExecOptions::default());
-            block_on(async { exec.await?.wait().await.map_err(Failure::from) })?;
-            Ok(())
-        })?;
+        let took = execs(disk.path(), writes, rounds)?;
         println!(
             "an exec, {name}: {took:?}, {:?} more",
             took.saturating_sub(spawn)
         );
-        block_on(workspace.close())?;
     }
+    // A fork copies the tables of this process's memory.
+    let ballast = vec![1_u8; BALLAST];
+    let took = execs(disk.path(), Want::No, rounds)?;
+    let more = took.saturating_sub(spawn);
+    println!(
+        "an exec, not confined, from a process of {} MiB: {took:?}, {more:?} more",
+        ballast.len() >> 20
+    );
     Ok(())
+}
+
+/// Memory of a process that has much.
+const BALLAST: usize = 512 << 20;
+
+/// The round trip on a local backend, whose workspace is on this disk.
+fn execs(disk: &Path, writes: Want, rounds: usize) -> Result<Duration, Failure> {
+    let confine = Confine {
+        writes,
+        ..Confine::default()
+    };
+    let builder = Workspace::builder().backend("local", Local::new().confine(confine));
+    let workspace = block_on(builder.create(disk.join(format!("{writes:?}.cairn"))))?;
+    block_on(workspace.run("true"))?;
+    let took = measure(rounds, || {
+        let exec = workspace.exec(Exec::argv(["true"]), ExecOptions::default());
+        block_on(async { exec.await?.wait().await.map_err(Failure::from) })?;
+        Ok(())
+    })?;
+    block_on(workspace.close())?;
+    Ok(took)
 }
 
 /// The median time of one.

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::io::Errno;
-use rustix::process::Pid;
+use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 use tokio::sync::{mpsc, watch};
 
 use super::event::{Event, EventKind, Exit, Seq};
@@ -46,16 +46,24 @@ impl Group {
     /// group for long, if the first process of the machine is slow to reap.
     /// Looks at every process there is, so [`Self::is_alive`] is asked first.
     pub(crate) fn has_living(&self) -> bool {
-        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-        let mut stats =
-            entries.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok());
-        stats.any(|stat| {
-            // `PID (NAME) STATE PARENT GROUP ...`, and a name may have anything in it.
-            let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
-            let ended = matches!(fields.next(), Some("Z" | "X"));
-            let group = fields.nth(1).and_then(|group| group.parse().ok());
-            !ended && group == Some(self.pid.as_raw_pid())
-        })
+        let own = self.pid.as_raw_pid();
+        processes().any(|pid| Stat::read(pid).is_some_and(|stat| stat.group == own))
+    }
+
+    /// Kills all of its session: the jobs of a shell with job control have
+    /// process groups of their own.
+    pub(crate) fn kill_session(&self) {
+        let own = self.pid.as_raw_pid();
+        for pid in processes() {
+            // The descriptor first, so that what is read is about the process it refers to.
+            let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
+                continue;
+            };
+            if Stat::read(pid).is_some_and(|stat| stat.session == own) {
+                // It may have ended.
+                let _ = pidfd_send_signal(process, rustix::process::Signal::KILL);
+            }
+        }
     }
 
     /// Reaps those of the group that became children of this process, which
@@ -63,6 +71,32 @@ impl Group {
     fn reap_orphans(&self) {
         let options = rustix::process::WaitOptions::NOHANG;
         while let Ok(Some(_)) = rustix::process::waitpgid(self.pid, options) {}
+    }
+}
+
+/// The processes of this machine.
+fn processes() -> impl Iterator<Item = Pid> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.filter_map(Pid::from_raw)
+}
+
+/// What the kernel says of a process that has not ended.
+struct Stat {
+    group: i32,
+    session: i32,
+}
+
+impl Stat {
+    fn read(pid: Pid) -> Option<Self> {
+        let stat = std::fs::read(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
+        let stat = String::from_utf8_lossy(&stat);
+        // `PID (NAME) STATE PARENT GROUP SESSION ...`, and a name may have anything in it.
+        let mut fields = stat.rsplit(") ").next()?.split(' ');
+        let ended = matches!(fields.next()?, "Z" | "X");
+        let group = fields.nth(1)?.parse().ok()?;
+        let session = fields.next()?.parse().ok()?;
+        (!ended).then_some(Self { group, session })
     }
 }
 

@@ -61,6 +61,7 @@ pub(crate) struct Supervised {
     deadline: Option<Instant>,
     pumps: JoinSet<()>,
     feed: Option<tokio::task::AbortHandle>,
+    has_terminal: bool,
 }
 
 impl Supervised {
@@ -86,6 +87,7 @@ impl Supervised {
             group,
             pumps: JoinSet::new(),
             feed: None,
+            has_terminal: launched.terminal.is_some(),
         };
         if let Err(failure) = this.executed(launched.report).await {
             let _ = this.group.signal(Signal::KILL);
@@ -132,7 +134,6 @@ impl Supervised {
     }
 
     fn open_input(&mut self, stdin: Option<OwnedFd>, terminal: Option<OwnedFd>) {
-        let is_terminal = terminal.is_some();
         let open = self.course.stdin == Stdin::Stream;
         let group = self.group.clone();
         let mut input = self.process.started(group, terminal, open);
@@ -140,7 +141,7 @@ impl Supervised {
             input = once(bytes.clone());
         }
         if let Some(stdin) = stdin {
-            let feed = tokio::spawn(pump::feed(stdin, input, is_terminal));
+            let feed = tokio::spawn(pump::feed(stdin, input, self.has_terminal));
             self.feed = Some(feed.abort_handle());
         }
     }
@@ -149,6 +150,9 @@ impl Supervised {
     pub(crate) async fn run(mut self) {
         let (status, timed_out) = self.first_process().await;
         let leftovers = self.others().await;
+        if self.has_terminal && !self.course.detach {
+            self.group.kill_session();
+        }
         if let Some(feed) = &self.feed {
             feed.abort();
         }

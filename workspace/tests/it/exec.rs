@@ -214,6 +214,20 @@ fn a_terminal_is_one() {
     assert_eq!(run_with(&runtime, "cat; echo done", options).exit.code, 0);
 }
 
+/// A shell with job control puts each job into a group of its own.
+#[test]
+fn jobs_of_a_terminal_end_with_it() {
+    let (_dir, runtime) = place();
+    let options = ExecOptions {
+        terminal: Some(Terminal::default()),
+        ..ExecOptions::default()
+    };
+    let script = "set -m; sleep 77.10 </dev/null >/dev/null 2>&1 & jobs; echo up";
+    let output = run_with(&runtime, script, options);
+    assert!(output.text().ends_with("up\r\n"), "{output:?}");
+    until("nobody is left", || !runs("sleep 77.10"));
+}
+
 #[test]
 fn a_group_that_ignores_term_is_killed() {
     let (_dir, runtime) = place();
