@@ -53,7 +53,7 @@ pub trait Execution: Debug + Send + Sync {
 
 /// Where a reader begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
+pub enum ReadFrom {
     /// With the first event: an error if it is not kept any more.
     Start,
     /// With the oldest event that is kept.
@@ -91,7 +91,7 @@ impl Exec {
     }
 
     /// Reads its events. Any number of readers read at their own pace.
-    pub fn events(&self, from: From) -> Events {
+    pub fn events(&self, from: ReadFrom) -> Events {
         Events {
             execution: Arc::clone(&self.execution),
             from,
@@ -126,7 +126,7 @@ impl Exec {
         // What is evicted meanwhile need not be read before.
         self.wait().await?;
         let oldest = self.execution.bounds().await?.oldest;
-        let mut events = self.events(From::Seq(oldest));
+        let mut events = self.events(ReadFrom::Seq(oldest));
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         while let Some(event) = events.next().await? {
             match event.kind {
@@ -191,7 +191,7 @@ impl Exec {
 #[derive(Debug)]
 pub struct Events {
     execution: Arc<dyn Execution>,
-    from: From,
+    from: ReadFrom,
     page: std::vec::IntoIter<Event>,
     ended: bool,
 }
@@ -215,7 +215,7 @@ impl Events {
             return Ok(None);
         }
         let at = self.position().await?;
-        self.from = From::Seq(at);
+        self.from = ReadFrom::Seq(at);
         self.page = self.execution.read(at, PAGE).await?.into_iter();
         let event = self.page.next();
         self.ended = event.is_none();
@@ -223,22 +223,22 @@ impl Events {
     }
 
     fn took(&mut self, event: Event) -> Event {
-        self.from = From::Seq(event.seq + 1);
+        self.from = ReadFrom::Seq(event.seq + 1);
         self.ended = matches!(event.kind, EventKind::Exit(_));
         event
     }
 
     async fn position(&self) -> Result<Seq> {
         Ok(match self.from {
-            From::Start => 1,
-            From::Seq(seq) => seq.max(1),
-            From::Oldest => self.execution.bounds().await?.oldest,
-            From::Tail => self.execution.bounds().await?.next,
+            ReadFrom::Start => 1,
+            ReadFrom::Seq(seq) => seq.max(1),
+            ReadFrom::Oldest => self.execution.bounds().await?.oldest,
+            ReadFrom::Tail => self.execution.bounds().await?.next,
         })
     }
 
     /// Goes on from elsewhere.
-    pub fn seek(&mut self, from: From) {
+    pub fn seek(&mut self, from: ReadFrom) {
         self.page = Vec::new().into_iter();
         self.from = from;
         self.ended = false;

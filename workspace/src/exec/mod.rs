@@ -43,7 +43,7 @@ mod sys;
 pub use confine::{Confine, Confinement, Enforced, Network, Want};
 pub use error::ExecError;
 pub use event::{Ended, Event, EventKind, Exit, Leftovers, Seq};
-pub use handle::{Events, Exec, Execution, From, Output};
+pub use handle::{Bounds, Events, Exec, Execution, Output, ReadFrom};
 pub use id::{ExecId, RuntimeId};
 pub use options::{Command, ExecOptions, Limits, Stdin, Terminal};
 pub use runtime::{Runtime, RuntimeOptions};

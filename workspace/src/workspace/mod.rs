@@ -209,7 +209,7 @@ impl Workspace {
     ///
     /// ```
     /// use cairn::{Workspace, backend::Local};
-    /// use cairn::exec::{Command, EventKind, ExecOptions, From};
+    /// use cairn::exec::{Command, EventKind, ExecOptions, ReadFrom};
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # if !std::path::Path::new("/dev/fuse").exists() { return Ok(()) }
@@ -218,7 +218,7 @@ impl Workspace {
     /// let exec = workspace
     ///     .exec(Command::argv(["sh", "-c", "echo one; echo two >&2"]), ExecOptions::default())
     ///     .await?;
-    /// let mut events = exec.events(From::Start);
+    /// let mut events = exec.events(ReadFrom::Start);
     /// while let Some(event) = events.next().await? {
     ///     match event.kind {
     ///         EventKind::Stdout(bytes) => assert_eq!(bytes, "one\n"),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use cairn::block_on;
 use cairn::exec::{
     Command, Confine, Ended, Enforced, Event, EventKind, Exec, ExecError, ExecId, ExecOptions,
-    From, Leftovers, Limits, Network, Output, Runtime, RuntimeOptions, Signal, Stdin, Terminal,
+    Leftovers, Limits, Network, Output, ReadFrom, Runtime, RuntimeOptions, Signal, Stdin, Terminal,
     Want,
 };
 use tempfile::TempDir;
@@ -53,7 +53,7 @@ fn get(runtime: &Runtime, id: &ExecId) -> Result<Exec, ExecError> {
     Ok(Exec::new(runtime.get(id)?, "test".into()))
 }
 
-fn all(exec: &Exec, from: From) -> Vec<Event> {
+fn all(exec: &Exec, from: ReadFrom) -> Vec<Event> {
     let mut events = exec.events(from);
     let mut all = Vec::new();
     while let Some(event) = block_on(events.next()).unwrap() {
@@ -113,7 +113,7 @@ fn events_are_numbered_and_read_from_anywhere() {
     let readers: Vec<_> = (0..3).map(|_| exec.clone()).collect();
     let readers = readers
         .into_iter()
-        .map(|exec| std::thread::spawn(move || all(&exec, From::Start)));
+        .map(|exec| std::thread::spawn(move || all(&exec, ReadFrom::Start)));
     let read: Vec<Vec<Event>> = readers
         .collect::<Vec<_>>()
         .into_iter()
@@ -126,9 +126,9 @@ fn events_are_numbered_and_read_from_anywhere() {
     }
     // Later, from a number, and by its id.
     let again = get(&runtime, exec.id()).unwrap();
-    assert_eq!(all(&again, From::Seq(2)), read[0][1..]);
-    assert!(all(&again, From::Tail).is_empty());
-    assert!(all(&again, From::Seq(1_000)).is_empty());
+    assert_eq!(all(&again, ReadFrom::Seq(2)), read[0][1..]);
+    assert!(all(&again, ReadFrom::Tail).is_empty());
+    assert!(all(&again, ReadFrom::Seq(1_000)).is_empty());
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn stdin_is_bytes_or_a_stream() {
         ..ExecOptions::default()
     };
     let exec = start_with(&runtime, "cat", options()).unwrap();
-    let mut events = exec.events(From::Start);
+    let mut events = exec.events(ReadFrom::Start);
     for line in ["one", "two"] {
         block_on(exec.write(line)).unwrap();
         let event = block_on(events.next()).unwrap().unwrap();
@@ -177,7 +177,7 @@ fn a_terminal_is_one() {
     };
     let script = "test -t 0 && test -t 1 && test -t 2 && stty size; read x; echo got $x; stty size; tty >/dev/tty; cat";
     let exec = start_with(&runtime, script, options).unwrap();
-    let mut events = exec.events(From::Start);
+    let mut events = exec.events(ReadFrom::Start);
     let mut seen = String::new();
     let mut await_text = |text: &str| {
         while !seen.contains(text) {
@@ -262,7 +262,7 @@ fn a_group_that_ignores_term_is_killed() {
 fn a_kill_reaches_the_whole_group() {
     let (_dir, runtime) = place();
     let exec = start(&runtime, "sleep 77.02 & sleep 77.02 & echo up; wait");
-    block_on(exec.events(From::Start).next()).unwrap();
+    block_on(exec.events(ReadFrom::Start).next()).unwrap();
     block_on(exec.kill(Signal::TERM)).unwrap();
     let exit = block_on(exec.wait()).unwrap();
     assert_eq!((exit.code, exit.ended), (143, Ended::Killed));
@@ -329,7 +329,7 @@ fn much_output_takes_little_memory_and_slow_readers_slow_nobody() {
     let runtime = Runtime::new(options).unwrap();
     let before = resident();
     let exec = start(&runtime, "head -c 1G /dev/zero; echo end >&2");
-    let mut slow = exec.events(From::Start);
+    let mut slow = exec.events(ReadFrom::Start);
     assert_eq!(block_on(slow.next()).unwrap().unwrap().seq, 1);
     let exit = block_on(exec.wait()).unwrap();
     assert!(exit.is_success());
@@ -352,7 +352,7 @@ fn much_output_takes_little_memory_and_slow_readers_slow_nobody() {
             other => panic!("{other:?}"),
         }
     };
-    slow.seek(From::Seq(oldest));
+    slow.seek(ReadFrom::Seq(oldest));
     let mut last = oldest - 1;
     while let Some(event) = block_on(slow.next()).unwrap() {
         assert_eq!(event.seq, last + 1);
@@ -384,7 +384,7 @@ fn a_log_survives_and_says_what_was_lost() {
     block_on(done.wait()).unwrap();
     // What a process killed in the middle leaves is a log without an end.
     let lost = start_with(&first, "echo begun; sleep 77.05", options("lost")).unwrap();
-    block_on(lost.events(From::Start).next()).unwrap();
+    block_on(lost.events(ReadFrom::Start).next()).unwrap();
     let logs = tempfile::tempdir().unwrap();
     for file in std::fs::read_dir(dir.path().join("logs"))
         .unwrap()

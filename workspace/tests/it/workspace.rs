@@ -126,7 +126,7 @@ fn closing_ends_what_runs_and_what_is_mounted() {
     };
     let script = "trap '' TERM; echo up; cd /; sleep 77.07";
     let exec = block_on(workspace.exec(script, options)).unwrap();
-    block_on(exec.events(cairn::exec::From::Start).next()).unwrap();
+    block_on(exec.events(cairn::exec::ReadFrom::Start).next()).unwrap();
     assert!(at.join(".").exists());
     block_on(workspace.close()).unwrap();
     let refused = block_on(workspace.run("true")).unwrap_err();
