@@ -2,6 +2,8 @@
 
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "mcp")]
+use crate::commands::mcp;
 use crate::commands::{
     cat, check, clone, completions, conflicts, du, export, gc, ignore, import, log, ls, mount,
     serve, status, sync, token, umount,
@@ -66,6 +68,9 @@ pub(crate) enum Command {
     Ignore(ignore::Args),
     /// Show or make the token that a replica's hub asks for
     Token(token::Args),
+    /// Serve the tools for agents over the Model Context Protocol, on the standard input and output
+    #[cfg(feature = "mcp")]
+    Mcp(mcp::Args),
     /// Print the completions for a shell
     Completions(completions::Args),
 }

@@ -128,19 +128,7 @@ impl Failure {
 
     /// The message with all of its causes, in one line.
     pub(crate) fn report(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            let more = error.to_string();
-            if more.contains(&text) {
-                // It names what failed by itself.
-                text = more;
-            } else if !text.contains(&more) {
-                text = format!("{text}: {more}");
-            }
-            cause = error.source();
-        }
-        text
+        report(self)
     }
 
     /// For `map_err` on operations in the replica.
@@ -157,6 +145,23 @@ impl Failure {
             source: source.into(),
         }
     }
+}
+
+/// The message of an error with all of its causes, in one line.
+pub(crate) fn report(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if more.contains(&text) {
+            // It names what failed by itself.
+            text = more;
+        } else if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 #[cfg(test)]

@@ -30,11 +30,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! A `Workspace` adds backends that run commands on it, and `tools` what an
+//! agent needs.
+//!
 //! [`Replica::changes_since`] tells what changed since a [`log::Cursor`].
 //!
 //! The program `cairn` offers the same on a command line: see `cairn --help`.
 
-#![forbid(unsafe_code)]
+// `unsafe` is in one leaf module only, `exec::sys`; without execs there is none.
+#![cfg_attr(not(feature = "exec"), forbid(unsafe_code))]
 
 pub mod sync;
 
@@ -56,3 +60,21 @@ pub mod fuse {
 pub mod log {
     pub use cairn_protocol::{Change, Cursor, Data, Entry, Meta, NodeId, ParseError, Ver};
 }
+
+#[cfg(feature = "exec")]
+pub mod backend;
+#[cfg(feature = "exec")]
+pub mod exec;
+#[cfg(feature = "mcp")]
+pub mod mcp;
+#[cfg(feature = "exec")]
+pub mod tools;
+#[cfg(feature = "exec")]
+mod waiting;
+#[cfg(feature = "exec")]
+mod workspace;
+
+#[cfg(feature = "exec")]
+pub use waiting::block_on;
+#[cfg(feature = "exec")]
+pub use workspace::{Builder, Workspace, WorkspaceError};

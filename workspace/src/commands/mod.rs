@@ -13,6 +13,8 @@ pub(crate) mod ignore;
 pub(crate) mod import;
 pub(crate) mod log;
 pub(crate) mod ls;
+#[cfg(feature = "mcp")]
+pub(crate) mod mcp;
 pub(crate) mod mount;
 pub(crate) mod serve;
 pub(crate) mod status;
@@ -47,6 +49,8 @@ pub(crate) fn run(command: Command) -> Result {
         Command::Conflicts(args) => conflicts::run(&args),
         Command::Ignore(args) => ignore::run(&args),
         Command::Token(args) => token::run(&args),
+        #[cfg(feature = "mcp")]
+        Command::Mcp(args) => mcp::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
 }

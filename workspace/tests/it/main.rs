@@ -9,11 +9,15 @@
 mod commands;
 mod daemon;
 mod errors;
+mod exec;
 mod hostile;
 mod hubs;
 mod layers;
+mod mcp;
 mod program;
 mod scratch;
 mod sync;
+mod tools;
 mod transfer;
 mod trees;
+mod workspace;

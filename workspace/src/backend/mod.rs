@@ -1,0 +1,89 @@
+//! What runs commands for a workspace: the traits, and the backends of this crate.
+//!
+//! A [`Backend`] is a description, registered under an id before anything
+//! happens. It is connected at its first use; what comes of it is a
+//! [`Connection`], through which commands run. A backend that shares the store
+//! of the workspace has nothing to push or pull; one with a store of its own
+//! brings the changes there before a command starts and back when it has ended,
+//! inside of [`Connection::exec`] and of the [`Execution`] it returns.
+
+mod local;
+
+pub use local::Local;
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cairn_engine::Replica;
+
+use crate::exec::{
+    Boxed, Command, Confinement, ExecError, ExecId, ExecOptions, Execution, RuntimeId,
+};
+
+/// Why a backend could not be connected, in its own words.
+pub type BackendError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a backend gets of its workspace.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// The store.
+    pub replica: Replica,
+    /// Where the backend may keep what has to survive a restart, such as the
+    /// logs of its execs. `None` for a workspace in memory.
+    pub directory: Option<PathBuf>,
+}
+
+/// Something that can run commands.
+pub trait Backend: Debug + Send + Sync {
+    /// What kind it is, as in `local`.
+    fn kind(&self) -> &'static str;
+
+    /// Makes it ready. It is called again when it failed, or when the
+    /// connection was lost, but never twice at a time.
+    fn connect(&self, host: Host) -> Boxed<'_, Result<Arc<dyn Connection>, BackendError>>;
+}
+
+/// A backend that is ready.
+pub trait Connection: Debug + Send + Sync {
+    /// The identity of what runs the execs. It changes when they are lost.
+    fn runtime(&self) -> &RuntimeId;
+
+    /// How processes are confined, where there are processes.
+    fn confinement(&self) -> Option<&Confinement> {
+        None
+    }
+
+    /// Runs a command, and returns when it has begun.
+    fn exec(
+        &self,
+        command: Command,
+        options: ExecOptions,
+    ) -> Boxed<'_, Result<Arc<dyn Execution>, ExecError>>;
+
+    /// An exec that was started before.
+    fn get<'a>(&'a self, id: &'a ExecId) -> Boxed<'a, Result<Arc<dyn Execution>, ExecError>>;
+
+    /// Forgets an exec that has ended.
+    fn dispose<'a>(&'a self, id: &'a ExecId) -> Boxed<'a, Result<(), ExecError>>;
+
+    /// Brings the changes of the workspace there. Nothing to do for a backend
+    /// that shares the store.
+    fn push(&self) -> Boxed<'_, Result<(), BackendError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Brings the changes made there back. Nothing to do for a backend that
+    /// shares the store.
+    fn pull(&self) -> Boxed<'_, Result<(), BackendError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Whether it can be used no more, so that the next use connects again.
+    fn is_lost(&self) -> bool {
+        false
+    }
+
+    /// Ends it, and what runs there.
+    fn close(&self) -> Boxed<'_, Result<(), BackendError>>;
+}
