@@ -323,8 +323,16 @@ impl Chunks {
             return Err(FsError::Closed);
         };
         if open.len + len > open.reserved {
-            open.file.reserve(open.reserved, RESERVE_STEP)?;
-            open.reserved += RESERVE_STEP;
+            open.reserved += match open.file.reserve(open.reserved, RESERVE_STEP) {
+                Ok(()) => RESERVE_STEP,
+                // The last of a disk's space comes in smaller pieces.
+                Err(FsError::NoSpace) => {
+                    let least = open.len + len - open.reserved;
+                    open.file.reserve(open.reserved, least)?;
+                    least
+                }
+                Err(error) => return Err(error),
+            };
         }
         // The length moves only after the write: a failed one is written over.
         open.file.write(bytes, open.len)?;

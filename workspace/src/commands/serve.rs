@@ -148,13 +148,16 @@ fn listen(
     serve: &Arc<Serve>,
     follows: &[Option<Arc<Follow>>],
 ) -> Result<Vec<control::Server>> {
-    let controls = served.iter().zip(follows).map(|((_, dir, replica), follow)| {
-        let host = Host::serving(replica, Some(serve), follow.as_ref());
-        control::Server::start(dir, host).map_err(Failure::io(format!(
-            "cannot make the control socket in {}",
-            dir.display()
-        )))
-    });
+    let controls = served
+        .iter()
+        .zip(follows)
+        .map(|((_, dir, replica), follow)| {
+            let host = Host::serving(replica, Some(serve), follow.as_ref());
+            control::Server::start(dir, host).map_err(Failure::io(format!(
+                "cannot make the control socket in {}",
+                dir.display()
+            )))
+        });
     controls.collect()
 }
 

@@ -638,7 +638,9 @@ fn a_hub_in_the_middle_passes_on_what_it_gets_either_way() {
         for name in ["a", "b"] {
             scratch.sync(name);
         }
-        ["a", "b"].iter().all(|name| scratch.names(&format!("{name}.cairn")) == both)
+        ["a", "b"]
+            .iter()
+            .all(|name| scratch.names(&format!("{name}.cairn")) == both)
     });
     scratch.write("a.cairn/doc", "from a");
     scratch.write("b.cairn/doc", "from b");
@@ -671,7 +673,10 @@ fn a_copy_of_a_replica_is_told_that_it_is_one() {
     scratch.write("a.cairn/of-a", "of a");
     scratch.sync("a");
     scratch.write("copy.cairn/of-copy", "of the copy");
-    scratch.cairn("sync copy.cairn").ended(5).says(&["E_REPLICA_FORKED", "clone"]);
+    scratch
+        .cairn("sync copy.cairn")
+        .ended(5)
+        .says(&["E_REPLICA_FORKED", "clone"]);
     assert_eq!(scratch.read("copy.cairn/of-copy"), "of the copy");
     scratch.write("a.cairn/more", "more");
     scratch.sync("a");
@@ -693,7 +698,10 @@ fn a_cut_that_would_empty_a_replica_waits_for_a_word() {
         scratch.sh("rm -r a/tree").done();
     }
     scratch.sync("a");
-    scratch.cairn("sync b.cairn").ended(5).says(&["--proceed", "150"]);
+    scratch
+        .cairn("sync b.cairn")
+        .ended(5)
+        .says(&["--proceed", "150"]);
     assert_eq!(scratch.names("b.cairn/tree").len(), 150);
     scratch.cairn("sync b.cairn --proceed").done();
     assert!(scratch.names("b.cairn").is_empty());
