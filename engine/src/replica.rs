@@ -28,6 +28,9 @@ use crate::{FsError, OpenError, Result};
 
 /// Entries read from the database at a time.
 const PAGE: usize = 512;
+/// With less free space than this beyond what is in memory, it is looked at
+/// before each write: between two looks of the committer, that much may go.
+const SPARE_MIN: u64 = 256 << 20;
 
 /// A durable, content-addressed filesystem. Cheap to clone: all clones are the
 /// same replica. The last one to go closes it.
@@ -161,6 +164,9 @@ pub(crate) struct Faults {
     pub(crate) full: AtomicBool,
     /// The last commit failed for another reason.
     pub(crate) failing: AtomicBool,
+    /// Free space of the disk above the reserve when it was last looked at, in
+    /// bytes.
+    spare: AtomicU64,
 }
 
 impl Replica {
@@ -421,11 +427,28 @@ impl Inner {
             let tree = self.tree.lock();
             (tree.dirty_nodes.len(), tree.memory)
         };
+        if grows && memory as u64 + SPARE_MIN > self.faults.spare.load(Ordering::Relaxed) {
+            self.make_sure_of_space(memory as u64)?;
+        }
         if waiting > 16_384 || memory > self.options.cached_bytes / 2 {
             if waiting > 65_536 || memory > self.options.cached_bytes {
                 self.commit(false)?;
             } else {
                 self.wake_committer();
+            }
+        }
+        Ok(())
+    }
+
+    /// What is acknowledged and in memory only must find space when it is
+    /// committed. Where that is not certain, it is committed at once.
+    fn make_sure_of_space(&self, memory: u64) -> Result<()> {
+        self.look_at_space();
+        if memory > self.faults.spare.load(Ordering::Relaxed) {
+            self.commit(false)?;
+            self.look_at_space();
+            if self.faults.full.load(Ordering::Relaxed) {
+                return Err(FsError::NoSpace);
             }
         }
         Ok(())
@@ -586,16 +609,16 @@ fn committer(inner: &Inner) {
 impl Inner {
     fn look_at_space(&self) {
         let Some(path) = self.chunks.files.home().path() else {
+            self.faults.spare.store(u64::MAX, Ordering::Relaxed);
             return;
         };
         if let Ok(stat) = rustix::fs::statvfs(path) {
             let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-            let full = free
-                < self
-                    .options
-                    .reserve_bytes
-                    .min(stat.f_blocks.saturating_mul(stat.f_frsize) / 8);
-            self.faults.full.store(full, Ordering::Relaxed);
+            let all = stat.f_blocks.saturating_mul(stat.f_frsize);
+            let reserve = self.options.reserve_bytes.min(all / 8);
+            self.faults.full.store(free < reserve, Ordering::Relaxed);
+            let spare = free.saturating_sub(reserve);
+            self.faults.spare.store(spare, Ordering::Relaxed);
         }
     }
 
