@@ -701,7 +701,7 @@ fn a_cut_that_would_empty_a_replica_waits_for_a_word() {
     scratch
         .cairn("sync b.cairn")
         .ended(5)
-        .says(&["--proceed", "150"]);
+        .says(&["--proceed", "151 of 152"]);
     assert_eq!(scratch.names("b.cairn/tree").len(), 150);
     scratch.cairn("sync b.cairn --proceed").done();
     assert!(scratch.names("b.cairn").is_empty());
