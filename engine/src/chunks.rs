@@ -473,6 +473,11 @@ impl Chunks {
         self.pending.lock().contains_key(hash)
     }
 
+    /// How many chunks wait for a row.
+    pub(crate) fn pending_count(&self) -> usize {
+        self.pending.lock().len()
+    }
+
     pub(crate) fn has_pending(&self) -> bool {
         !self.pending.lock().is_empty()
     }

@@ -136,13 +136,7 @@ impl Inner {
         let mut guard = self.tree.lock();
         let tree = &mut *guard;
         tree.refresh_all();
-        if tree.dirty_nodes.is_empty()
-            && tree.dirty_names.is_empty()
-            && tree.gone.is_empty()
-            && tree.dropped_staging.is_empty()
-            && tree.rider.is_none()
-            && !self.chunks.has_pending()
-        {
+        if tree.is_clean() && !self.chunks.has_pending() {
             return None;
         }
         let dirty = std::mem::take(&mut tree.dirty_nodes);

@@ -28,6 +28,9 @@ use crate::{FsError, OpenError, Result};
 
 /// Entries read from the database at a time.
 const PAGE: usize = 512;
+/// So many chunks that nothing names yet are committed all the same: about 200
+/// bytes of memory each.
+const SPARE_CHUNKS_MAX: usize = 65_536;
 /// With less free space than this beyond what is in memory, it is looked at
 /// before each write: between two looks of the committer, that much may go.
 const SPARE_MIN: u64 = 256 << 20;
@@ -594,7 +597,9 @@ fn committer(inner: &Inner) {
             *wake = false;
         }
         inner.look_at_space();
-        if let Err(error) = inner.commit(false) {
+        if !inner.has_only_spare_chunks()
+            && let Err(error) = inner.commit(false)
+        {
             tracing::warn!(%error, "a commit failed; it is tried again");
             std::thread::sleep(Duration::from_millis(100));
             continue;
@@ -607,6 +612,18 @@ fn committer(inner: &Inner) {
 }
 
 impl Inner {
+    /// Whether nothing waits for a commit but chunks that nothing names yet, such
+    /// as those of a batch that is on its way: the commit that names them syncs
+    /// them and writes their rows, all at once.
+    fn has_only_spare_chunks(&self) -> bool {
+        let waiting = self.chunks.pending_count();
+        if waiting == 0 || waiting > SPARE_CHUNKS_MAX {
+            return false;
+        }
+        let tree = self.tree.lock();
+        tree.is_clean() && tree.direct.is_empty()
+    }
+
     fn look_at_space(&self) {
         let Some(path) = self.chunks.files.home().path() else {
             self.faults.spare.store(u64::MAX, Ordering::Relaxed);

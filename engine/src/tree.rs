@@ -303,6 +303,15 @@ impl Tree {
         self.dirty_names.insert((parent.0, key));
     }
 
+    /// Whether nothing of the tree waits for a commit.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.dirty_nodes.is_empty()
+            && self.dirty_names.is_empty()
+            && self.gone.is_empty()
+            && self.dropped_staging.is_empty()
+            && self.rider.is_none()
+    }
+
     /// Adds a node that exists nowhere else yet.
     pub(crate) fn add(&mut self, mut node: Node) -> Ino {
         let ino = Ino(self.next_ino);

@@ -17,6 +17,7 @@ use quinn::{
     AckFrequencyConfig, Connection, ConnectionError, EndpointConfig, IdleTimeout,
     MtuDiscoveryConfig, RecvStream, SendStream, TransportConfig, VarInt,
 };
+use ring::hmac;
 use rustix::net::sockopt;
 use tokio::task::JoinSet;
 
@@ -36,6 +37,9 @@ const WINDOW: u32 = 8 << 20;
 /// The same on the loopback interface: less than a socket keeps, so that nothing
 /// is lost and sent again. There is no distance to make up for.
 const NEAR_WINDOW: u32 = 2 << 20;
+
+/// How soon a client notices that its hub has ended without a word and is back.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// Bulk frames that a peer may have under way.
 const BULK_STREAMS: u32 = 16;
@@ -74,9 +78,14 @@ pub(crate) fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// How endpoints receive.
-pub(crate) fn endpoint_config() -> EndpointConfig {
-    let mut config = EndpointConfig::default();
+/// How endpoints receive. With `reset`, the key of a server that was there before:
+/// clients of that one learn at their next word that it has ended, and do not wait
+/// for a silence.
+pub(crate) fn endpoint_config(reset: Option<hmac::Key>) -> EndpointConfig {
+    let mut config = match reset {
+        Some(key) => EndpointConfig::new(Arc::new(key)),
+        None => EndpointConfig::default(),
+    };
     // It is within the bounds that quinn asks for.
     let _ = config.max_udp_payload_size(LOOPBACK_DATAGRAM);
     config
@@ -108,6 +117,9 @@ pub(crate) fn transport_config(side: Side, peer: SocketAddr) -> Arc<TransportCon
         .datagram_receive_buffer_size(None)
         // The session's pings end a silent connection before this does.
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(60_000))));
+    if side == Side::Client {
+        config.keep_alive_interval(Some(KEEP_ALIVE));
+    }
     if peer.ip().is_loopback() {
         let mut discovery = MtuDiscoveryConfig::default();
         discovery

@@ -199,5 +199,5 @@ fn endpoint(peer: SocketAddr) -> io::Result<quinn::Endpoint> {
     };
     let socket = quic::socket(any)?;
     let runtime = Arc::new(quinn::TokioRuntime);
-    quinn::Endpoint::new(quic::endpoint_config(), None, socket, runtime)
+    quinn::Endpoint::new(quic::endpoint_config(None), None, socket, runtime)
 }

@@ -200,7 +200,8 @@ fn open(
     // Peers that are not on this machine; for others there is another.
     let far = quic_config(identity, Ipv4Addr::UNSPECIFIED.into())?;
     let runtime = Arc::new(quinn::TokioRuntime);
-    quinn::Endpoint::new(quic::endpoint_config(), Some(far), socket, runtime)
+    let config = quic::endpoint_config(Some(identity.reset_key()));
+    quinn::Endpoint::new(config, Some(far), socket, runtime)
         .map_err(|source| ServeError::Listen { address, source })
 }
 

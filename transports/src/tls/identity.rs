@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use ring::{digest, hmac};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -84,6 +85,15 @@ impl Identity {
     /// The fingerprint of the certificate.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(self.chain.first().map_or(&[], |certificate| certificate))
+    }
+
+    /// The key of stateless resets (RFC 9000, 10.3): the same as long as the
+    /// certificate is.
+    pub(crate) fn reset_key(&self) -> hmac::Key {
+        let mut secret = digest::Context::new(&digest::SHA256);
+        secret.update(b"cairn stateless reset");
+        secret.update(self.key.secret_der());
+        hmac::Key::new(hmac::HMAC_SHA256, secret.finish().as_ref())
     }
 
     /// How a server with this identity makes connections secure.
