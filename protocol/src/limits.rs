@@ -91,8 +91,12 @@ pub const RULES_MAX: usize = 1024;
 /// Longest rule of a scope, in bytes.
 pub const RULE_MAX: usize = 4096;
 
-/// Most edits of one batch, and most chunks that it names.
+/// Most edits of one batch.
 pub const BATCH_EDITS_MAX: usize = 65536;
+
+/// Most chunks that a batch names as new: about 128 GiB of one file, and 16 MiB of
+/// memory at the hub.
+pub const BATCH_CHUNKS_MAX: usize = 524_288;
 
 /// Largest sum of the encodings of a batch's edits, in bytes.
 pub const BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;

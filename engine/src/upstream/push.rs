@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use cairn_protocol::session::{Batch, BatchOffer, ClientDone, batch_digest};
 use cairn_protocol::wire::{Blob, ChunkData};
-use cairn_protocol::{BATCH_BYTES_MAX, BATCH_EDITS_MAX, ChunkHash, Edit, NodeId, encode_chunk};
+use cairn_protocol::{
+    BATCH_BYTES_MAX, BATCH_CHUNKS_MAX, BATCH_EDITS_MAX, ChunkHash, Edit, NodeId, encode_chunk,
+};
 use rusqlite::Connection;
 
 use super::edits::{Bounds, Edits};
@@ -226,8 +228,8 @@ fn new_chunks(
             }
         }
     }
-    if new.len() > BATCH_EDITS_MAX {
-        return Err(FsError::TooLarge("a file of more than 65 536 new chunks"));
+    if new.len() > BATCH_CHUNKS_MAX {
+        return Err(FsError::TooLarge("a file of more than 524 288 new chunks"));
     }
     Ok(new)
 }

@@ -4,7 +4,7 @@
 use crate::cursor::Cursor;
 use crate::edit::Edit;
 use crate::hash::ChunkHash;
-use crate::limits::{BATCH_BYTES_MAX, BATCH_EDITS_MAX, HASHES_MAX};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_CHUNKS_MAX, BATCH_EDITS_MAX, HASHES_MAX};
 use crate::session::BatchOffer;
 use crate::wire::{ChunkData, Code, Ext, Limits, List, Push};
 
@@ -238,7 +238,7 @@ impl BatchAssembly {
         self.parts += 1;
         let edits = self.batch.edits.len() + message.edits.len();
         let chunks = self.batch.chunks.len() + message.chunks.len();
-        if edits.max(chunks) > BATCH_EDITS_MAX {
+        if edits > BATCH_EDITS_MAX || chunks > BATCH_CHUNKS_MAX {
             return Err(AssemblyError::Edits(edits.max(chunks)));
         }
         self.bytes += message.edits.iter().map(|e| encode(e).len()).sum::<usize>();

@@ -96,6 +96,7 @@ fn the_limits_are_those_of_the_document() {
         ("RULES_MAX", protocol::RULES_MAX as u64),
         ("RULE_MAX", protocol::RULE_MAX as u64),
         ("BATCH_EDITS_MAX", protocol::BATCH_EDITS_MAX as u64),
+        ("BATCH_CHUNKS_MAX", protocol::BATCH_CHUNKS_MAX as u64),
         ("BATCH_BYTES_MAX", protocol::BATCH_BYTES_MAX as u64),
         ("WANTED_MAX", protocol::WANTED_MAX as u64),
         ("WINDOW_CONTROL", protocol::WINDOW_CONTROL),

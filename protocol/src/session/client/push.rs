@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::hash::ChunkHash;
-use crate::limits::BATCH_EDITS_MAX;
+use crate::limits::{BATCH_CHUNKS_MAX, BATCH_EDITS_MAX};
 use crate::outcome::Outcome;
 use crate::session::batch::batch_digest;
 use crate::session::link::Fault;
@@ -209,7 +209,7 @@ impl Pushing {
                 flight.needed.push_back((hash, again));
             }
         }
-        if flight.needed.len() > BATCH_EDITS_MAX {
+        if flight.needed.len() > BATCH_CHUNKS_MAX {
             return Err(Fault::new(
                 Code::LIMIT,
                 "more chunks are needed than listed",

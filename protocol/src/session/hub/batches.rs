@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::hash::ChunkHash;
-use crate::limits::{BATCH_EDITS_MAX, HASHES_MAX};
+use crate::limits::{BATCH_CHUNKS_MAX, HASHES_MAX};
 use crate::session::batch::{Batch, BatchAssembly};
 use crate::session::link::Fault;
 use crate::session::store::{BatchOffer, HubAction};
@@ -242,7 +242,7 @@ impl Whole {
 /// The messages that ask for these chunks of a batch.
 fn needs(batch: u64, chunks: impl Iterator<Item = usize>) -> Vec<Need> {
     let mut parts: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
-    for at in chunks.filter(|at| *at < BATCH_EDITS_MAX) {
+    for at in chunks.filter(|at| *at < BATCH_CHUNKS_MAX) {
         let (part, at) = (at / HASHES_MAX, at % HASHES_MAX);
         let bits = parts.entry(part).or_default();
         bits.resize(bits.len().max(at / 8 + 1), 0);
