@@ -98,6 +98,8 @@ pub(super) struct MetaEdit {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) births: BTreeMap<NodeId, NodeKind>,
+    /// Nodes that are said to be new, and that another stands for already.
+    pub(super) aliases: Vec<(usize, NodeId, NodeId)>,
     pub(super) names: Vec<NameEdit>,
     pub(super) data: BTreeMap<NodeId, DataEdit>,
     /// Second contents of nodes, which were two nodes for who wrote them.
@@ -122,7 +124,7 @@ impl Batch {
         let maybe = |node: Option<NodeId>| node.map(&id).transpose();
         for (edit, said) in edits.iter().enumerate() {
             match said {
-                Edit::New { node, kind } => batch.birth(tree, *node, *kind)?,
+                Edit::New { node, kind } => batch.birth(tree, edit, *node, *kind)?,
                 Edit::Data { node, base, data } => {
                     let (base, data) = (*base, data.clone());
                     let new = DataEdit { edit, base, data };
@@ -173,10 +175,12 @@ impl Batch {
     fn birth<T: TreeView>(
         &mut self,
         tree: &T,
+        edit: usize,
         node: NodeId,
         kind: NodeKind,
     ) -> Result<(), ResolveError<T::Error>> {
-        if tree.alias(node).map_err(ResolveError::Tree)?.is_some() {
+        if let Some(to) = tree.alias(node).map_err(ResolveError::Tree)? {
+            self.aliases.push((edit, node, to));
             return Ok(());
         }
         match tree.node(node).map_err(ResolveError::Tree)? {

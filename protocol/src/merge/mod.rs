@@ -194,6 +194,12 @@ pub(crate) fn resolve_with<T: TreeView>(
         ..Resolution::default()
     };
     values::resolve(&batch, &mut names, &mut placed, mint, &mut resolution)?;
+    // Who makes an alias again was not told of it: others made it one. It comes
+    // after what is said of the content, which a copy may have (R4, R12).
+    for &(edit, from, to) in &batch.aliases {
+        let alias = Outcome::Alias { from, to };
+        resolution.outcomes.push((edit, alias));
+    }
     let mut entries = Vec::new();
     for (node, kind) in placed.born {
         entries.push(Entry::Node { id: node, kind });

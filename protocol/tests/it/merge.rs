@@ -202,6 +202,31 @@ fn r4_files_of_one_name_and_content_become_one() {
     assert_eq!(b, [Outcome::Alias { from: y, to: x }]);
 }
 
+/// A third replica knew the node, lost the hub that knew it, and makes it again:
+/// it was not told before that another stands for it.
+#[test]
+fn r4_who_makes_an_alias_again_is_told_so() {
+    let (mut pair, ()) = Pair::after(|_| ());
+    let [x, y] = [&mut pair.a, &mut pair.b].map(|replica| dir(replica, &root("d")));
+    pair.meet();
+    let kind = NodeKind::Dir;
+    let (parent, name) = root("elsewhere");
+    let again = [
+        Edit::New { node: y, kind },
+        Edit::Name {
+            parent,
+            name,
+            was: None,
+            node: Some(y),
+        },
+    ];
+    let ack = pair.hub.push(ReplicaTag(3), 1, &again).unwrap();
+    assert!(
+        ack.outcomes
+            .contains(&(0, Outcome::Alias { from: y, to: x }))
+    );
+}
+
 #[test]
 fn r4_other_nodes_of_one_name_are_both_kept() {
     let (mut pair, ()) = Pair::after(|_| ());
