@@ -372,13 +372,12 @@ fn make(plan: &Plan<'_>, id: NodeId) -> Result<Node> {
     if let Some(meta) = meta {
         set_attributes(&mut node, &meta);
     }
-    let values = match renewed {
-        Some(noted) => plan.renewed_xattrs(id, noted)?,
-        None => {
-            let all = plan.shared.attributes(id)?.into_iter();
-            all.filter_map(|(name, value, _)| Some((name, value?)))
-                .collect()
-        }
+    let values = if let Some(noted) = renewed {
+        plan.renewed_xattrs(id, noted)?
+    } else {
+        let all = plan.shared.attributes(id)?.into_iter();
+        all.filter_map(|(name, value, _)| Some((name, value?)))
+            .collect()
     };
     let xattrs: BTreeMap<_, _> = values
         .into_iter()
