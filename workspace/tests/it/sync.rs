@@ -647,6 +647,10 @@ fn a_lazy_replica_is_there_at_once_and_fetches_what_is_read() {
         std::fs::write(scratch.join("a/tree/9"), "edited").unwrap();
     }
     scratch.sync("a");
+    // What the hub has can be given up, and is fetched again.
+    let gone = scratch.cairn("evict a.cairn --json").done().json();
+    assert!(gone["bytes"].as_u64().unwrap() >= 20_000, "{gone}");
+    assert_eq!(scratch.cairn("cat a.cairn/tree/7").done().out, wanted);
     hub.end();
     // What was read stays; for the rest there is nobody to ask.
     assert_eq!(scratch.cairn("cat a.cairn/tree/7").done().out, wanted);
