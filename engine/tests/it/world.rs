@@ -221,3 +221,11 @@ fn i1_to_i16_replicas_of_the_engine_keep_the_laws_over_sessions_that_break() {
 fn i1_to_i16_hold_for_replicas_of_the_engine_and_a_real_hub() {
     support::seeds(25).into_iter().for_each(run::<EngineHub>);
 }
+
+/// What random schedules found. A hub that had forgotten once told who began
+/// from nothing of what ended since, and not that it had ended, so it lived
+/// there and had no name (322, the hub of the model).
+#[test]
+fn seeds_of_worlds_that_failed_before_hold() {
+    [322].into_iter().for_each(run::<ModelHub>);
+}

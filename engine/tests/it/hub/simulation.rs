@@ -143,19 +143,28 @@ impl Drop for EngineHub {
     }
 }
 
+fn run(seed: u64) {
+    let mut world: World<EngineHub, ModelClient> = World::new(seed, false);
+    if let Err(why) = world.run() {
+        let mut world: World<EngineHub, ModelClient> = World::new(seed, true);
+        let again = world.run();
+        for line in world.story() {
+            println!("{line}");
+        }
+        panic!("CAIRN_SEED={seed}: {why} (again: {again:?})");
+    }
+}
+
 #[test]
 fn i1_to_i7_hold_for_replicas_of_the_model_and_a_real_hub() {
-    for seed in seeds(40) {
-        let mut world: World<EngineHub, ModelClient> = World::new(seed, false);
-        if let Err(why) = world.run() {
-            let mut world: World<EngineHub, ModelClient> = World::new(seed, true);
-            let again = world.run();
-            for line in world.story() {
-                println!("{line}");
-            }
-            panic!("CAIRN_SEED={seed}: {why} (again: {again:?})");
-        }
-    }
+    seeds(40).into_iter().for_each(run);
+}
+
+/// What random schedules found: an edit in a directory that had become an alias
+/// of another, which its author was never told of, for it was dead by then (1698).
+#[test]
+fn seeds_of_a_real_hub_that_failed_before_hold() {
+    [1_698].into_iter().for_each(run);
 }
 
 /// A hub of another life begins where it was, under another tag.
