@@ -55,6 +55,11 @@ impl<'a> Local<'a> {
         }
     }
 
+    /// The replica's.
+    pub(super) fn tag(&self) -> ReplicaTag {
+        self.tag
+    }
+
     /// Gives an inode another id; nothing has its old one any more.
     pub(super) fn bind(&mut self, ino: Ino, id: NodeId) -> Result<()> {
         let old = self.id(ino)?;

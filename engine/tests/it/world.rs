@@ -23,15 +23,15 @@ use crate::hub::simulation::EngineHub;
 use crate::support;
 
 /// A replica that is opened again after each crash, from a copy.
-struct Engine {
-    replica: Replica,
-    upstream: Arc<Upstream>,
+pub(crate) struct Engine {
+    pub(crate) replica: Replica,
+    pub(crate) upstream: Arc<Upstream>,
     dir: tempfile::TempDir,
-    lives: u32,
+    pub(crate) lives: u32,
 }
 
 impl Engine {
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().join(self.lives.to_string())
     }
 
@@ -39,7 +39,7 @@ impl Engine {
         self.replica.ino_of(node).ok().flatten().ok_or(EditError)
     }
 
-    fn tree(changes: &[cairn_protocol::Change]) -> ModelTree {
+    pub(crate) fn tree(changes: &[cairn_protocol::Change]) -> ModelTree {
         let mut tree = ModelTree::new();
         for change in changes {
             tree.apply(change.ver, &change.entry);

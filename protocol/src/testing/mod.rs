@@ -33,7 +33,7 @@ pub use pipe::{Pipe, Receiver, drain};
 pub use replica::{EditError, ModelReplica, ReplicaSafeguards};
 pub use replica_store::{BrokenClient, ModelClient};
 pub use rng::Rng;
-pub use subject::{HubSubject, ReplicaSubject, model_data};
+pub use subject::{Above, HubSubject, MiddleSubject, NoMiddle, ReplicaSubject, model_data};
 pub use tree::{Broken, ModelTree};
 pub use workload::{Do, Workload};
 pub use world::{Failure, Faults, World};

@@ -84,6 +84,30 @@ impl ModelTree {
         (&self.names, nodes.collect(), xattrs.collect())
     }
 
+    /// A few things in which another tree differs, for who has to find out why.
+    pub(super) fn unlike(&self, other: &Self) -> String {
+        let mut unlike = Vec::new();
+        for place in self.names.keys().chain(other.names.keys()) {
+            let (here, there) = (self.at(place), other.at(place));
+            if here != there {
+                unlike.push(format!("{} in {}: {here:?}, {there:?}", place.1, place.0));
+            }
+        }
+        for (node, _) in self.live().filter(|(node, _)| other.is_live(*node)) {
+            let values = |tree: &Self| {
+                let values = (tree.content(node).cloned(), tree.attributes(node).copied());
+                (tree.kind(node), values)
+            };
+            let (here, there) = (values(self), values(other));
+            if here != there {
+                unlike.push(format!("{node}: {here:?}, {there:?}"));
+            }
+        }
+        unlike.dedup();
+        unlike.truncate(3);
+        unlike.join("; ")
+    }
+
     /// Whether a node has a name, or is the root.
     pub fn is_live(&self, node: NodeId) -> bool {
         node == NodeId::ROOT || self.places.get(&node).is_some_and(|p| !p.is_empty())

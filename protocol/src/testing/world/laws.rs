@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::{Failure, World};
 use crate::session::{Command, Ended, Event};
-use crate::testing::subject::{HubSubject, ReplicaSubject};
+use crate::testing::subject::{HubSubject, MiddleSubject, ReplicaSubject};
 use crate::wire::Code;
 
-impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
+impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
     /// Takes away what is over, and looks at why.
     pub(super) fn reap(&mut self) -> Result<(), Failure> {
         let mut why = Vec::new();
@@ -58,11 +58,12 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
 
     /// A cut is the hub's tree at its commit (I4).
     pub(super) fn check(&self, who: usize) -> Result<(), Failure> {
-        let confirmed = self.replicas[who].confirmed();
+        let confirmed = self.confirmed(who);
         let Some((cursor, tree)) = confirmed.filter(|_| !self.faults.rollback) else {
             return Ok(());
         };
-        if self.hub.view_at(cursor.seq).is_some_and(|hub| hub != tree) {
+        let hub = self.hub_view_at(self.hub_of(who), cursor.seq);
+        if hub.is_some_and(|hub| hub != tree) {
             let seq = cursor.seq;
             return Err(format!("replica {who} has another tree at {seq} (I4)"));
         }
@@ -74,7 +75,7 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
         self.tell(|| "now nothing goes wrong".to_owned());
         let (from, mut steps) = (self.now, 0);
         loop {
-            for who in 0..self.replicas.len() {
+            for who in 0..self.clients() {
                 self.connect(who);
             }
             if self.can().is_empty() && self.differences().is_none() {
@@ -100,8 +101,9 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
         {
             return Err("a fence is not passed".to_owned());
         }
-        for (who, replica) in self.replicas.iter().enumerate() {
-            replica.check().map_err(|e| format!("replica {who}: {e}"))?;
+        for who in 0..self.places() {
+            self.check_at(who)
+                .map_err(|e| format!("replica {who}: {e}"))?;
         }
         let tree = self.hub.view();
         tree.check().map_err(|e| format!("hub: {e} (I11)"))?;
@@ -113,15 +115,19 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
 
     /// In what somebody differs from the hub (I1).
     fn differences(&self) -> Option<Failure> {
+        let dirty = (0..self.clients()).find(|who| !self.is_clean(*who));
+        if let Some(who) = dirty {
+            return Some(format!("replica {who} has something to push"));
+        }
         let hub = self.hub.view();
-        let mut replicas = self.replicas.iter().enumerate();
-        replicas.find_map(|(who, replica)| {
-            if !replica.is_clean() {
-                return Some(format!("replica {who} has something to push"));
-            }
-            let same = replica.view() == hub;
-            (!same).then(|| format!("replica {who} has another tree than the hub (I1)"))
-        })
+        let places = (0..self.places()).map(|who| (format!("replica {who}"), self.view(who)));
+        let middles = 1..=self.middles.len();
+        let middles = middles.map(|of| (format!("the hub {of}"), self.hub_view(of)));
+        let (who, other) = places.chain(middles).find(|(_, tree)| *tree != hub)?;
+        let unlike = other.unlike(&hub);
+        Some(format!(
+            "{who} has another tree than the hub (I1): {unlike}"
+        ))
     }
 
     /// Nobody says anything any more but pings.
