@@ -121,6 +121,16 @@ impl<'a> Local<'a> {
         Ok(places)
     }
 
+    /// The names in a directory.
+    pub(super) fn children(&self, dir: Ino) -> Result<Vec<Name>> {
+        let mut find = self
+            .db
+            .prepare_cached("SELECT name FROM name WHERE parent = ?")?;
+        let rows = find.query_map([int(dir.0)], |r| r.get::<_, Vec<u8>>(0))?;
+        rows.map(|name| Name::new(&name?).map_err(|e| corrupt(dir, e)))
+            .collect()
+    }
+
     /// The directory that a directory is in.
     pub(super) fn parent(&self, dir: Ino) -> Result<Option<Ino>> {
         let parent: Option<i64> = self

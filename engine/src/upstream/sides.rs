@@ -4,8 +4,8 @@
 //! What a cut changes in the working tree is in its log, where the other side
 //! finds it, but for one thing: an inode that gets another id, because another
 //! node turned out to stand for it, changes no register. The other hub has the
-//! old node at its places, so these are noted as edited there: who did it saw
-//! the old node (R11).
+//! old node at its places, so these are noted as edited there, and what is in it
+//! if it is a directory: who did it saw what that hub has (R11).
 
 use cairn_protocol::Register;
 use cairn_protocol::merge::Place;
@@ -23,11 +23,15 @@ pub(super) type Other = (u8, Frozen, Frozen);
 impl Plan<'_> {
     /// What other sides have to look at again.
     pub(super) fn others(&self, side: u8) -> Result<Vec<Other>> {
-        let mut renamed = Vec::new();
+        let (mut renamed, mut below) = (Vec::new(), Vec::new());
         let tag = self.local.tag();
         for (ino, id) in self.local.bound() {
             let old = db::id_of(self.db, tag, ino)?;
-            renamed.extend((old != id).then_some(old));
+            if old != id {
+                renamed.push(old);
+                let names = self.local.children(ino)?.into_iter();
+                below.extend(names.map(|name| (id, name)));
+            }
         }
         let mut others = Vec::new();
         if renamed.is_empty() {
@@ -46,6 +50,12 @@ impl Plan<'_> {
                     let register = Register::Name { parent, name };
                     new.entry(register).or_insert(Base::Name(Some(*old)));
                 }
+            }
+            for place in &below {
+                let there = shared.name(place)?.and_then(|(node, _)| node);
+                let (parent, name) = place.clone();
+                let register = Register::Name { parent, name };
+                new.entry(register).or_insert(Base::Name(there));
             }
             if new != frozen {
                 others.push((other, frozen, new));
