@@ -21,13 +21,15 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::end::End;
+use super::laws::{Touches, renamed};
 use super::oracle::Oracle;
 use super::pipe::Pipe;
 use super::rng::Rng;
 use super::subject::{HubSubject, MiddleSubject, NoMiddle, ReplicaSubject};
+use super::tree::ModelTree;
 use super::workload::{Do, Workload};
-use crate::cursor::Epoch;
-use crate::id::ReplicaTag;
+use crate::cursor::{Epoch, Seq};
+use crate::id::{NodeId, ReplicaTag};
 use crate::session::{ClientConfig, ClientSession, Command, HubConfig, HubSession, Input, Offer};
 use crate::wire::{Hydrate, Limits, Token};
 
@@ -92,6 +94,9 @@ pub struct World<H: HubSubject, R, M = NoMiddle> {
     connections: Vec<Connection>,
     workload: Workload,
     oracle: Oracle,
+    touches: Touches,
+    /// The hub's last commit that was seen.
+    head: Seq,
     faults: Faults,
     limits: Limits,
     backup: Option<H::Backup>,
@@ -155,6 +160,8 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
             replicas,
             connections: Vec::new(),
             oracle: Oracle::default(),
+            touches: Touches::default(),
+            head: 0,
             faults,
             limits,
             backup: None,
@@ -263,6 +270,10 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
         }
         match can {
             Can::ClientWorks(at) => self.check(self.connections[at].who),
+            Can::HubWorks(_) => {
+                self.follow_hub();
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -319,26 +330,41 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
         };
         self.trace.update(brief(&what).as_bytes());
         let after = self.view(who);
-        match &what {
-            Do::Create(place, ..) => {
-                let new = after.at(place).and_then(|node| after.content(node));
-                if let Some(new) = new {
-                    self.oracle.written(new, None);
-                }
-            }
-            Do::Write(node, _) => {
-                if let Some(new) = after.content(*node) {
-                    self.oracle.written(new, before.content(*node));
-                }
-            }
-            _ => {}
-        }
+        self.note(who, &what, &before, &after);
         if let Some(node) = ended {
             self.oracle.removed(before.content(node));
+        }
+        if let Do::Rename(from, to) = &what {
+            renamed(&before, &after, from, to).map_err(|e| format!("replica {who}: {e}"))?;
         }
         after
             .check()
             .map_err(|e| format!("replica {who}: {e} (I11)"))
+    }
+
+    /// Notes who wrote, moved and linked which contents.
+    fn note(&mut self, who: usize, what: &Do, before: &ModelTree, after: &ModelTree) {
+        let mut touch = |node: NodeId| self.touches.touched(who, node);
+        match what {
+            Do::Create(place, ..) => {
+                let new = after.at(place).and_then(|node| after.content(node));
+                new.into_iter()
+                    .for_each(|new| self.oracle.written(new, None));
+            }
+            Do::Write(node, _) => {
+                touch(*node);
+                if let Some(new) = after.content(*node) {
+                    self.oracle.written(new, before.content(*node));
+                }
+            }
+            Do::Link(node, _) => touch(*node),
+            Do::Rename(from, _) => before.at(from).into_iter().for_each(touch),
+            Do::Exchange(a, b) => [a, b]
+                .into_iter()
+                .filter_map(|at| before.at(at))
+                .for_each(touch),
+            Do::Mkdir(..) | Do::Unlink(_) | Do::Chmod(..) => {}
+        }
     }
 
     fn connect_somebody(&mut self) {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Failure, World};
+use crate::id::NodeId;
 use crate::session::{Command, Ended, Event};
 use crate::testing::subject::{HubSubject, MiddleSubject, ReplicaSubject};
 use crate::wire::Code;
@@ -56,8 +57,36 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
         Err(format!("a session ended without reason: {ended}"))
     }
 
+    /// Notes how far the hub is.
+    pub(super) fn follow_hub(&mut self) {
+        while self.hub.view_at(self.head + 1).is_some() {
+            self.head += 1;
+        }
+    }
+
+    /// What was removed, and nobody touched meanwhile, has not come again (I8).
+    fn check_returns(&self) -> Result<(), Failure> {
+        // A hub that was rolled back gets back what it lost; and who has pushed
+        // to a hub in the middle does not know when the first of all hears of it.
+        if self.faults.rollback || !self.middles.is_empty() {
+            return Ok(());
+        }
+        let history: Vec<_> = (1..=self.head)
+            .map_while(|seq| self.hub.view_at(seq))
+            .collect();
+        let last = self.places() as u64;
+        let of_replica = |node: NodeId| (1..=last).contains(&node.replica.0);
+        match self.touches.returned(&history, of_replica).as_slice() {
+            [] => Ok(()),
+            returned => Err(format!("what was removed came again (I8): {returned:?}")),
+        }
+    }
+
     /// A cut is the hub's tree at its commit (I4).
-    pub(super) fn check(&self, who: usize) -> Result<(), Failure> {
+    pub(super) fn check(&mut self, who: usize) -> Result<(), Failure> {
+        if self.touches.is_open(who) && self.is_clean(who) {
+            self.touches.settled(who, self.head);
+        }
         let confirmed = self.confirmed(who);
         let Some((cursor, tree)) = confirmed.filter(|_| !self.faults.rollback) else {
             return Ok(());
@@ -105,6 +134,7 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
             self.check_at(who)
                 .map_err(|e| format!("replica {who}: {e}"))?;
         }
+        self.check_returns()?;
         let tree = self.hub.view();
         tree.check().map_err(|e| format!("hub: {e} (I11)"))?;
         match self.oracle.lost(&tree).as_slice() {
