@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use cairn_protocol::session::{HubDone, Report};
 use cairn_protocol::wire::{Start, Why};
 use cairn_protocol::{
-    Chain, Change, Cursor, Entry, Name, NodeId, ReplicaTag, Scope, Seq, XattrName,
+    Chain, Change, Cursor, Entry, Name, NodeId, Outcome, ReplicaTag, Scope, Seq, XattrName,
 };
 use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
@@ -203,12 +203,13 @@ impl Hub {
                 }
                 let outcomes: Option<Vec<u8>> = row.get(3)?;
                 if let Some(outcomes) = outcomes.filter(|_| seq > reader.unborn) {
-                    reports.push(Report {
-                        seq,
-                        by,
-                        outcomes: postcard::from_bytes(&outcomes)
-                            .map_err(|e| corrupt("the outcomes of a commit", e))?,
-                    });
+                    let outcomes = postcard::from_bytes(&outcomes)
+                        .map_err(|e| corrupt("the outcomes of a commit", e))?;
+                    let report = Report { seq, by, outcomes };
+                    if told.own {
+                        tell_aliases(tree, &report, &mut changes)?;
+                    }
+                    reports.push(report);
                 }
                 if changes.len() >= max {
                     next = seq;
@@ -280,14 +281,9 @@ fn tell_node(
     told: Told,
     out: &mut Vec<Change>,
 ) -> Result<()> {
-    if let Some((ver, last)) = record.gone.clone() {
-        if told.own && record.born == seq {
-            // Its author may have written to it meanwhile, and that brings it
-            // back: so it has to know what it was and where.
-            tell_life(tree, seq, node, REVIVED, record, out)?;
-            let ((parent, name), node) = (last, Some(node));
-            let entry = Entry::Name { parent, name, node };
-            out.push(Change { ver: seq, entry });
+    if let Some(ver) = record.gone.as_ref().map(|(ver, _)| *ver) {
+        if told.own && what & (BORN | REVIVED) != 0 {
+            tell_dead(tree, seq, node, record, out)?;
         }
         if ver == seq && what & GONE != 0 && ver > told.unborn {
             let entry = Entry::Gone { node };
@@ -296,6 +292,53 @@ fn tell_node(
         return Ok(());
     }
     tell_life(tree, seq, node, what, record, out)
+}
+
+/// Tells of the nodes that stand for nodes of the receiver since this commit of
+/// its own, and that are dead: what it did meanwhile was done to them, and it has
+/// never heard of them.
+fn tell_aliases(tree: Shared<'_>, report: &Report, out: &mut Vec<Change>) -> Result<()> {
+    for outcome in &report.outcomes {
+        let Outcome::Alias { to, .. } = outcome else {
+            continue;
+        };
+        if let Some(record) = tree.record(*to)?.filter(|record| record.gone.is_some()) {
+            tell_dead(tree, report.seq, *to, record, out)?;
+        }
+    }
+    Ok(())
+}
+
+/// Tells of a dead node what it was and where. Its author, or who made an alias
+/// of it, may have written to it meanwhile, and that brings it back. Its end is
+/// told in its commit.
+fn tell_dead(
+    tree: Shared<'_>,
+    seq: Seq,
+    node: NodeId,
+    record: Record,
+    out: &mut Vec<Change>,
+) -> Result<()> {
+    let Some((_, (parent, name))) = record.gone else {
+        return Ok(());
+    };
+    let (id, kind, born) = (node, record.kind, record.born);
+    let mut tell = |ver, entry| out.push(Change { ver, entry });
+    tell(born, Entry::Node { id, kind });
+    if let Some((ver, data)) = record.data {
+        tell(ver, Entry::Data { node, data });
+    }
+    if let Some((ver, meta)) = record.meta {
+        tell(ver, Entry::Meta { node, meta });
+    }
+    for (name, value, ver) in tree.attributes(node)? {
+        if value.is_some() {
+            tell(ver, Entry::Xattr { node, name, value });
+        }
+    }
+    let node = Some(node);
+    tell(born.max(seq), Entry::Name { parent, name, node });
+    Ok(())
 }
 
 /// Tells of a node what is newer than its birth, or all if that is new.
@@ -317,9 +360,8 @@ fn tell_life(
         let entry = Entry::Node { id, kind };
         out.push(Change { ver: seq, entry });
     }
-    // What is newer is told in its commit, if the node lives to see it.
-    let newest = if record.gone.is_some() { Seq::MAX } else { seq };
-    let wanted = |ver: Seq| ver == seq || again && ver <= newest;
+    // What is newer is told in its commit.
+    let wanted = |ver: Seq| ver == seq || again && ver <= seq;
     if let Some((ver, data)) = record.data.filter(|(ver, _)| wanted(*ver)) {
         let entry = Entry::Data { node, data };
         out.push(Change { ver, entry });
@@ -330,7 +372,7 @@ fn tell_life(
     }
     if again {
         for (name, value, ver) in tree.attributes(node)? {
-            if ver != seq && ver <= newest && value.is_some() {
+            if ver < seq && value.is_some() {
                 let entry = Entry::Xattr { node, name, value };
                 out.push(Change { ver, entry });
             }

@@ -58,6 +58,11 @@ pub(super) fn build(plan: &mut Plan<'_>, seen: Ver) -> Result<Option<Assignment>
     if !shape.find_names(plan, &targets)? || !shape.is_tree(plan)? {
         return Ok(None);
     }
+    // From now on they can be seen. Not before it is known that this is a tree:
+    // the replay of edits has to know what their editors did not see.
+    for id in shape.made.keys().chain(&shape.revived) {
+        plan.frozen.remove(&Register::Data(*id));
+    }
     let mut new = Assignment {
         seen,
         ..Assignment::default()
@@ -104,8 +109,6 @@ impl Shape {
                 self.made.insert(id, ino);
                 self.made_ids.insert(ino.0, id);
             }
-            // From now on it can be seen.
-            plan.frozen.remove(&Register::Data(id));
             let record = plan.shared.record(id)?;
             let old = record.filter(|r| r.kind == NodeKind::Dir && r.born <= plan.before);
             if old.is_some() {

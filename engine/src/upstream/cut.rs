@@ -183,6 +183,7 @@ impl Upstream {
             let new = build(&mut plan, seen)?;
             new.ok_or_else(|| FsError::Corrupt("the edits make no tree".into()))?
         };
+        rider.others = plan.others(side)?;
         rider.frozen = (frozen, plan.frozen);
         if !self.set(rider, new) {
             return Ok(None);
@@ -258,6 +259,7 @@ impl Upstream {
             state,
             landed: cut.ack.is_some() || anew,
             frozen: Default::default(),
+            others: Vec::new(),
             conflicts,
             at_ms: since.map_or(0, |t| i64::try_from(t.as_millis()).unwrap_or(i64::MAX)),
             leased: Vec::new(),

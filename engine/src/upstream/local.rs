@@ -55,6 +55,11 @@ impl<'a> Local<'a> {
         }
     }
 
+    /// The replica's.
+    pub(super) fn tag(&self) -> ReplicaTag {
+        self.tag
+    }
+
     /// Gives an inode another id; nothing has its old one any more.
     pub(super) fn bind(&mut self, ino: Ino, id: NodeId) -> Result<()> {
         let old = self.id(ino)?;
@@ -122,6 +127,16 @@ impl<'a> Local<'a> {
             places.push((self.id(Ino(uint(row.get(0)?)))?, name));
         }
         Ok(places)
+    }
+
+    /// The names in a directory.
+    pub(super) fn children(&self, dir: Ino) -> Result<Vec<Name>> {
+        let mut find = self
+            .db
+            .prepare_cached("SELECT name FROM name WHERE parent = ?")?;
+        let rows = find.query_map([int(dir.0)], |r| r.get::<_, Vec<u8>>(0))?;
+        rows.map(|name| Name::new(&name?).map_err(|e| corrupt(dir, e)))
+            .collect()
     }
 
     /// The directory that a directory is in.

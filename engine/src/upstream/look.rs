@@ -45,6 +45,12 @@ impl<'a> InFlight<'a> {
         }
         all
     }
+
+    /// Where it puts a node.
+    pub(super) fn places_of(&self, node: NodeId) -> impl Iterator<Item = &Place> {
+        let names = self.names.iter();
+        names.filter_map(move |(place, there)| (*there == Some(node)).then_some(place))
+    }
 }
 
 impl Plan<'_> {

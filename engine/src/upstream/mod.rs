@@ -23,6 +23,7 @@
 //! | `stage`, `cut` | what comes, from the first change to the commit |
 //! | `look`, `plan`, `replay` | what a cut means for the working tree |
 //! | `build`, `rider` | how it is set, and what goes with it |
+//! | `sides` | what it means for the other hub of a hub in the middle |
 
 mod build;
 mod conflicts;
@@ -39,6 +40,7 @@ mod push;
 mod renew;
 mod replay;
 mod rider;
+mod sides;
 mod stage;
 mod state;
 mod status;

@@ -12,6 +12,7 @@ use cairn_protocol::session::Report;
 use cairn_protocol::{Change, ChunkHash, NodeId, Ver};
 use rusqlite::{Connection, params};
 
+use super::sides::Other;
 use super::state::{Frozen, Rows, State, encode};
 use crate::chunks;
 use crate::db::{corrupt, int};
@@ -38,6 +39,8 @@ pub(crate) struct Rider {
     pub(super) landed: bool,
     /// What was frozen, and what is.
     pub(super) frozen: (Frozen, Frozen),
+    /// The same of other sides.
+    pub(super) others: Vec<Other>,
     pub(super) conflicts: Vec<Report>,
     /// Unix time in milliseconds, for the conflicts.
     pub(super) at_ms: i64,
@@ -106,6 +109,9 @@ impl Rider {
             rows.set_flight(None)?;
         }
         rows.set_frozen(&self.frozen.0, &self.frozen.1)?;
+        for (side, old, new) in &self.others {
+            Rows { db, side: *side }.set_frozen(old, new)?;
+        }
         for report in &self.conflicts {
             for outcome in &report.outcomes {
                 db.prepare_cached(

@@ -26,6 +26,7 @@ mod faulty;
 mod fsx;
 mod full_disk;
 mod hub;
+mod middle;
 mod model;
 mod races;
 mod reference;

@@ -230,8 +230,11 @@ impl<'a, T: TreeView> Placer<'a, '_, T> {
         else {
             return Ok(false);
         };
+        let known = self.batch.kind(self.names.tree, last.0)?.is_some();
+        // A replica may have been told of a node, and not of what it was in.
+        let parent = if known { last.0 } else { NodeId::ROOT };
         self.say(edit, Outcome::Revived { node });
-        self.settle(node, &last, edit)?;
+        self.settle(node, &(parent, last.1), edit)?;
         Ok(true)
     }
 

@@ -120,9 +120,9 @@ impl Hub {
         self.tree.forget();
     }
 
-    /// What its tree is made of, without what is dead.
+    /// What its tree is made of, and what is dead and not forgotten.
     pub fn whole(&self) -> Vec<Change> {
-        let entries = self.tree.entries().into_iter();
+        let entries = self.tree.entries(self.head).into_iter();
         entries.map(|(ver, entry)| Change { ver, entry }).collect()
     }
 

@@ -32,6 +32,8 @@ pub struct ReplicaSafeguards {
     /// The base of an edit of something in flight is of the acknowledgement,
     /// not what came since (R11).
     pub ack_base: bool,
+    /// What the hub lacks after a long time was removed there (I8).
+    pub absence: bool,
 }
 
 impl ReplicaSafeguards {
@@ -39,6 +41,7 @@ impl ReplicaSafeguards {
     pub const ALL: Self = Self {
         frozen_base: true,
         ack_base: true,
+        absence: true,
     };
 }
 
@@ -55,6 +58,8 @@ pub(super) enum Base {
     Meta(Ver, MetaFields),
     /// What is in flight; its version comes with the acknowledgement.
     Flight,
+    /// What was in flight, with the version that it has in the hub's whole tree.
+    Landed(Ver),
 }
 
 /// Of a content that somebody else replaced while this edit waited: no version.
@@ -87,7 +92,7 @@ pub struct ModelReplica {
     pub(super) flight: Option<Flight>,
     /// The next cut is the whole tree of the hub, for this reason.
     pub(super) begins_anew: Option<Why>,
-    safe: ReplicaSafeguards,
+    pub(super) safe: ReplicaSafeguards,
 }
 
 impl ModelReplica {
@@ -402,8 +407,7 @@ impl ModelReplica {
     /// that commit. The first one after a reset is the whole tree.
     pub fn arrive(&mut self, head: Seq, changes: &[Change], ack: Option<&Ack>) {
         if let Some(why) = self.begins_anew.take() {
-            debug_assert!(ack.is_none(), "nothing is in flight after a reset");
-            return self.begin_anew(why, head, changes);
+            return self.begin_anew(why, head, changes, ack);
         }
         match ack {
             Some(ack) => self.acknowledge(head, changes, ack),

@@ -36,6 +36,8 @@ struct State {
     tag: ReplicaTag,
     replica: ModelReplica,
     cursor: Option<Cursor>,
+    /// What the batch in flight has seen.
+    seen: Option<Cursor>,
     /// The last batch that was numbered, and its digest.
     last: (u64, Option<[u8; 32]>),
     chunks: ChunkMap,
@@ -56,6 +58,7 @@ impl ModelClient {
             tag,
             replica: ModelReplica::new(tag, safe),
             cursor: None,
+            seen: None,
             last: (0, None),
             chunks: ChunkMap::default(),
             staged: Vec::new(),
@@ -81,6 +84,7 @@ impl ModelClient {
             tag: state.tag,
             replica: state.replica.clone(),
             cursor: state.cursor,
+            seen: state.seen,
             last: state.last,
             chunks: state.chunks.clone(),
             staged: Vec::new(),
@@ -217,11 +221,16 @@ impl State {
         self.staged.clear();
         self.cursor = None;
         self.replica.reset(why, last_batch);
-        self.last = (last_batch, None);
+        if self.replica.begins_anew() != Some(Why::Horizon) {
+            self.last = (last_batch, None);
+            self.seen = None;
+        }
     }
 
     fn next_batch(&mut self, inline: usize) -> Option<Box<BatchOffer>> {
-        let seen = self.cursor.unwrap_or(Cursor {
+        // What is in flight after a reset has seen what was here before.
+        self.seen = self.cursor.or(self.seen);
+        let seen = self.seen.unwrap_or(Cursor {
             epoch: Epoch([0; 16]),
             seq: 0,
             chain: Chain::GENESIS,

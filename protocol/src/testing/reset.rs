@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::hub::Ack;
 use super::replica::{Base, Dirty, ModelReplica, NEVER};
 use super::tree::ModelTree;
 use crate::change::Change;
@@ -20,12 +21,20 @@ use crate::edit::{Edit, MetaFields};
 use crate::id::NodeId;
 use crate::merge::{Place, TreeView, resolve};
 use crate::name::Name;
+use crate::outcome::Outcome;
 use crate::register::{NodeKind, Register};
 use crate::wire::Why;
 
 impl ModelReplica {
     /// The cursor leads nowhere. The hub knows batches up to `last_batch`.
     pub fn reset(&mut self, why: Why, last_batch: u64) {
+        let worse = self.begins_anew.filter(|before| *before != Why::Horizon);
+        let why = worse.unwrap_or(why);
+        self.begins_anew = Some(why);
+        if why == Why::Horizon {
+            // It is the same hub, and answers what is in flight.
+            return;
+        }
         if let Some(flight) = self.flight.take() {
             let later = std::mem::replace(&mut self.dirty, flight.dirty);
             self.dirty.join(later);
@@ -39,17 +48,30 @@ impl ModelReplica {
             }
         }
         self.batches = last_batch;
-        let worse = self.begins_anew.filter(|before| *before != Why::Horizon);
-        self.begins_anew = Some(worse.unwrap_or(why));
     }
 
-    /// The whole tree of the hub came.
-    pub(super) fn begin_anew(&mut self, why: Why, head: Seq, changes: &[Change]) {
+    /// Why the next cut is the whole tree of the hub, if it is.
+    pub fn begins_anew(&self) -> Option<Why> {
+        self.begins_anew
+    }
+
+    /// The whole tree of the hub came, and the answer to what was in flight.
+    pub(super) fn begin_anew(
+        &mut self,
+        why: Why,
+        head: Seq,
+        changes: &[Change],
+        ack: Option<&Ack>,
+    ) {
         let mut tree = ModelTree::new();
         for Change { ver, entry } in changes {
             tree.apply(*ver, entry);
         }
-        let edits = self.edits_of(&tree, why == Why::Horizon);
+        if let Some(ack) = ack {
+            self.land(&mut tree, ack);
+        }
+        let same_history = why == Why::Horizon && self.safe.absence;
+        let edits = self.edits_of(&tree, same_history);
         let (replica, minted) = (self.tag(), &mut self.minted);
         let mut mint = || {
             *minted += 1;
@@ -70,6 +92,37 @@ impl ModelReplica {
         self.local.commit(0, &resolution);
         (self.confirmed, self.cursor) = (tree, head);
         self.dirty = self.difference();
+    }
+
+    /// Takes the answer to the batch in flight: what it did is in the tree, as far
+    /// as nobody has changed it since. Later edits of what was in it are based on
+    /// the answer (R11), but those of a content that went to a copy on nothing.
+    fn land(&mut self, tree: &mut ModelTree, ack: &Ack) {
+        let Some(flight) = self.flight.take_if(|flight| flight.batch == ack.batch) else {
+            return;
+        };
+        let mut copied = BTreeSet::new();
+        for (edit, outcome) in &ack.outcomes {
+            match (&flight.edits[*edit], outcome) {
+                (Edit::Data { node, .. }, Outcome::Copied { .. }) => drop(copied.insert(*node)),
+                (_, Outcome::Alias { from, to }) => drop(tree.aliases.insert(*from, *to)),
+                _ => {}
+            }
+        }
+        let landed = |node: &NodeId| {
+            let unseen = copied.contains(node) || version(tree, *node) > ack.seq;
+            Base::Landed(if unseen { NEVER } else { version(tree, *node) })
+        };
+        for (register, base) in &mut self.dirty.bases {
+            if let (Register::Data(node), Base::Flight) = (register, &base) {
+                *base = landed(node);
+            }
+        }
+        for (node, base) in &mut self.dirty.drops {
+            if *base == Base::Flight {
+                *base = landed(node);
+            }
+        }
     }
 
     /// The edits of the hub's tree that bring back what was here. What was not
@@ -225,6 +278,9 @@ impl ModelReplica {
     /// The version at the hub of the content that an editor saw, if it is still
     /// that.
     fn base(&self, hub: &ModelTree, node: NodeId, base: Base) -> Ver {
+        if let Base::Landed(ver) = base {
+            return ver;
+        }
         let saw = base == Base::Ver(version(&self.confirmed, node));
         if saw && hub.content(node) == self.confirmed.content(node) {
             version(hub, node)

@@ -87,6 +87,68 @@ pub trait HubSubject: Sized {
     }
 }
 
+/// Which of its two hubs a middle looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Above {
+    /// The hub elsewhere.
+    Upstream,
+    /// Its own.
+    Own,
+}
+
+/// A replica that is a hub for others, and can be simulated: its working tree
+/// follows the hub above it and its own, and pushes to each what came from the
+/// other.
+pub trait MiddleSubject: Sized {
+    /// A new one with an empty tree, and a hub of this epoch.
+    fn create(tag: ReplicaTag, epoch: Epoch) -> Self;
+
+    /// What a session of one connection to its hub asks.
+    fn connect(&self) -> Arc<dyn Store<HubAction, HubDone>>;
+
+    /// The tree of its hub.
+    fn hub_view(&self) -> ModelTree;
+
+    /// That tree after a commit. `None` if nobody can look.
+    fn hub_view_at(&self, seq: Seq) -> Option<ModelTree>;
+
+    /// What a session asks by which it follows a hub.
+    fn store(&self, above: Above) -> Arc<dyn Store<ClientAction, ClientDone>>;
+
+    /// Where such a session begins, see [`ReplicaSubject::start`].
+    fn start(&self, above: Above) -> (Start, u64, Option<[u8; 32]>);
+
+    /// What it knows of a hub, see [`ReplicaSubject::confirmed`].
+    fn confirmed(&self, above: Above) -> Option<(Cursor, ModelTree)>;
+
+    /// Whether everything was pushed to a hub and answered.
+    fn is_clean(&self, above: Above) -> bool;
+
+    /// What programs see.
+    fn view(&self) -> ModelTree;
+
+    /// Does what a program does, see [`ReplicaSubject::edit`].
+    ///
+    /// # Errors
+    ///
+    /// [`EditError`] when that is not possible.
+    fn edit(&mut self, what: &Do) -> Result<Option<NodeId>, EditError>;
+
+    /// The process ends without a word and begins again with what is durable.
+    fn crash(&mut self);
+
+    /// What is wrong, beyond its trees (I7).
+    ///
+    /// # Errors
+    ///
+    /// A text that says what.
+    fn check(&self) -> Result<(), String>;
+}
+
+/// No hub is in the middle.
+#[derive(Debug)]
+pub enum NoMiddle {}
+
 impl ReplicaSubject for ModelClient {
     fn create(tag: ReplicaTag) -> Self {
         Self::new(tag, ReplicaSafeguards::ALL)
@@ -189,4 +251,54 @@ impl HubSubject for ModelHub {
 /// trees with those of the model.
 pub fn model_data(content: &[u8]) -> crate::Data {
     ChunkMap::default().cut(content, super::replica_store::PIECE)
+}
+
+impl MiddleSubject for NoMiddle {
+    fn create(_: ReplicaTag, _: Epoch) -> Self {
+        unreachable!("a world without hubs in the middle makes none")
+    }
+
+    fn connect(&self) -> Arc<dyn Store<HubAction, HubDone>> {
+        match *self {}
+    }
+
+    fn hub_view(&self) -> ModelTree {
+        match *self {}
+    }
+
+    fn hub_view_at(&self, _: Seq) -> Option<ModelTree> {
+        match *self {}
+    }
+
+    fn store(&self, _: Above) -> Arc<dyn Store<ClientAction, ClientDone>> {
+        match *self {}
+    }
+
+    fn start(&self, _: Above) -> (Start, u64, Option<[u8; 32]>) {
+        match *self {}
+    }
+
+    fn confirmed(&self, _: Above) -> Option<(Cursor, ModelTree)> {
+        match *self {}
+    }
+
+    fn is_clean(&self, _: Above) -> bool {
+        match *self {}
+    }
+
+    fn view(&self) -> ModelTree {
+        match *self {}
+    }
+
+    fn edit(&mut self, _: &Do) -> Result<Option<NodeId>, EditError> {
+        match *self {}
+    }
+
+    fn crash(&mut self) {
+        match *self {}
+    }
+
+    fn check(&self) -> Result<(), String> {
+        match *self {}
+    }
 }

@@ -84,6 +84,30 @@ impl ModelTree {
         (&self.names, nodes.collect(), xattrs.collect())
     }
 
+    /// A few things in which another tree differs, for who has to find out why.
+    pub(super) fn unlike(&self, other: &Self) -> String {
+        let mut unlike = Vec::new();
+        for place in self.names.keys().chain(other.names.keys()) {
+            let (here, there) = (self.at(place), other.at(place));
+            if here != there {
+                unlike.push(format!("{} in {}: {here:?}, {there:?}", place.1, place.0));
+            }
+        }
+        for (node, _) in self.live().filter(|(node, _)| other.is_live(*node)) {
+            let values = |tree: &Self| {
+                let values = (tree.content(node).cloned(), tree.attributes(node).copied());
+                (tree.kind(node), values)
+            };
+            let (here, there) = (values(self), values(other));
+            if here != there {
+                unlike.push(format!("{node}: {here:?}, {there:?}"));
+            }
+        }
+        unlike.dedup();
+        unlike.truncate(3);
+        unlike.join("; ")
+    }
+
     /// Whether a node has a name, or is the root.
     pub fn is_live(&self, node: NodeId) -> bool {
         node == NodeId::ROOT || self.places.get(&node).is_some_and(|p| !p.is_empty())
@@ -212,9 +236,11 @@ impl ModelTree {
     }
 
     /// The entries that make it, with the versions of contents and attributes.
-    pub(super) fn entries(&self) -> Vec<(Ver, Entry)> {
+    /// What is dead and not forgotten is among them, for it may live again: with
+    /// its last name, and with its end after all else that is said of it, without
+    /// which it would live and have no name. That is of commit `head`.
+    pub(super) fn entries(&self, head: Ver) -> Vec<(Ver, Entry)> {
         let mut entries = Vec::new();
-        // What is dead and not forgotten, too: it may live again.
         for (id, kind) in self.kinds.iter().map(|(id, kind)| (*id, *kind)) {
             entries.push((0, Entry::Node { id, kind }));
             if let Some((ver, data)) = self.data.get(&id) {
@@ -226,10 +252,19 @@ impl ModelTree {
                 entries.push((*ver, Entry::Meta { node: id, meta }));
             }
         }
-        for ((parent, name), node) in &self.names {
-            let (parent, name, node) = (*parent, name.clone(), Some(*node));
-            entries.push((0, Entry::Name { parent, name, node }));
-        }
+        let name = |(parent, name): &Place, node| {
+            let (parent, name) = (*parent, name.clone());
+            Entry::Name { parent, name, node }
+        };
+        let dead = || self.dead.iter().filter(|(node, _)| !self.is_live(**node));
+        entries.extend(dead().map(|(node, place)| (0, name(place, Some(*node)))));
+        let free = dead().filter(|(_, place)| self.at(place).is_none());
+        entries.extend(free.map(|(_, place)| (head, name(place, None))));
+        let names = self.names.iter();
+        entries.extend(names.map(|(place, node)| (0, name(place, Some(*node)))));
+        let nodes = self.kinds.keys().copied();
+        let ended = nodes.filter(|node| !self.is_live(*node));
+        entries.extend(ended.map(|node| (head, Entry::Gone { node })));
         entries
     }
 

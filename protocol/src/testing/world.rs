@@ -5,6 +5,9 @@
 //! clocks that jump; chunks that are damaged on their way; hubs that were restored
 //! from a backup.
 //!
+//! Some worlds have *middle* hubs: replicas of the hub that are hubs for others.
+//! Such a one is a client twice, of the hub above it and of its own.
+//!
 //! One thread, one seed, no clock: a seed gives the same schedule each time. In
 //! *safety* mode everything goes wrong and the laws are checked after each step.
 //! In *liveness* mode nothing does, and everybody has to come to rest with one
@@ -12,18 +15,21 @@
 
 mod faults;
 mod laws;
+mod nodes;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::end::End;
+use super::laws::{Touches, renamed};
 use super::oracle::Oracle;
 use super::pipe::Pipe;
 use super::rng::Rng;
-use super::subject::{HubSubject, ReplicaSubject};
+use super::subject::{HubSubject, MiddleSubject, NoMiddle, ReplicaSubject};
+use super::tree::ModelTree;
 use super::workload::{Do, Workload};
-use crate::cursor::Epoch;
-use crate::id::ReplicaTag;
+use crate::cursor::{Epoch, Seq};
+use crate::id::{NodeId, ReplicaTag};
 use crate::session::{ClientConfig, ClientSession, Command, HubConfig, HubSession, Input, Offer};
 use crate::wire::{Hydrate, Limits, Token};
 
@@ -52,7 +58,10 @@ pub struct Faults {
 /// One connection. An end may be gone while the other does not know it.
 #[derive(Debug)]
 struct Connection {
+    /// Which client, see `nodes`.
     who: usize,
+    /// Which hub: the first of all, or one in the middle.
+    of: usize,
     client: Option<End<ClientSession>>,
     hub: Option<End<HubSession>>,
     up: Pipe,
@@ -71,16 +80,23 @@ enum Can {
     HubReceives(usize),
 }
 
-/// A hub, its replicas, and the connections between them.
+/// A hub, its replicas, perhaps hubs in the middle, and the connections between
+/// them.
 #[derive(Debug)]
-pub struct World<H: HubSubject, R> {
+pub struct World<H: HubSubject, R, M = NoMiddle> {
     rng: Rng,
     now: Duration,
     hub: H,
+    middles: Vec<M>,
     replicas: Vec<R>,
+    /// The hub of each replica: 0 for the first of all.
+    homes: Vec<usize>,
     connections: Vec<Connection>,
     workload: Workload,
     oracle: Oracle,
+    touches: Touches,
+    /// The hub's last commit that was seen.
+    head: Seq,
     faults: Faults,
     limits: Limits,
     backup: Option<H::Backup>,
@@ -92,11 +108,28 @@ pub struct World<H: HubSubject, R> {
 }
 
 impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
-    /// The world of a seed.
+    /// The world of a seed, without hubs in the middle.
     pub fn new(seed: u64, tell: bool) -> Self {
+        Self::with(seed, tell, 0)
+    }
+}
+
+impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
+    /// The world of a seed, with one or two hubs in the middle.
+    pub fn with_middles(seed: u64, tell: bool) -> Self {
+        // From another stream, so that a seed is the same world without them.
+        let mut rng = Rng(!seed);
+        let mut world = Self::with(seed, tell, 1 + usize::from(rng.once_in(4)));
+        for home in &mut world.homes {
+            *home = rng.below(world.middles.len() + 1);
+        }
+        world
+    }
+
+    fn with(seed: u64, tell: bool, middles: usize) -> Self {
         let mut rng = Rng(seed);
         let tags = (1..=1 + rng.below(5) as u64).map(ReplicaTag);
-        let replicas = tags.map(R::create).collect();
+        let replicas: Vec<R> = tags.map(R::create).collect();
         let faults = Faults {
             crashes: !rng.once_in(4),
             damage: rng.once_in(4),
@@ -122,9 +155,13 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
             rng,
             now: Duration::ZERO,
             hub: H::create(Epoch([1; 16])),
+            middles: nodes::middles(replicas.len(), middles),
+            homes: vec![0; replicas.len()],
             replicas,
             connections: Vec::new(),
             oracle: Oracle::default(),
+            touches: Touches::default(),
+            head: 0,
             faults,
             limits,
             backup: None,
@@ -184,7 +221,7 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
     fn step(&mut self) -> Result<(), Failure> {
         match self.rng.below(24) {
             0..4 => {
-                let who = self.rng.below(self.replicas.len());
+                let who = self.rng.below(self.places());
                 self.edit(who)?;
             }
             4 => self.connect_somebody(),
@@ -233,6 +270,10 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
         }
         match can {
             Can::ClientWorks(at) => self.check(self.connections[at].who),
+            Can::HubWorks(_) => {
+                self.follow_hub();
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -278,41 +319,56 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
     }
 
     fn edit(&mut self, who: usize) -> Result<(), Failure> {
-        let before = self.replicas[who].view();
+        let before = self.view(who);
         let Some(what) = self.workload.next(&mut self.rng, &before) else {
             return Ok(());
         };
-        let done = self.replicas[who].edit(&what);
+        let done = self.edit_at(who, &what);
         self.tell(|| format!("{who}: {} -> {done:?}", brief(&what)));
         let Ok(ended) = done else {
             return Ok(());
         };
         self.trace.update(brief(&what).as_bytes());
-        let after = self.replicas[who].view();
-        match &what {
-            Do::Create(place, ..) => {
-                let new = after.at(place).and_then(|node| after.content(node));
-                if let Some(new) = new {
-                    self.oracle.written(new, None);
-                }
-            }
-            Do::Write(node, _) => {
-                if let Some(new) = after.content(*node) {
-                    self.oracle.written(new, before.content(*node));
-                }
-            }
-            _ => {}
-        }
+        let after = self.view(who);
+        self.note(who, &what, &before, &after);
         if let Some(node) = ended {
             self.oracle.removed(before.content(node));
+        }
+        if let Do::Rename(from, to) = &what {
+            renamed(&before, &after, from, to).map_err(|e| format!("replica {who}: {e}"))?;
         }
         after
             .check()
             .map_err(|e| format!("replica {who}: {e} (I11)"))
     }
 
+    /// Notes who wrote, moved and linked which contents.
+    fn note(&mut self, who: usize, what: &Do, before: &ModelTree, after: &ModelTree) {
+        let mut touch = |node: NodeId| self.touches.touched(who, node);
+        match what {
+            Do::Create(place, ..) => {
+                let new = after.at(place).and_then(|node| after.content(node));
+                new.into_iter()
+                    .for_each(|new| self.oracle.written(new, None));
+            }
+            Do::Write(node, _) => {
+                touch(*node);
+                if let Some(new) = after.content(*node) {
+                    self.oracle.written(new, before.content(*node));
+                }
+            }
+            Do::Link(node, _) => touch(*node),
+            Do::Rename(from, _) => before.at(from).into_iter().for_each(touch),
+            Do::Exchange(a, b) => [a, b]
+                .into_iter()
+                .filter_map(|at| before.at(at))
+                .for_each(touch),
+            Do::Mkdir(..) | Do::Unlink(_) | Do::Chmod(..) => {}
+        }
+    }
+
     fn connect_somebody(&mut self) {
-        let who = self.rng.below(self.replicas.len());
+        let who = self.rng.below(self.clients());
         self.connect(who);
     }
 
@@ -325,15 +381,14 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
         if self.is_connected(who) {
             return;
         }
-        let replica = &self.replicas[who];
-        let (start, last_batch, last_batch_digest) = replica.start();
+        let (start, last_batch, last_batch_digest) = self.start(who);
         let offer = Offer {
             limits: self.limits,
             ..Offer::OURS
         };
         let config = ClientConfig {
             workspace: [7; 16],
-            replica: ReplicaTag(who as u64 + 1),
+            replica: self.tag(who),
             token: Token::default(),
             agent: "simulation".to_owned(),
             offer,
@@ -344,17 +399,19 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
         };
         let (mut up, mut down) = (Pipe::default(), Pipe::default());
         let client = ClientSession::new(self.now, config);
-        let client = End::new(client, replica.store(), &mut up);
+        let client = End::new(client, self.store(who), &mut up);
         let config = HubConfig {
             replica: ReplicaTag(0xb),
             agent: "simulation".to_owned(),
             offer: Offer::OURS,
         };
         let hub = HubSession::new(self.now, config);
-        let hub = End::new(hub, self.hub.connect(), &mut down);
+        let of = self.hub_of(who);
+        let hub = End::new(hub, self.hub_store(of), &mut down);
         self.tell(|| format!("{who} connects at {start:?}, last batch {last_batch}"));
         self.connections.push(Connection {
             who,
+            of,
             client: Some(client),
             hub: Some(hub),
             up,

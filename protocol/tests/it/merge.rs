@@ -1,9 +1,10 @@
 //! The merge rules, one by one: two replicas that do not know of each other.
 
-use cairn_protocol::merge::{BatchError, Place, ResolveError, resolve};
+use cairn_protocol::merge::{BatchError, Place, ResolveError, TreeView, resolve};
 use cairn_protocol::testing::{Ack, Hub, ModelReplica, ModelTree, PushError, ReplicaSafeguards};
 use cairn_protocol::{
-    Data, Edit, Meta, MetaFields, Name, NodeId, NodeKind, Outcome, Refusal, ReplicaTag, Timestamp,
+    Data, Edit, Entry, Meta, MetaFields, Name, NodeId, NodeKind, Outcome, Refusal, ReplicaTag,
+    Timestamp,
 };
 
 const META: Meta = Meta {
@@ -328,6 +329,55 @@ fn r9_who_puts_something_into_a_removed_directory_brings_it_back() {
     );
     assert_eq!(pair.hub.tree().at(&at(e, "f")), Some(f));
     assert_eq!(pair.hub.tree().at(&root("d")), Some(d));
+}
+
+/// As a replica may look ahead: it was told of a dead file that is an alias of
+/// its own, and not of the directory that it was in.
+#[test]
+fn r9_what_was_last_in_an_unknown_directory_comes_into_the_root() {
+    let id = |counter| NodeId {
+        replica: ReplicaTag(1),
+        counter,
+    };
+    let (f, (parent, name)) = (id(2), at(id(1), "f"));
+    let (kind, data) = (NodeKind::File, text("old"));
+    let mut tree = ModelTree::new();
+    tree.apply(1, &Entry::Node { id: f, kind });
+    tree.apply(1, &Entry::Data { node: f, data });
+    for node in [Some(f), None] {
+        let name = name.clone();
+        tree.apply(1, &Entry::Name { parent, name, node });
+    }
+    let edit = Edit::Data {
+        node: f,
+        base: 1,
+        data: text("new"),
+    };
+    let resolved = resolve(&tree, &[edit], ReplicaTag(1), &mut || id(9)).unwrap();
+    assert_eq!(resolved.outcomes, [(0, Outcome::Revived { node: f })]);
+    tree.commit(2, &resolved);
+    assert_eq!(tree.at(&root("f")), Some(f));
+    tree.check().unwrap();
+}
+
+/// Found by a simulation (322): what was told of a dead file without its end made
+/// it live, without a name.
+#[test]
+fn what_is_dead_is_told_with_its_end() {
+    let (mut pair, [f, g]) = Pair::after(|a| [file(a, &root("f"), "f"), file(a, &root("g"), "g")]);
+    pair.a.unlink(&root("f")).unwrap();
+    pair.meet();
+    pair.hub.forget();
+    pair.a.unlink(&root("g")).unwrap();
+    pair.meet();
+    let told = pair.hub.whole();
+    let says = |entry: &Entry| told.iter().any(|change| change.entry == *entry);
+    assert!(!says(&Entry::Gone { node: f }));
+    assert!(says(&Entry::Gone { node: g }));
+    let mut tree = ModelTree::new();
+    told.iter().for_each(|c| tree.apply(c.ver, &c.entry));
+    assert_eq!(tree.live().count(), 1);
+    assert_eq!(tree.node(g).unwrap().unwrap().last, Some(root("g")));
 }
 
 #[test]

@@ -5,8 +5,15 @@
 //! happens.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use cairn_protocol::testing::{ModelClient, ModelHub, World, scripts};
+use cairn_protocol::session::{ClientAction, ClientDone, Store};
+use cairn_protocol::testing::{
+    Do, EditError, ModelClient, ModelHub, ModelTree, ReplicaSafeguards, ReplicaSubject, World,
+    scripts,
+};
+use cairn_protocol::wire::Start;
+use cairn_protocol::{Cursor, NodeId, ReplicaTag};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -44,12 +51,69 @@ fn i1_to_i7_hold_under_random_schedules_of_sessions() {
 /// had cloned without it (2219); an edit of what was dropped and lives by a name
 /// that others gave it (5126); a directory that two made again after a restore,
 /// and that had become an alias by the first: the second was not told, and what
-/// it made in it later was nowhere (107067).
+/// it made in it later was nowhere (107067); a file of a batch whose answer was lost,
+/// which others had removed, and which came again with its author, who had been
+/// away for long (6143).
 #[test]
 fn seeds_that_failed_before_hold() {
-    for seed in [62, 202, 564, 1_054, 2_219, 5_126, 18_644, 107_067] {
+    for seed in [62, 202, 564, 1_054, 2_219, 5_126, 6_143, 18_644, 107_067] {
         assert_eq!(run(seed).err(), None, "CAIRN_SEED={seed}");
     }
+}
+
+/// A replica that makes again what its hub lacks after a long time.
+struct Returning(ModelClient);
+
+impl ReplicaSubject for Returning {
+    fn create(tag: ReplicaTag) -> Self {
+        let safe = ReplicaSafeguards {
+            absence: false,
+            ..ReplicaSafeguards::ALL
+        };
+        Self(ModelClient::new(tag, safe))
+    }
+
+    fn store(&self) -> Arc<dyn Store<ClientAction, ClientDone>> {
+        self.0.store()
+    }
+
+    fn start(&self) -> (Start, u64, Option<[u8; 32]>) {
+        self.0.start()
+    }
+
+    fn view(&self) -> ModelTree {
+        self.0.view()
+    }
+
+    fn confirmed(&self) -> Option<(Cursor, ModelTree)> {
+        ReplicaSubject::confirmed(&self.0)
+    }
+
+    fn edit(&mut self, what: &Do) -> Result<Option<NodeId>, EditError> {
+        ReplicaSubject::edit(&mut self.0, what)
+    }
+
+    fn crash(&mut self) {
+        ReplicaSubject::crash(&mut self.0);
+    }
+
+    fn is_clean(&self) -> bool {
+        self.0.is_clean()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.0.check()
+    }
+}
+
+#[test]
+fn without_the_meaning_of_absence_what_was_removed_comes_again() {
+    // One of the first is enough, and the first of all is 1898.
+    let found = (1_890..4_000).find_map(|seed| {
+        let mut world = World::<ModelHub, Returning>::new(seed, false);
+        world.run().err().filter(|why| why.contains("(I8)"))
+    });
+    assert!(found.is_some());
 }
 
 /// The inputs that are checked in for a fuzz target.

@@ -93,6 +93,27 @@ fn who_made_a_node_is_told_what_it_was_when_it_ended() {
     assert_eq!(tree_of(&b.follow(0).0).node(f), Ok(None));
 }
 
+/// Found by a simulation (1698): two made one directory, the first removed it,
+/// and the second, which did not know of the first, put a file into it.
+#[test]
+fn who_made_an_alias_is_told_what_it_was_when_it_ended() {
+    let replica = Replica::in_memory().unwrap();
+    let hub = Hub::open(&replica).unwrap();
+    let (a, b) = (Client::new(&hub, 1), Client::new(&hub, 2));
+    let (mine, other) = (node(1, 1), node(2, 1));
+    let before = hub.head().unwrap();
+    b.commit(1, &new_file(other, "f", text("x"))).unwrap();
+    a.commit(1, &new_file(mine, "f", text("x"))).unwrap();
+    b.commit(2, &remove(other, "f", 1)).unwrap();
+    let again = Client::new(&hub, 1);
+    assert_eq!(again.subscribe(Start::At(before)), Ok(0));
+    let tree = tree_of(&again.follow(0).0);
+    assert_eq!(tree.names().count(), 0);
+    assert_eq!(tree.data(other), Ok(Some((1, text("x")))));
+    let known = tree.node(other).unwrap().unwrap();
+    assert_eq!(known.last, Some(root("f")));
+}
+
 /// Found on the way: a replica pushed a file before it had a cut, and came back
 /// with nothing.
 #[test]

@@ -3,17 +3,18 @@
 use std::time::Duration;
 
 use super::World;
-use crate::testing::subject::{HubSubject, ReplicaSubject};
+use crate::testing::subject::{HubSubject, MiddleSubject, ReplicaSubject};
 use crate::wire::Start;
 
-impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
+impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
     pub(super) fn fault(&mut self) {
         let at = self.rng.below(self.connections.len());
         match self.rng.below(8) {
             0..3 if self.faults.crashes => self.cut(at),
             3 if self.faults.crashes => {
-                let who = self.rng.below(self.replicas.len());
-                self.crash(who);
+                let place = self.rng.below(self.places());
+                self.crash_at(place);
+                self.tell(|| format!("{place} crashes"));
             }
             4 if self.faults.crashes && self.rng.once_in(3) => self.crash_hub(),
             5 if self.faults.damage => {
@@ -57,18 +58,8 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
         self.tell(|| format!("cut {at}, side {side}"));
     }
 
-    fn crash(&mut self, who: usize) {
-        for c in self.connections.iter_mut().filter(|c| c.who == who) {
-            if c.client.take().is_some() {
-                c.up.cut(&mut self.rng);
-            }
-        }
-        self.replicas[who].crash();
-        self.tell(|| format!("{who} crashes"));
-    }
-
     pub(super) fn crash_hub(&mut self) {
-        for c in &mut self.connections {
+        for c in self.connections.iter_mut().filter(|c| c.of == 0) {
             if c.hub.take().is_some() {
                 c.down.cut(&mut self.rng);
             }
@@ -91,11 +82,12 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
     /// The hub forgets what ended, if all who are there have applied it. The
     /// others have been away for a long time.
     fn forget(&mut self) {
-        let at = |who: usize| match self.replicas[who].start().0 {
+        let at = |who: usize| match self.start(who).0 {
             Start::At(cursor) => Some(cursor.seq),
             Start::Nothing => None,
         };
-        let here = (self.connections.iter()).map(|c| at(c.who));
+        let here = self.connections.iter().filter(|c| c.of == 0);
+        let here = here.map(|c| at(c.who));
         let applied = here.collect::<Option<Vec<_>>>();
         if let Some(applied) = applied.and_then(|all| all.into_iter().min()) {
             self.hub.forget(applied);

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Failure, World};
+use crate::id::NodeId;
 use crate::session::{Command, Ended, Event};
-use crate::testing::subject::{HubSubject, ReplicaSubject};
+use crate::testing::subject::{HubSubject, MiddleSubject, ReplicaSubject};
 use crate::wire::Code;
 
-impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
+impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
     /// Takes away what is over, and looks at why.
     pub(super) fn reap(&mut self) -> Result<(), Failure> {
         let mut why = Vec::new();
@@ -56,13 +57,42 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
         Err(format!("a session ended without reason: {ended}"))
     }
 
+    /// Notes how far the hub is.
+    pub(super) fn follow_hub(&mut self) {
+        while self.hub.view_at(self.head + 1).is_some() {
+            self.head += 1;
+        }
+    }
+
+    /// What was removed, and nobody touched meanwhile, has not come again (I8).
+    fn check_returns(&self) -> Result<(), Failure> {
+        // A hub that was rolled back gets back what it lost; and who has pushed
+        // to a hub in the middle does not know when the first of all hears of it.
+        if self.faults.rollback || !self.middles.is_empty() {
+            return Ok(());
+        }
+        let history: Vec<_> = (1..=self.head)
+            .map_while(|seq| self.hub.view_at(seq))
+            .collect();
+        let last = self.places() as u64;
+        let of_replica = |node: NodeId| (1..=last).contains(&node.replica.0);
+        match self.touches.returned(&history, of_replica).as_slice() {
+            [] => Ok(()),
+            returned => Err(format!("what was removed came again (I8): {returned:?}")),
+        }
+    }
+
     /// A cut is the hub's tree at its commit (I4).
-    pub(super) fn check(&self, who: usize) -> Result<(), Failure> {
-        let confirmed = self.replicas[who].confirmed();
+    pub(super) fn check(&mut self, who: usize) -> Result<(), Failure> {
+        if self.touches.is_open(who) && self.is_clean(who) {
+            self.touches.settled(who, self.head);
+        }
+        let confirmed = self.confirmed(who);
         let Some((cursor, tree)) = confirmed.filter(|_| !self.faults.rollback) else {
             return Ok(());
         };
-        if self.hub.view_at(cursor.seq).is_some_and(|hub| hub != tree) {
+        let hub = self.hub_view_at(self.hub_of(who), cursor.seq);
+        if hub.is_some_and(|hub| hub != tree) {
             let seq = cursor.seq;
             return Err(format!("replica {who} has another tree at {seq} (I4)"));
         }
@@ -74,7 +104,7 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
         self.tell(|| "now nothing goes wrong".to_owned());
         let (from, mut steps) = (self.now, 0);
         loop {
-            for who in 0..self.replicas.len() {
+            for who in 0..self.clients() {
                 self.connect(who);
             }
             if self.can().is_empty() && self.differences().is_none() {
@@ -100,9 +130,11 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
         {
             return Err("a fence is not passed".to_owned());
         }
-        for (who, replica) in self.replicas.iter().enumerate() {
-            replica.check().map_err(|e| format!("replica {who}: {e}"))?;
+        for who in 0..self.places() {
+            self.check_at(who)
+                .map_err(|e| format!("replica {who}: {e}"))?;
         }
+        self.check_returns()?;
         let tree = self.hub.view();
         tree.check().map_err(|e| format!("hub: {e} (I11)"))?;
         match self.oracle.lost(&tree).as_slice() {
@@ -113,15 +145,19 @@ impl<H: HubSubject, R: ReplicaSubject> World<H, R> {
 
     /// In what somebody differs from the hub (I1).
     fn differences(&self) -> Option<Failure> {
+        let dirty = (0..self.clients()).find(|who| !self.is_clean(*who));
+        if let Some(who) = dirty {
+            return Some(format!("replica {who} has something to push"));
+        }
         let hub = self.hub.view();
-        let mut replicas = self.replicas.iter().enumerate();
-        replicas.find_map(|(who, replica)| {
-            if !replica.is_clean() {
-                return Some(format!("replica {who} has something to push"));
-            }
-            let same = replica.view() == hub;
-            (!same).then(|| format!("replica {who} has another tree than the hub (I1)"))
-        })
+        let places = (0..self.places()).map(|who| (format!("replica {who}"), self.view(who)));
+        let middles = 1..=self.middles.len();
+        let middles = middles.map(|of| (format!("the hub {of}"), self.hub_view(of)));
+        let (who, other) = places.chain(middles).find(|(_, tree)| *tree != hub)?;
+        let unlike = other.unlike(&hub);
+        Some(format!(
+            "{who} has another tree than the hub (I1): {unlike}"
+        ))
     }
 
     /// Nobody says anything any more but pings.
