@@ -4,6 +4,8 @@ use clap::{Parser, Subcommand};
 
 #[cfg(feature = "mcp")]
 use crate::commands::mcp;
+#[cfg(feature = "shell")]
+use crate::commands::{exec, shell};
 use crate::commands::{
     cat, check, clone, completions, conflicts, du, export, gc, ignore, import, log, ls, mount,
     serve, status, sync, token, umount,
@@ -71,6 +73,12 @@ pub(crate) enum Command {
     /// Serve the tools for agents over the Model Context Protocol, on the standard input and output
     #[cfg(feature = "mcp")]
     Mcp(mcp::Args),
+    /// Run a bash script on a replica, without a mount
+    #[cfg(feature = "shell")]
+    Exec(exec::Args),
+    /// A bash prompt on a replica, without a mount
+    #[cfg(feature = "shell")]
+    Shell(shell::Args),
     /// Print the completions for a shell
     Completions(completions::Args),
 }

@@ -7,6 +7,8 @@ pub(crate) mod clone;
 pub(crate) mod completions;
 pub(crate) mod conflicts;
 pub(crate) mod du;
+#[cfg(feature = "shell")]
+pub(crate) mod exec;
 pub(crate) mod export;
 pub(crate) mod gc;
 pub(crate) mod ignore;
@@ -17,6 +19,8 @@ pub(crate) mod ls;
 pub(crate) mod mcp;
 pub(crate) mod mount;
 pub(crate) mod serve;
+#[cfg(feature = "shell")]
+pub(crate) mod shell;
 pub(crate) mod status;
 pub(crate) mod sync;
 pub(crate) mod token;
@@ -51,6 +55,10 @@ pub(crate) fn run(command: Command) -> Result {
         Command::Token(args) => token::run(&args),
         #[cfg(feature = "mcp")]
         Command::Mcp(args) => mcp::run(&args),
+        #[cfg(feature = "shell")]
+        Command::Exec(args) => exec::run(&args),
+        #[cfg(feature = "shell")]
+        Command::Shell(args) => shell::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
 }
