@@ -4,12 +4,12 @@ use clap::{Parser, Subcommand};
 
 #[cfg(feature = "mcp")]
 use crate::commands::mcp;
-#[cfg(feature = "shell")]
-use crate::commands::{exec, shell};
 use crate::commands::{
     cat, check, clone, completions, conflicts, du, export, gc, ignore, import, log, ls, mount,
     serve, status, sync, token, umount,
 };
+#[cfg(feature = "shell")]
+use crate::commands::{exec, shell};
 
 const EXIT_CODES: &str = "\
 Places:

@@ -7,10 +7,9 @@
 //! says something, when somebody stops the run, or when its time is over. A
 //! script that does not end within [`GRACE`] of that is ended with its process.
 
-use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -20,14 +19,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cairn_engine::Replica;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::net::RecvFlags;
+use rustix::event::{EventfdFlags, eventfd};
 
+use super::calls::{HostCall, HostCommands};
+use super::incoming::{Event, Incoming};
 use super::interpreter::SCRIPT_MAX;
 use super::store::Store;
-use super::wire::{
-    self, Answer, Ask, BYTES_MAX, Call, Done, FromWorker, HEAD, Run, ToWorker, VERSION,
-};
+use super::wire::{self, Answer, Ask, BYTES_MAX, Call, Done, FromWorker, Run, ToWorker, VERSION};
 use super::{Limit, Limits};
 
 /// Time that a script has to end when it is cancelled.
@@ -36,9 +34,6 @@ const GRACE: Duration = Duration::from_millis(50);
 const HELLO: Duration = Duration::from_secs(30);
 /// A worker that takes nothing for so long is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long to look for something from the worker before this thread sleeps:
-/// waking it would take longer than most answers.
-const LOOK: Duration = Duration::from_micros(30);
 /// What is kept of a dead worker's last words.
 const LAST_WORDS: usize = 4 << 10;
 
@@ -99,44 +94,6 @@ pub enum Why {
     Died,
 }
 
-/// A command that scripts can call and the host performs.
-pub trait HostCommand: std::fmt::Debug + Send + Sync {
-    /// Performs it. It takes the thread of the run, so limits of time hold
-    /// only when it returns.
-    fn perform(&self, call: &HostCall<'_>) -> HostResult;
-}
-
-/// A call of a [`HostCommand`].
-#[derive(Debug)]
-pub struct HostCall<'a> {
-    /// The name it was called by.
-    pub name: &'a str,
-    /// Its arguments.
-    pub arguments: &'a [String],
-    /// Exported variables.
-    pub env: &'a [(String, String)],
-    /// The working directory, in the shell's names.
-    pub cwd: &'a str,
-    /// Its whole standard input: at most 16 MiB.
-    pub stdin: &'a [u8],
-    /// The workspace.
-    pub replica: &'a Replica,
-}
-
-/// What a [`HostCommand`] did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HostResult {
-    /// For the standard output; with `stderr` at most 16 MiB.
-    pub stdout: Vec<u8>,
-    /// For the standard error.
-    pub stderr: Vec<u8>,
-    /// The exit status: 0 to 255.
-    pub code: i32,
-}
-
-/// Commands by name.
-pub type HostCommands = HashMap<String, Arc<dyn HostCommand>>;
-
 /// Stops a run from another thread.
 #[derive(Clone, Debug)]
 pub struct Stop(Arc<Stopper>);
@@ -188,15 +145,6 @@ pub struct Worker {
     limits: Limits,
     runs: u64,
     usable: bool,
-}
-
-/// Something that waiting for a worker brings.
-enum Event {
-    Said(FromWorker, Vec<u8>),
-    /// Somebody stops the run.
-    Stopped,
-    TimeIsOver,
-    Gone,
 }
 
 impl Worker {
@@ -279,10 +227,10 @@ impl Worker {
         let mut store = Store::new(self.replica.clone());
         self.runs += 1;
         if job.script.len() > SCRIPT_MAX {
-            return self.ended(Limit::Script.code(), Why::Limit(Limit::Script), output);
+            return Self::ended(Limit::Script.code(), Why::Limit(Limit::Script), output);
         }
         if job.stdin.len() as u64 > self.limits.whole_file_bytes {
-            return self.ended(Limit::Memory.code(), Why::Limit(Limit::Memory), output);
+            return Self::ended(Limit::Memory.code(), Why::Limit(Limit::Memory), output);
         }
         let deadline = job
             .timeout
@@ -293,7 +241,7 @@ impl Worker {
         ended.unwrap_or_else(|error| {
             tracing::warn!(%error, "a shell worker broke");
             self.kill();
-            self.ended(1, Why::Died, output)
+            Self::ended(1, Why::Died, output)
         })
     }
 
@@ -350,7 +298,7 @@ impl Worker {
                 Event::TimeIsOver => match cancelled {
                     Some(why) => {
                         self.kill();
-                        return Ok(self.ended(code_of(why), why, output));
+                        return Ok(Self::ended(code_of(why), why, output));
                     }
                     None => Why::Limit(Limit::Time),
                 },
@@ -409,12 +357,12 @@ impl Worker {
         let cwd = Some(done.cwd);
         Ended {
             cwd,
-            ..self.ended(code, why, output)
+            ..Self::ended(code, why, output)
         }
     }
 
     /// The end of a run, after the limit that was passed was named.
-    fn ended(&self, code: i32, why: Why, output: &mut dyn FnMut(bool, &[u8])) -> Ended {
+    fn ended(code: i32, why: Why, output: &mut dyn FnMut(bool, &[u8])) -> Ended {
         if let Why::Limit(limit) = why {
             output(true, format!("cairn: {}\n", limit.message()).as_bytes());
         }
@@ -430,7 +378,7 @@ impl Worker {
         self.kill();
         let status = self.child.wait().ok();
         if let Some(why) = cancelled {
-            return self.ended(code_of(why), why, output);
+            return Self::ended(code_of(why), why, output);
         }
         let words = self.last_words();
         let signal = status.as_ref().and_then(ExitStatus::signal);
@@ -442,7 +390,7 @@ impl Worker {
             None
         };
         if let Some(limit) = limit {
-            return self.ended(limit.code(), Why::Limit(limit), output);
+            return Self::ended(limit.code(), Why::Limit(limit), output);
         }
         let code = signal.map_or(1, |signal| 128 + signal);
         let said = format!(
@@ -450,7 +398,7 @@ impl Worker {
             words.trim()
         );
         output(true, said.as_bytes());
-        self.ended(code, Why::Died, output)
+        Self::ended(code, Why::Died, output)
     }
 
     fn last_words(&mut self) -> String {
@@ -506,106 +454,4 @@ fn code_of(why: Why) -> i32 {
         Why::Limit(limit) => limit.code(),
         Why::Died => 1,
     }
-}
-
-/// What came from a worker and was not looked at yet.
-#[derive(Debug, Default)]
-struct Incoming {
-    bytes: Vec<u8>,
-    /// Where the first frame begins.
-    from: usize,
-}
-
-impl Incoming {
-    /// Waits until there is a whole frame, or something else happens.
-    fn wait(
-        &mut self,
-        stream: &UnixStream,
-        wake: Option<BorrowedFd<'_>>,
-        deadline: Option<Instant>,
-    ) -> io::Result<Event> {
-        let mut looked = Instant::now();
-        loop {
-            if let Some((message, bytes)) = self.frame()? {
-                return Ok(Event::Said(message, bytes));
-            }
-            match self.fill(stream)? {
-                Some(0) => return Ok(Event::Gone),
-                Some(_) => looked = Instant::now(),
-                None if looked.elapsed() < LOOK => std::hint::spin_loop(),
-                None => match sleep(stream, wake, deadline)? {
-                    Woken::ByWorker => {}
-                    Woken::ByStop => return Ok(Event::Stopped),
-                    Woken::ByTime => return Ok(Event::TimeIsOver),
-                },
-            }
-        }
-    }
-
-    /// Takes what is there. `None`: nothing is; 0: nothing comes any more.
-    fn fill(&mut self, stream: &UnixStream) -> io::Result<Option<usize>> {
-        let filled = self.bytes.len();
-        self.bytes.resize(filled + (64 << 10), 0);
-        let got = rustix::net::recv(stream, &mut self.bytes[filled..], RecvFlags::DONTWAIT);
-        let got = match got {
-            Ok((got, _)) => Some(got),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => None,
-            Err(rustix::io::Errno::CONNRESET) => Some(0),
-            Err(errno) => return Err(errno.into()),
-        };
-        self.bytes.truncate(filled + got.unwrap_or(0));
-        Ok(got)
-    }
-
-    fn frame(&mut self) -> io::Result<Option<(FromWorker, Vec<u8>)>> {
-        let rest = &self.bytes[self.from..];
-        let Some((head, rest)) = rest.split_first_chunk::<HEAD>() else {
-            return Ok(None);
-        };
-        let (message, bytes) = wire::lengths(*head)?;
-        if rest.len() < message + bytes {
-            return Ok(None);
-        }
-        let said = wire::decode(&rest[..message])?;
-        let content = rest[message..message + bytes].to_vec();
-        self.from += HEAD + message + bytes;
-        if self.from == self.bytes.len() {
-            self.bytes.clear();
-            self.from = 0;
-        } else if self.from > 1 << 20 {
-            self.bytes.drain(..self.from);
-            self.from = 0;
-        }
-        Ok(Some((said, content)))
-    }
-}
-
-enum Woken {
-    ByWorker,
-    ByStop,
-    ByTime,
-}
-
-fn sleep(
-    stream: &UnixStream,
-    wake: Option<BorrowedFd<'_>>,
-    deadline: Option<Instant>,
-) -> io::Result<Woken> {
-    let mut fds = vec![PollFd::new(stream, PollFlags::IN)];
-    if let Some(wake) = &wake {
-        fds.push(PollFd::new(wake, PollFlags::IN));
-    }
-    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-    let timeout = left.and_then(|left| Timespec::try_from(left).ok());
-    match poll(&mut fds, timeout.as_ref()) {
-        Ok(0) => return Ok(Woken::ByTime),
-        Ok(_) | Err(rustix::io::Errno::INTR) => {}
-        Err(errno) => return Err(errno.into()),
-    }
-    let stopped = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
-    Ok(if stopped {
-        Woken::ByStop
-    } else {
-        Woken::ByWorker
-    })
 }

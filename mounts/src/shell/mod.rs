@@ -11,7 +11,8 @@
 //!
 //! | module | owns |
 //! | --- | --- |
-//! | `host` | starting a worker, running a script on it, ending it |
+//! | `host`, `incoming` | starting a worker, running a script on it, waiting for it, ending it |
+//! | `calls` | commands that the host performs for scripts |
 //! | `store` | what a worker asks for, on the replica |
 //! | `wire` | the messages between them, and their bounds |
 //! | `worker` | the process: its confinement, its threads |
@@ -24,10 +25,12 @@
 //! What scripts can do, and where they differ from bash, is in `docs/shell.md`.
 
 mod adapter;
+mod calls;
 mod client;
 mod commands;
 mod complete;
 mod host;
+mod incoming;
 mod interpreter;
 mod limits;
 mod names;
@@ -35,9 +38,8 @@ mod store;
 mod wire;
 mod worker;
 
+pub use calls::{HostCall, HostCommand, HostCommands, HostResult};
 pub use complete::{Completeness, completeness};
-pub use host::{
-    Ended, HostCall, HostCommand, HostCommands, HostResult, Job, Program, Stop, Why, Worker,
-};
+pub use host::{Ended, Job, Program, Stop, Why, Worker};
 pub use limits::{Limit, Limits};
 pub use worker::serve;

@@ -80,7 +80,7 @@ mod tests {
         ];
         for name in names {
             let text = to_text(name);
-            assert!(!text.chars().any(|c| c.is_control()), "{text:?}");
+            assert!(!text.chars().any(char::is_control), "{text:?}");
             assert_eq!(to_bytes(&text), name);
         }
         let all: Vec<u8> = (1..=255).collect();

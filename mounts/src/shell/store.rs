@@ -229,20 +229,12 @@ impl Store {
 
     /// Makes a file without a name, which goes when it is closed.
     fn stage(&mut self) -> Result<Opened> {
-        let (parent, name) = (Ino::ROOT, format!(".cairn-shell-{:x}", self.token()));
+        let (parent, name) = (Ino::ROOT, format!(".cairn-shell-{:x}", token()));
         let node = new_node(NodeKind::File, 0o600);
         let made = self.replica.make(parent, name.as_bytes(), &node)?;
         let opened = self.hold(made.ino, true);
         self.replica.unlink(parent, name.as_bytes())?;
         opened
-    }
-
-    /// A number that no other store of this process has.
-    fn token(&self) -> u64 {
-        use std::sync::atomic::{AtomicU64, Ordering};
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let own = u64::from(std::process::id());
-        own << 32 | NEXT.fetch_add(1, Ordering::Relaxed) & 0xffff_ffff
     }
 
     fn hold(&mut self, ino: Ino, write: bool) -> Result<Opened> {
@@ -456,4 +448,12 @@ fn new_node(kind: NodeKind, perm: u16) -> NewNode {
         gid,
         rdev: 0,
     }
+}
+
+/// A number that no other store of this process has.
+fn token() -> u64 {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let own = u64::from(std::process::id());
+    own << 32 | NEXT.fetch_add(1, Ordering::Relaxed) & 0xffff_ffff
 }

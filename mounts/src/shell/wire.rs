@@ -270,9 +270,11 @@ impl From<&Attr> for Node {
 
 /// The lengths at the beginning of a frame, of which it must be the whole.
 pub(crate) fn lengths(head: [u8; HEAD]) -> io::Result<(usize, usize)> {
-    let [a, b, c, d, e, f, g, h] = head;
-    let message = u32::from_le_bytes([a, b, c, d]) as usize;
-    let bytes = u32::from_le_bytes([e, f, g, h]) as usize;
+    let number = |at: usize| {
+        let part = head[at..].first_chunk().copied();
+        part.map_or(u32::MAX, u32::from_le_bytes) as usize
+    };
+    let (message, bytes) = (number(0), number(4));
     if message > MESSAGE_MAX || bytes > BYTES_MAX {
         return Err(malformed("a frame is longer than any may be"));
     }
@@ -335,7 +337,7 @@ mod tests {
         send(
             &mut wire,
             &FromWorker::Output { is_error: true },
-            &[7; 100_000],
+            &vec![7; 100_000],
         )
         .unwrap();
         let mut wire = wire.as_slice();
@@ -344,7 +346,7 @@ mod tests {
         assert!(none.is_empty());
         let (second, bytes) = receive::<FromWorker>(&mut wire).unwrap().unwrap();
         assert!(matches!(second, FromWorker::Output { is_error: true }));
-        assert_eq!(bytes, [7; 100_000]);
+        assert_eq!(bytes, vec![7; 100_000]);
         assert!(receive::<FromWorker>(&mut wire).unwrap().is_none());
     }
 

@@ -40,6 +40,8 @@ pub fn serve(memory_bytes: u64) -> std::process::ExitCode {
     // Messages of panics, which the interpreter catches, could fill the pipe.
     std::panic::set_hook(Box::new(|_| {}));
     let served = streams().and_then(|(host, cancel)| {
+        // While descriptors can be made.
+        let client = Arc::new(Client::new(host)?);
         confine(memory_bytes)?;
         let current = Current::default();
         let watched = Arc::clone(&current);
@@ -50,7 +52,7 @@ pub fn serve(memory_bytes: u64) -> std::process::ExitCode {
         std::thread::Builder::new()
             .name("script".into())
             .stack_size(STACK)
-            .spawn(move || scripts(host, &current))
+            .spawn(move || scripts(&client, &current))
     });
     match served.map(std::thread::JoinHandle::join) {
         Ok(Ok(Ok(()))) => std::process::ExitCode::SUCCESS,
@@ -116,8 +118,7 @@ fn watch(mut cancel: UnixStream, current: &Current) {
 }
 
 /// Runs one script after the other.
-fn scripts(host: UnixStream, current: &Current) -> std::io::Result<()> {
-    let client = Arc::new(Client::new(host)?);
+fn scripts(client: &Arc<Client>, current: &Current) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .thread_stack_size(HELPER_STACK)
@@ -131,7 +132,7 @@ fn scripts(host: UnixStream, current: &Current) -> std::io::Result<()> {
                 let stdin = std::mem::take(&mut stdin);
                 let done = one(
                     &runtime,
-                    &client,
+                    client,
                     &mut session,
                     current,
                     &run,

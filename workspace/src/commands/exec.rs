@@ -49,7 +49,9 @@ pub(crate) fn run(args: &Args) -> Result {
     let mut words = args.script.iter().cloned();
     let variable = |text: &String| match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
-        _ => Err(Failure::Usage(format!("{text:?} is no variable; write NAME=VALUE"))),
+        _ => Err(Failure::Usage(format!(
+            "{text:?} is no variable; write NAME=VALUE"
+        ))),
     };
     let timeout = args.timeout.map(Duration::try_from_secs_f64).transpose();
     let request = Request {
@@ -131,7 +133,10 @@ pub(crate) fn directory(host: &Host, path: &[u8]) -> Result<String> {
         )));
     }
     let path = String::from_utf8(path.to_vec()).map_err(|_| {
-        Failure::Refused(format!("{} is not UTF-8, so no script can start in it", shown(path)))
+        Failure::Refused(format!(
+            "{} is not UTF-8, so no script can start in it",
+            shown(path)
+        ))
     })?;
     Ok(format!("{ROOT}{}", path.trim_end_matches('/')))
 }

@@ -7,10 +7,10 @@ use cairn::{Options, Replica};
 use cairn_mounts::shell::{Job, Stop};
 use rustyline::completion::{Completer, Pair};
 use rustyline::error::ReadlineError;
-use rustyline::history::FileHistory;
-use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
+use rustyline::history::FileHistory;
+use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Config, Context, Editor, Helper};
 
 use super::exec::{ROOT, directory, start};
@@ -77,7 +77,9 @@ pub(crate) fn run(args: &Args) -> Result {
         begun = current.is_usable();
         worker = begun.then_some(current);
         if worker.is_none() {
-            crate::terminal::say("cairn: the shell begins anew: its variables and functions are lost");
+            crate::terminal::say(
+                "cairn: the shell begins anew: its variables and functions are lost",
+            );
         }
     }
     if let Some(path) = history() {
@@ -87,7 +89,10 @@ pub(crate) fn run(args: &Args) -> Result {
 }
 
 /// Runs a line; Ctrl-C ends it, and not the shell.
-fn interactive(worker: &mut cairn_mounts::shell::Worker, job: &Job) -> Result<cairn_mounts::shell::Ended> {
+fn interactive(
+    worker: &mut cairn_mounts::shell::Worker,
+    job: &Job,
+) -> Result<cairn_mounts::shell::Ended> {
     let stop = Stop::new().map_err(Failure::io("cannot run a script"))?;
     let theirs = stop.clone();
     let handler = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT])
@@ -248,7 +253,11 @@ impl Line {
             .filter(|(name, _)| name.starts_with(start))
             .filter(|(name, _)| !name.starts_with('.') || start.starts_with('.'))
             .map(|(name, kind)| {
-                let end = if kind == cairn::NodeKind::Dir { "/" } else { " " };
+                let end = if kind == cairn::NodeKind::Dir {
+                    "/"
+                } else {
+                    " "
+                };
                 Pair {
                     display: name.clone(),
                     replacement: format!("{}{end}", escaped(&format!("{dir}{name}"))),

@@ -53,7 +53,11 @@ impl Place {
     pub(crate) fn text(&self, script: &str) -> String {
         let output = self.run(script);
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.exit.is_success(), "{script}: {:?} {errors}", output.exit);
+        assert!(
+            output.exit.is_success(),
+            "{script}: {:?} {errors}",
+            output.exit
+        );
         assert_eq!(errors, "", "{script}");
         output.text()
     }
@@ -101,5 +105,8 @@ fn a_program_that_was_not_made_fit_says_what_to_do() {
     let workspace = block_on(workspace.in_memory()).unwrap();
     let error = block_on(workspace.run("true")).unwrap_err();
     let source = std::error::Error::source(&error).unwrap().to_string();
-    assert!(source.contains("cairn::backend::shell::worker()"), "{source}");
+    assert!(
+        source.contains("cairn::backend::shell::worker()"),
+        "{source}"
+    );
 }

@@ -22,6 +22,10 @@ const KNOWN: Known = Known {
 
 /// How lines are shown.
 #[derive(Debug, Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own"
+)]
 struct Style {
     ends: bool,
     tabs: bool,
@@ -120,10 +124,8 @@ fn render(line: &[u8], style: &Style, to: &mut Vec<u8>) {
     for &byte in line {
         match byte {
             b'\n' if style.ends => to.extend_from_slice(b"$\n"),
-            b'\n' => to.push(byte),
             b'\t' if style.tabs => to.extend_from_slice(b"^I"),
-            b'\t' => to.push(byte),
-            _ if style.visible => visible(byte, to),
+            _ if style.visible && byte != b'\n' && byte != b'\t' => visible(byte, to),
             _ => to.push(byte),
         }
     }

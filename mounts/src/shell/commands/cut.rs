@@ -121,7 +121,7 @@ fn ranges(list: &str, unit: char) -> Result<Vec<(usize, usize)>, String> {
     let mut merged: Vec<(usize, usize)> = Vec::new();
     for range in ranges {
         match merged.last_mut() {
-            Some(last) if range.0 < last.1 => last.1 = last.1.max(range.1),
+            Some((_, end)) if range.0 < *end => *end = range.1.max(*end),
             _ => merged.push(range),
         }
     }

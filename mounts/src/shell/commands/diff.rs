@@ -121,7 +121,7 @@ async fn trees(call: &Call<'_>, given: &Given, old: &str, new: &str) -> Outcome 
                         .await?;
                     0
                 }
-                [Some(false), Some(false)] | [Some(false), None] | [None, Some(false)]
+                [Some(false), None | Some(false)] | [None, Some(false)]
                     if kinds.iter().all(Option::is_some) || new_files =>
                 {
                     let options = command(call);
@@ -162,7 +162,7 @@ fn command(call: &Call<'_>) -> String {
         .args()
         .iter()
         .filter(|arg| arg.len() > 1 && arg.starts_with('-'));
-    options.map(|option| format!(" {option}")).collect()
+    options.fold(String::new(), |told, option| told + " " + option)
 }
 
 async fn only(call: &Call<'_>, dir: &str, name: &str) -> Outcome {

@@ -5,6 +5,10 @@ use std::cmp::Ordering;
 
 /// How keys are compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own"
+)]
 pub(crate) struct How {
     pub(crate) kind: Kind,
     pub(crate) reverse: bool,
@@ -300,10 +304,9 @@ fn human(a: &[u8], b: &[u8]) -> Ordering {
             let letter = if *letter == b'k' { b'K' } else { *letter };
             b"KMGTPEZYRQ".iter().position(|unit| *unit == letter)
         });
-        let unit = if number.is_zero() {
-            0
-        } else {
-            unit.map_or(0, |unit| unit as i64 + 1)
+        let unit = match unit {
+            Some(at) if !number.is_zero() => at.cast_signed() + 1,
+            _ => 0,
         };
         (if number.negative { -unit } else { unit }, number)
     };

@@ -155,7 +155,7 @@ async fn make(
     if given.has('f')
         && let Ok(old) = call.look_at(&place).await
         && !is_dir(&old)
-        && !is_same(&source, &place)
+        && !is_same(source.as_ref(), &place)
     {
         remove(call, &place).await?;
     }
@@ -175,7 +175,7 @@ async fn make(
     }
 }
 
-fn is_same(source: &Option<Vec<u8>>, place: &Spot) -> bool {
+fn is_same(source: Option<&Vec<u8>>, place: &Spot) -> bool {
     matches!((source, place), (Some(source), Spot::Store(path)) if source == path)
 }
 

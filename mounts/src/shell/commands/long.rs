@@ -1,5 +1,7 @@
 //! The long form of `ls`, and how nodes are shown in it.
 
+use std::fmt::Write;
+
 use cairn_protocol::{NodeKind, Timestamp};
 
 use super::dates::Date;
@@ -150,7 +152,8 @@ pub(crate) fn align(rows: &[Row]) -> Vec<String> {
         let mut line = format!("{} {:>links$} ", row.mode, row.links);
         for (text, width) in [(&row.owner, owner), (&row.group, group)] {
             if width > 0 {
-                line.push_str(&format!("{text:<width$} "));
+                // Writing to text does not fail.
+                let _ = write!(line, "{text:<width$} ");
             }
         }
         line + &format!("{:>size$} {:>time$} ", row.size, row.time)

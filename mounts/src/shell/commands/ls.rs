@@ -85,10 +85,14 @@ struct Style {
 impl Style {
     fn of(given: Given) -> Self {
         let value = |option| given.value(option).unwrap_or_default().to_owned();
-        let long =
-            given.last_of("lgno\u{2}").is_some() || matches!(&*value('\u{1}'), "long" | "verbose");
-        let long = long
-            && !matches!(given.last_of("1Cxm"), Some(_) if given.last_of("lgno").is_none() && !given.has('\u{2}'));
+        let wanted = given.last_of("lgno\u{2}").is_some();
+        let spelled = matches!(&*value('\u{1}'), "long" | "verbose");
+        let long = match given.last_of("1Cxmlgno\u{2}") {
+            // It is one entry in a line in either form.
+            Some('1') => wanted || spelled,
+            Some(last) => "lgno\u{2}".contains(last),
+            None => spelled,
+        };
         let by_time = given.last_of("cu").is_some() && !long;
         let order = match (given.last_of("tSXUvf"), &*value('\u{6}')) {
             (_, "time") | (Some('t'), _) => Order::Time,
@@ -233,12 +237,11 @@ async fn contents(call: &Call<'_>, dir: &Item, style: &Style) -> std::io::Result
         } else {
             None
         };
-        let node = match style.has('L') && is_link(&node) {
-            true => call
-                .attributes(&path_of(call, dir, &name), true)
-                .await
-                .unwrap_or(node),
-            false => node,
+        let node = if style.has('L') && is_link(&node) {
+            let path = path_of(call, dir, &name);
+            call.attributes(&path, true).await.unwrap_or(node)
+        } else {
+            node
         };
         items.push(Item {
             name,

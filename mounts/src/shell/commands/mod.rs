@@ -115,8 +115,7 @@ impl Command for Registered {
             Tool::Wc => wc::run(&call).await,
         };
         let code = match done {
-            Ok(code) => code,
-            Err(call::Failure::Usage(code)) => code,
+            Ok(code) | Err(call::Failure::Usage(code)) => code,
             Err(call::Failure::Shell(error)) => return Err(error),
         };
         call.flush().await?;

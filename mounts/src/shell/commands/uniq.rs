@@ -21,6 +21,10 @@ const KNOWN: Known = Known {
 };
 
 #[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own"
+)]
 struct Style {
     count: bool,
     repeated: bool,

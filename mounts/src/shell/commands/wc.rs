@@ -101,9 +101,11 @@ async fn count(mut source: Source<'_>, shown: &[char]) -> io::Result<Counts> {
     while let Some(piece) = source.read().await? {
         counts.bytes += piece.len() as u64;
         if only_lines {
-            counts.lines += piece.iter().filter(|byte| **byte == b'\n').count() as u64;
+            counts.lines += (piece.split(|byte| *byte == b'\n').count() - 1) as u64;
         } else {
-            piece.iter().for_each(|byte| counts.take(*byte));
+            for byte in piece {
+                counts.take(byte);
+            }
         }
     }
     counts.longest = counts.longest.max(counts.column);

@@ -60,11 +60,7 @@ struct Workers {
 }
 
 impl ShellConnection {
-    pub(super) fn begin(
-        shell: Shell,
-        program: Program,
-        host: Host,
-    ) -> Result<Self, BackendError> {
+    pub(super) fn begin(shell: Shell, program: Program, host: Host) -> Result<Self, BackendError> {
         let shared = Arc::new(Shared {
             ledger: Ledger::open(host.directory.as_deref())?,
             commands: Arc::new(shell.commands.clone()),
@@ -97,7 +93,11 @@ impl Shared {
     }
 
     /// A worker for one script, until somebody stops it or its time is over.
-    fn worker(&self, running: &Running, deadline: Option<Instant>) -> std::io::Result<Option<Worker>> {
+    fn worker(
+        &self,
+        running: &Running,
+        deadline: Option<Instant>,
+    ) -> std::io::Result<Option<Worker>> {
         let mut workers = self.workers.lock();
         while self.shell.session && workers.taken {
             if running.stopper().is_asked() || deadline.is_some_and(|at| Instant::now() >= at) {
@@ -142,7 +142,9 @@ impl Shared {
 
     /// Runs a script to its end.
     fn run(&self, running: &Running, mut job: Job) {
-        let deadline = job.timeout.and_then(|time| Instant::now().checked_add(time));
+        let deadline = job
+            .timeout
+            .and_then(|time| Instant::now().checked_add(time));
         let Some(stdin) = running.collect(deadline) else {
             return self.unstarted(running);
         };
@@ -230,7 +232,9 @@ impl Shared {
         }
         let named = |name: &String| {
             let mut bytes = name.bytes();
-            let first = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+            let first = bytes
+                .next()
+                .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
             first && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
         };
         if !env.iter().all(|(name, _)| named(name)) {
@@ -238,7 +242,11 @@ impl Shared {
                 "a variable's name has something else than letters, digits and _",
             ));
         }
-        let cwd = options.cwd.as_deref().map(|cwd| self.cwd(cwd)).transpose()?;
+        let cwd = options
+            .cwd
+            .as_deref()
+            .map(|cwd| self.cwd(cwd))
+            .transpose()?;
         Ok(Job {
             script: script(command)?,
             env,
@@ -260,7 +268,10 @@ impl Shared {
         };
         if let Ok(inside) = path.strip_prefix(root) {
             let inside = [b"/", inside.as_os_str().as_bytes()].concat();
-            let attr = self.replica.stat(inside).map_err(|error| failed(error.into()))?;
+            let attr = self
+                .replica
+                .stat(inside)
+                .map_err(|error| failed(error.into()))?;
             if attr.kind != cairn_protocol::NodeKind::Dir {
                 return Err(failed(std::io::ErrorKind::NotADirectory.into()));
             }

@@ -180,9 +180,11 @@ impl Shell {
                 arguments: vec![WORKER.into()],
             });
         }
-        Err("this program cannot run scripts: call `cairn::backend::shell::worker()` first in \
+        Err(
+            "this program cannot run scripts: call `cairn::backend::shell::worker()` first in \
              `main`, or give the path of `cairn` to `Shell::program`"
-            .into())
+                .into(),
+        )
     }
 
     fn check_root(&self) -> Result<(), BackendError> {

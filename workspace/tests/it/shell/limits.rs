@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use cairn::backend::shell::Limits;
-use cairn::exec::{Ended, ExecOptions, Signal};
 use cairn::block_on;
+use cairn::exec::{Ended, ExecOptions, Signal};
 
 use super::{Place, errors, shell, within};
 
@@ -23,7 +23,10 @@ fn host_survives(script: &str) {
 #[test]
 fn regression_eval_of_itself_leaves_the_host_alive() {
     let place = Place::new();
-    let output = place.run_with("cmd='eval \"$cmd\"'; eval \"$cmd\"", within(Duration::from_secs(120)));
+    let output = place.run_with(
+        "cmd='eval \"$cmd\"'; eval \"$cmd\"",
+        within(Duration::from_secs(120)),
+    );
     assert_eq!(output.exit.code, 134, "{}", errors(&output));
     assert!(errors(&output).contains("calls itself more deeply than it may"));
     assert_eq!(place.text("echo alive"), "alive\n");
@@ -59,7 +62,11 @@ fn functions_that_call_themselves_are_ended() {
     let output = place.run("echo before; f() { f; }; f");
     assert_eq!(output.exit.code, 134, "{}", errors(&output));
     assert_eq!(output.text(), "before\n");
-    assert!(errors(&output).contains("calls itself more deeply"), "{}", errors(&output));
+    assert!(
+        errors(&output).contains("calls itself more deeply"),
+        "{}",
+        errors(&output)
+    );
     assert_eq!(place.text("echo alive"), "alive\n");
 }
 
@@ -74,7 +81,11 @@ fn memory_is_limited_and_the_next_script_has_it_anew() {
         within(Duration::from_secs(60)),
     );
     assert_eq!(output.exit.code, 137, "{}", errors(&output));
-    assert!(errors(&output).contains("more memory than it may have"), "{}", errors(&output));
+    assert!(
+        errors(&output).contains("more memory than it may have"),
+        "{}",
+        errors(&output)
+    );
     assert_eq!(place.text("echo alive"), "alive\n");
 }
 
@@ -122,7 +133,10 @@ fn time_is_limited_whatever_runs() {
         let output = place.run_with(script, within(Duration::from_millis(200)));
         assert_eq!(output.exit.code, 124, "{script}: {}", errors(&output));
         assert_eq!(output.exit.ended, Ended::TimedOut, "{script}");
-        assert!(errors(&output).contains("time of the script is over"), "{script}");
+        assert!(
+            errors(&output).contains("time of the script is over"),
+            "{script}"
+        );
     }
     assert_eq!(place.text("echo alive"), "alive\n");
 }
@@ -155,12 +169,22 @@ fn a_file_that_is_too_large_to_be_read_as_a_whole_is_refused_and_named() {
         whole_file_bytes: 1 << 20,
         ..Limits::default()
     }));
-    place.replica().write_file("/big", &vec![b'x'; 2 << 20]).unwrap();
+    place
+        .replica()
+        .write_file("/big", &vec![b'x'; 2 << 20])
+        .unwrap();
     let output = place.run("grep y big");
     assert_ne!(output.exit.code, 0);
-    assert!(errors(&output).contains("File too large"), "{}", errors(&output));
+    assert!(
+        errors(&output).contains("File too large"),
+        "{}",
+        errors(&output)
+    );
     // What reads in pieces takes it.
-    assert_eq!(place.text("wc -c < big; head -c 3 big; tail -c 2 big; cat big | wc -c"), "2097152\nxxxxx2097152\n");
+    assert_eq!(
+        place.text("wc -c < big; head -c 3 big; tail -c 2 big; cat big | wc -c"),
+        "2097152\nxxxxx2097152\n"
+    );
 }
 
 #[test]

@@ -13,7 +13,10 @@ use super::{Place, errors, shell, within};
 fn without_a_session_nothing_is_kept_but_the_store() {
     let place = Place::new();
     place.text("x=1; f() { :; }; cd /tmp; echo a > /tmp/t; echo b > /workspace/kept");
-    assert_eq!(place.text("echo \"[$x]\"; pwd; cat kept"), "[]\n/workspace\nb\n");
+    assert_eq!(
+        place.text("echo \"[$x]\"; pwd; cat kept"),
+        "[]\n/workspace\nb\n"
+    );
     assert_eq!(place.run("f").exit.code, 127);
     assert_eq!(place.run("cat /tmp/t").exit.code, 1);
 }
@@ -22,7 +25,10 @@ fn without_a_session_nothing_is_kept_but_the_store() {
 fn a_session_keeps_variables_functions_and_the_directory() {
     let place = Place::with(shell().session());
     place.text("mkdir d; cd d; x=1; declare -A map=([k]=v); f() { echo \"f $1\"; }; alias ll=ls");
-    assert_eq!(place.text("pwd; echo $x ${map[k]}; f 2"), "/workspace/d\n1 v\nf 2\n");
+    assert_eq!(
+        place.text("pwd; echo $x ${map[k]}; f 2"),
+        "/workspace/d\n1 v\nf 2\n"
+    );
     assert_eq!(place.run("(exit 3)").exit.code, 3);
     assert_eq!(place.text("echo $?"), "3\n");
     place.text("echo t > /tmp/t");
@@ -56,7 +62,10 @@ fn scripts_of_a_session_run_one_after_the_other() {
 #[test]
 fn scripts_without_a_session_run_beside_each_other() {
     let place = Place::new();
-    let waits = place.start("until [ -e go ]; do sleep 0.01; done; echo went", ExecOptions::default());
+    let waits = place.start(
+        "until [ -e go ]; do sleep 0.01; done; echo went",
+        ExecOptions::default(),
+    );
     place.text("touch go");
     assert_eq!(block_on(waits.result()).unwrap().text(), "went\n");
 }
@@ -77,13 +86,19 @@ fn variables_and_the_directory_are_given_per_call() {
         ..ExecOptions::default()
     };
     let error = block_on(place.workspace.exec("pwd", missing)).unwrap_err();
-    assert!(matches!(error, WorkspaceError::Exec(ExecError::Cwd { .. })), "{error:?}");
+    assert!(
+        matches!(error, WorkspaceError::Exec(ExecError::Cwd { .. })),
+        "{error:?}"
+    );
     let bad = ExecOptions {
         env: vec![("A B".into(), "".into())],
         ..ExecOptions::default()
     };
     let error = block_on(place.workspace.exec("pwd", bad)).unwrap_err();
-    assert!(matches!(error, WorkspaceError::Exec(ExecError::BadCommand(_))), "{error:?}");
+    assert!(
+        matches!(error, WorkspaceError::Exec(ExecError::BadCommand(_))),
+        "{error:?}"
+    );
 }
 
 #[test]
@@ -109,14 +124,19 @@ fn the_input_is_bytes_or_what_is_written_until_it_is_closed() {
 #[test]
 fn output_comes_while_the_script_runs() {
     let place = Place::new();
-    let exec = place.start("echo first; until [ -e go ]; do sleep 0.01; done; echo last >&2", ExecOptions::default());
+    let exec = place.start(
+        "echo first; until [ -e go ]; do sleep 0.01; done; echo last >&2",
+        ExecOptions::default(),
+    );
     let mut events = exec.events(ReadFrom::Start);
     let first = block_on(events.next()).unwrap().unwrap();
     assert_eq!(first.kind, EventKind::Stdout("first\n".into()));
     place.text("touch go");
     let second = block_on(events.next()).unwrap().unwrap();
     assert_eq!(second.kind, EventKind::Stderr("last\n".into()));
-    assert!(matches!(block_on(events.next()).unwrap().unwrap().kind, EventKind::Exit(exit) if exit.is_success()));
+    assert!(
+        matches!(block_on(events.next()).unwrap().unwrap().kind, EventKind::Exit(exit) if exit.is_success())
+    );
 }
 
 #[test]
@@ -140,7 +160,10 @@ fn ids_are_used_once_and_logs_are_found_after_a_restart() {
     let exec = block_on(workspace.exec("echo kept", options.clone())).unwrap();
     assert_eq!(block_on(exec.result()).unwrap().text(), "kept\n");
     let again = block_on(workspace.exec("echo again", options.clone())).unwrap_err();
-    assert!(matches!(again, WorkspaceError::Exec(ExecError::Duplicate(_))), "{again:?}");
+    assert!(
+        matches!(again, WorkspaceError::Exec(ExecError::Duplicate(_))),
+        "{again:?}"
+    );
     block_on(workspace.close()).unwrap();
     drop(workspace);
 
@@ -150,7 +173,10 @@ fn ids_are_used_once_and_logs_are_found_after_a_restart() {
     assert_eq!(block_on(exec.result()).unwrap().text(), "kept\n");
     block_on(workspace.dispose_exec(&id, None)).unwrap();
     let gone = block_on(workspace.get_exec(&id, None)).unwrap_err();
-    assert!(matches!(gone, WorkspaceError::Exec(ExecError::Unknown { .. })), "{gone:?}");
+    assert!(
+        matches!(gone, WorkspaceError::Exec(ExecError::Unknown { .. })),
+        "{gone:?}"
+    );
     block_on(workspace.close()).unwrap();
 }
 

@@ -29,15 +29,21 @@ fn appending_a_thousand_times_to_a_large_file_rewrites_nothing() {
     place.text("for ((i = 0; i < 1000; i++)); do echo line >> big; done");
     let attr = replica.stat("/big").unwrap();
     assert_eq!(attr.size, (50 << 20) + 5_000);
-    assert_eq!(place.text("tail -n 1000 big | sort | uniq -c | tr -s ' '"), {
-        let last = " 999 line\n";
-        let first = format!(" 1 {}line\n", "x".repeat(50 << 20));
-        // The first line of the thousand follows what was there.
-        assert!(first.len() > 50 << 20);
-        let _ = last;
-        place.text("tail -n 1000 big | sort | uniq -c | tr -s ' '")
-    });
-    assert_eq!(replica.read_range("/big", (50 << 20) + 4_995, 10).unwrap(), b"line\n");
+    assert_eq!(
+        place.text("tail -n 1000 big | sort | uniq -c | tr -s ' '"),
+        {
+            let last = " 999 line\n";
+            let first = format!(" 1 {}line\n", "x".repeat(50 << 20));
+            // The first line of the thousand follows what was there.
+            assert!(first.len() > 50 << 20);
+            let _ = last;
+            place.text("tail -n 1000 big | sort | uniq -c | tr -s ' '")
+        }
+    );
+    assert_eq!(
+        replica.read_range("/big", (50 << 20) + 4_995, 10).unwrap(),
+        b"line\n"
+    );
 }
 
 #[test]
@@ -77,11 +83,18 @@ fn names_that_are_not_text_are_listed_and_used() {
     for name in ["/tab\there", "/line\nbreak", "/right\u{202e}left"] {
         replica.write_file(name, b"x").unwrap();
     }
-    replica.write_file(b"/not\xfftext".as_slice(), b"y").unwrap();
+    replica
+        .write_file(b"/not\xfftext".as_slice(), b"y")
+        .unwrap();
     let output = place.run("ls -1 | wc -l; for f in *; do cat \"$f\"; done; echo; ls");
     assert_eq!(errors(&output), "");
     assert_eq!(&output.stdout[..8], b"5\nxyxx\nl");
-    assert!(output.stdout.windows(9).any(|w| w == b"not\xfftext\n".get(..9).unwrap()));
+    assert!(
+        output
+            .stdout
+            .windows(9)
+            .any(|w| w == b"not\xfftext\n".get(..9).unwrap())
+    );
     place.text("cat $'tab\\there'; for f in not*; do mv \"$f\" renamed; done; rm tab*");
     assert_eq!(replica.read_file("/renamed").unwrap(), b"y");
     assert!(!replica.exists("/tab\there").unwrap());
@@ -114,7 +127,10 @@ fn permissions_and_times_are_kept() {
         "mkdir -p a/b; touch a/b/f; chmod -R u=rwX,go= a; stat -c %a a a/b a/b/f; \
          touch -d '2001-02-03 04:05:06' a/b/f; stat -c '%y %Y' a/b/f; date -r a/b/f +%F 2>/dev/null || true",
     );
-    assert!(said.starts_with("700\n700\n600\n2001-02-03 04:05:06.000000000 +0000 981173106\n"), "{said}");
+    assert!(
+        said.starts_with("700\n700\n600\n2001-02-03 04:05:06.000000000 +0000 981173106\n"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -122,22 +138,39 @@ fn tools_are_clean_of_bytes() {
     let place = Place::new();
     let bytes: Vec<u8> = (0..=255).rev().collect();
     place.replica().write_file("/all", &bytes).unwrap();
-    for script in ["cat all", "tee copy < all", "head -c 256 all", "tail -c 256 all", "dd if=all status=none", "cat < all | cat", "cp all x; cat x"] {
+    for script in [
+        "cat all",
+        "tee copy < all",
+        "head -c 256 all",
+        "tail -c 256 all",
+        "dd if=all status=none",
+        "cat < all | cat",
+        "cp all x; cat x",
+    ] {
         assert_eq!(place.run(script).stdout, bytes, "{script}");
     }
     assert_eq!(place.replica().read_file("/copy").unwrap(), bytes);
-    place.replica().write_file("/lines", b"b\xff\na\xfe\nb\xff\n").unwrap();
+    place
+        .replica()
+        .write_file("/lines", b"b\xff\na\xfe\nb\xff\n")
+        .unwrap();
     assert_eq!(place.run("sort lines").stdout, b"a\xfe\nb\xff\nb\xff\n");
     assert_eq!(place.run("sort lines | uniq").stdout, b"a\xfe\nb\xff\n");
     assert_eq!(place.run("cut -b 2 lines").stdout, b"\xff\n\xfe\n\xff\n");
     assert_eq!(place.run("cut -c 1 lines").stdout, b"b\na\nb\n");
-    assert_eq!(place.run("sort lines | tee s | uniq -d > u; cat u").stdout, b"b\xff\n");
+    assert_eq!(
+        place.run("sort lines | tee s | uniq -d > u; cat u").stdout,
+        b"b\xff\n"
+    );
 }
 
 #[test]
 fn what_another_does_to_the_store_is_seen_at_once() {
     let place = Place::new();
-    let exec = place.start("until [ -e signal ]; do sleep 0.01; done; cat signal", Default::default());
+    let exec = place.start(
+        "until [ -e signal ]; do sleep 0.01; done; cat signal",
+        Default::default(),
+    );
     place.replica().write_file("/signal", b"here\n").unwrap();
     assert_eq!(cairn::block_on(exec.result()).unwrap().text(), "here\n");
 }
