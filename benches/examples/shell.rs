@@ -18,20 +18,52 @@ type Failure = Box<dyn std::error::Error>;
 /// A name, a script, and how many times fewer rounds it gets.
 const WORKLOADS: [(&str, &str, usize); 16] = [
     ("true", "true", 1),
-    ("grep -r, 1000 files of 4 KiB", "grep -r needle tree | wc -l", 1),
+    (
+        "grep -r, 1000 files of 4 KiB",
+        "grep -r needle tree | wc -l",
+        1,
+    ),
     ("find -name, 1000 files", "find tree -name '*7' | wc -l", 1),
-    ("4 MB: cat, tr, sort, uniq -c", "cat words | tr a-z A-Z | sort | uniq -c | wc -l", 1),
+    (
+        "4 MB: cat, tr, sort, uniq -c",
+        "cat words | tr a-z A-Z | sort | uniq -c | wc -l",
+        1,
+    ),
     ("4 MB: sort", "sort words > sorted", 1),
-    ("50 MB: awk sum", "awk '{ s += $2 } END { print s }' numbers", 4),
-    ("50 MB: sed s/// > file", "sed s/1/one/ numbers > changed", 4),
+    (
+        "50 MB: awk sum",
+        "awk '{ s += $2 } END { print s }' numbers",
+        4,
+    ),
+    (
+        "50 MB: sed s/// > file",
+        "sed s/1/one/ numbers > changed",
+        4,
+    ),
     ("50 MB: grep -c", "grep -c 77 numbers", 4),
     ("50 MB: head -1", "head -1 numbers", 1),
     ("50 MB: tail -1, wc -c", "tail -1 numbers; wc -c numbers", 1),
     ("50 MB: cp", "cp numbers copy", 1),
-    ("1000 x >> to 50 MB", "for ((i = 0; i < 1000; i++)); do echo x >> copy; done", 2),
-    ("arithmetic loop, 10 000", "s=0; for ((i = 0; i < 10000; i++)); do ((s += i)); done; echo $s", 1),
-    ("$(echo), 1000", "for ((i = 0; i < 1000; i++)); do x=$(echo $i); done", 1),
-    ("pipe, 1000", "for ((i = 0; i < 1000; i++)); do echo $i | cat > /dev/null; done", 2),
+    (
+        "1000 x >> to 50 MB",
+        "for ((i = 0; i < 1000; i++)); do echo x >> copy; done",
+        2,
+    ),
+    (
+        "arithmetic loop, 10 000",
+        "s=0; for ((i = 0; i < 10000; i++)); do ((s += i)); done; echo $s",
+        1,
+    ),
+    (
+        "$(echo), 1000",
+        "for ((i = 0; i < 1000; i++)); do x=$(echo $i); done",
+        1,
+    ),
+    (
+        "pipe, 1000",
+        "for ((i = 0; i < 1000; i++)); do echo $i | cat > /dev/null; done",
+        2,
+    ),
     ("jq, 4 MB", "jq 'map(.a) | add' json", 2),
 ];
 
@@ -55,20 +87,31 @@ fn main() -> Result<(), Failure> {
         let ours = measure(rounds, || {
             let exec = workspace.exec(Exec::from(script), ExecOptions::default());
             let exit = block_on(async { exec.await?.wait().await.map_err(Failure::from) })?;
-            exit.is_success().then_some(()).ok_or_else(|| format!("{name}: {exit:?}").into())
+            exit.is_success()
+                .then_some(())
+                .ok_or_else(|| format!("{name}: {exit:?}").into())
         })?;
         let bash = measure(rounds, || {
             let mut bash = Command::new("bash");
-            bash.args(["-c", script]).current_dir(tmpfs.path()).env("LC_ALL", "C");
+            bash.args(["-c", script])
+                .current_dir(tmpfs.path())
+                .env("LC_ALL", "C");
             let status = bash.stdout(Stdio::null()).stdin(Stdio::null()).status()?;
-            status.success().then_some(()).ok_or_else(|| format!("{name}: {status}").into())
+            status
+                .success()
+                .then_some(())
+                .ok_or_else(|| format!("{name}: {status}").into())
         })?;
         let other = match &just_bash {
             Some(dir) => just_bash_ms(dir, tmpfs.path(), script, rounds),
             None => "".into(),
         };
         let ratio = ours.as_secs_f64() / bash.as_secs_f64();
-        println!("| {name} | {} | {} | {ratio:.2} | {other} |", ms(ours), ms(bash));
+        println!(
+            "| {name} | {} | {} | {ratio:.2} | {other} |",
+            ms(ours),
+            ms(bash)
+        );
     }
     block_on(workspace.close())?;
     Ok(())
@@ -76,14 +119,20 @@ fn main() -> Result<(), Failure> {
 
 fn ms(time: Duration) -> String {
     let ms = time.as_secs_f64() * 1e3;
-    if ms < 10.0 { format!("{ms:.2} ms") } else { format!("{ms:.0} ms") }
+    if ms < 10.0 {
+        format!("{ms:.2} ms")
+    } else {
+        format!("{ms:.0} ms")
+    }
 }
 
 /// The same files in both places.
 fn inputs(replica: &Replica, dir: &Path) -> Result<(), Failure> {
     let mut state = 1_u64;
     let mut next = move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         state >> 33
     };
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
@@ -112,8 +161,13 @@ fn inputs(replica: &Replica, dir: &Path) -> Result<(), Failure> {
         format!("row{number} {}\n", number * 7_919 % 100_000)
     };
     files.push(("numbers".into(), text(50_000_000, &mut numbers)));
-    let objects: Vec<String> = (0..120_000).map(|n| format!("{{\"a\":{n},\"b\":\"text {n}\"}}")).collect();
-    files.push(("json".into(), format!("[{}]", objects.join(",")).into_bytes()));
+    let objects: Vec<String> = (0..120_000)
+        .map(|n| format!("{{\"a\":{n},\"b\":\"text {n}\"}}"))
+        .collect();
+    files.push((
+        "json".into(),
+        format!("[{}]", objects.join(",")).into_bytes(),
+    ));
     for (name, bytes) in files {
         let path = dir.join(&name);
         if let Some(parent) = Path::new(&name).parent() {
@@ -133,7 +187,12 @@ fn just_bash_ms(dir: &Path, files: &Path, script: &str, rounds: usize) -> String
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/just-bash.mjs");
     let mut node = Command::new("node");
     node.arg("--max-old-space-size=4096").arg(program);
-    node.args([dir.as_os_str(), files.as_os_str(), script.as_ref(), rounds.min(3).to_string().as_ref()]);
+    node.args([
+        dir.as_os_str(),
+        files.as_os_str(),
+        script.as_ref(),
+        rounds.min(3).to_string().as_ref(),
+    ]);
     let output = node.stderr(Stdio::null()).output();
     let said = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     match said.as_deref().map(str::parse::<f64>) {

@@ -158,6 +158,10 @@ impl<'a> Call<'a> {
         }
         let path = self.path(argument);
         let spot = self.spot(&path);
+        // A process substitution is a link to a pipe, and cannot be followed.
+        if path.starts_with("/dev") {
+            return Ok(spot);
+        }
         // Mostly there is no link, which one question tells.
         match self.look_at(&spot).await {
             Ok(node) if !(last && is_link(&node)) => {
@@ -171,7 +175,7 @@ impl<'a> Call<'a> {
     }
 
     /// Follows the links of a path.
-    async fn follow(&self, path: &Path, last: bool) -> io::Result<PathBuf> {
+    pub(crate) async fn follow(&self, path: &Path, last: bool) -> io::Result<PathBuf> {
         let mut todo: Vec<String> = parts(&path.to_string_lossy());
         let (mut at, mut links) = (PathBuf::from("/"), 0);
         while let Some(part) = todo.pop() {
@@ -315,6 +319,7 @@ pub(crate) fn reason(error: &io::Error) -> String {
         io::ErrorKind::IsADirectory => "Is a directory".into(),
         io::ErrorKind::NotADirectory => "Not a directory".into(),
         io::ErrorKind::PermissionDenied => "Permission denied".into(),
+        io::ErrorKind::AlreadyExists => "File exists".into(),
         _ if text == "is a directory" => "Is a directory".into(),
         _ => text,
     }

@@ -1,15 +1,15 @@
-//! `diff`: files and directories compared, in the normal and the unified form.
+//! `diff`: files compared, in the normal and the unified form.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 
-use super::call::{Call, Outcome, Spot, is_dir};
+use super::call::{Call, Outcome, is_dir};
 use super::dates::Date;
 use super::edits::{Edit, edits};
 use super::options::{self, Given, Known};
 use super::source::Source;
-use crate::shell::names::to_text;
+use super::trees;
 
 const KNOWN: Known = Known {
     short: "aBbdEiNqrstuU:wx:",
@@ -36,7 +36,7 @@ const KNOWN: Known = Known {
 };
 
 /// Exit status when something could not be compared.
-const TROUBLE: i32 = 2;
+pub(crate) const TROUBLE: i32 = 2;
 
 pub(crate) async fn run(call: &Call<'_>) -> Outcome {
     let given = options::read(call, &KNOWN).await?;
@@ -55,7 +55,7 @@ pub(crate) async fn run(call: &Call<'_>) -> Outcome {
     let (mut old, mut new) = (old.clone(), new.clone());
     let dirs = (directory(call, &old).await, directory(call, &new).await);
     match dirs {
-        (true, true) => return trees(call, &given, &old, &new).await,
+        (true, true) => return trees::compare(call, &given, &old, &new).await,
         (true, false) if new != "-" => old = beside(&old, &new),
         (false, true) if old != "-" => new = beside(&new, &old),
         _ => {}
@@ -79,111 +79,6 @@ fn beside(dir: &str, file: &str) -> String {
         .next()
         .unwrap_or(file);
     format!("{}/{name}", dir.trim_end_matches('/'))
-}
-
-/// Compares the entries of two directories.
-async fn trees(call: &Call<'_>, given: &Given, old: &str, new: &str) -> Outcome {
-    let mut stack = vec![(old.to_owned(), new.to_owned())];
-    let mut code = 0;
-    while let Some((old, new)) = stack.pop() {
-        let mut names: BTreeMap<String, [Option<bool>; 2]> = BTreeMap::new();
-        for (side, dir) in [&old, &new].into_iter().enumerate() {
-            match entries(call, dir).await {
-                Ok(entries) => {
-                    for (name, is_dir) in entries {
-                        names.entry(name).or_default()[side] = Some(is_dir);
-                    }
-                }
-                Err(error) => {
-                    call.complain_of(dir, &error).await?;
-                    code = TROUBLE;
-                }
-            }
-        }
-        let mut below = Vec::new();
-        for (name, kinds) in names {
-            let excluded = given
-                .options
-                .iter()
-                .any(|(letter, value)| *letter == 'x' && *value == name);
-            if excluded {
-                continue;
-            }
-            let (a, b) = (join(&old, &name), join(&new, &name));
-            let new_files = given.has('N');
-            let found = match kinds {
-                [Some(true), Some(true)] if given.has('r') => {
-                    below.push((a, b));
-                    0
-                }
-                [Some(true), Some(true)] => {
-                    call.out(format!("Common subdirectories: {a} and {b}\n").as_bytes())
-                        .await?;
-                    0
-                }
-                [Some(false), None | Some(false)] | [None, Some(false)]
-                    if kinds.iter().all(Option::is_some) || new_files =>
-                {
-                    let options = command(call);
-                    let line = format!("diff{options} {a} {b}\n");
-                    files(call, given, &a, &b, Some(line)).await?
-                }
-                [Some(true), None] | [None, Some(true)] if new_files && given.has('r') => {
-                    below.push((a, b));
-                    0
-                }
-                [Some(_), None] => only(call, &old, &name).await?,
-                [None, _] => only(call, &new, &name).await?,
-                [Some(a_dir), Some(_)] => {
-                    let kind = |dir| if dir { "directory" } else { "regular file" };
-                    let line = format!(
-                        "File {a} is a {} while file {b} is a {}\n",
-                        kind(a_dir),
-                        kind(!a_dir)
-                    );
-                    call.out(line.as_bytes()).await?;
-                    1
-                }
-            };
-            code = code.max(found);
-        }
-        stack.extend(below.into_iter().rev());
-    }
-    Ok(code)
-}
-
-fn join(dir: &str, name: &str) -> String {
-    format!("{}/{name}", dir.trim_end_matches('/'))
-}
-
-/// The options that the tool was called with, as they are told above each file.
-fn command(call: &Call<'_>) -> String {
-    let options = call
-        .args()
-        .iter()
-        .filter(|arg| arg.len() > 1 && arg.starts_with('-'));
-    options.fold(String::new(), |told, option| told + " " + option)
-}
-
-async fn only(call: &Call<'_>, dir: &str, name: &str) -> Outcome {
-    let dir = dir.trim_end_matches('/');
-    call.out(format!("Only in {dir}: {name}\n").as_bytes())
-        .await?;
-    Ok(1)
-}
-
-async fn entries(call: &Call<'_>, dir: &str) -> io::Result<Vec<(String, bool)>> {
-    let spot: Spot = match call.find(dir, true).await {
-        Ok(spot) => spot,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let entries = match call.entries(&spot).await {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let entry = |(name, node): (Vec<u8>, _)| (to_text(&name), is_dir(&node));
-    Ok(entries.into_iter().map(entry).collect())
 }
 
 /// One side of a comparison.
@@ -217,7 +112,7 @@ async fn side(call: &Call<'_>, given: &Given, name: &str, in_tree: bool) -> io::
     })
 }
 
-async fn files(
+pub(crate) async fn files(
     call: &Call<'_>,
     given: &Given,
     old: &str,

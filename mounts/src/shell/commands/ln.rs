@@ -164,11 +164,11 @@ async fn make(
         (Some(source), Spot::Store(path)) => client.link(source, path),
         (Some(_), Spot::Tree(_)) => Err(io::Error::from_raw_os_error(libc::EXDEV)),
         (None, Spot::Store(path)) => {
-            let target = says(call, given, target, name);
+            let target = says(call, given, target, name).await?;
             client.symlink(to_bytes(&target), path)
         }
         (None, Spot::Tree(path)) => {
-            let target = says(call, given, target, name);
+            let target = says(call, given, target, name).await?;
             let fs = &call.context.fs;
             fs.symlink(target.as_ref(), &path).await.map_err(plain)
         }
@@ -187,11 +187,12 @@ async fn remove(call: &Call<'_>, spot: &Spot) -> io::Result<()> {
 }
 
 /// What a symbolic link says: with `-r` the way from where it is.
-fn says(call: &Call<'_>, given: &Given, target: &str, name: &str) -> String {
+async fn says(call: &Call<'_>, given: &Given, target: &str, name: &str) -> io::Result<String> {
     if !given.has('r') {
-        return target.to_owned();
+        return Ok(target.to_owned());
     }
-    let (to, from) = (call.path(target), call.path(name));
+    let to = call.follow(&call.path(target), true).await?;
+    let from = call.follow(&call.path(name), false).await?;
     let to: Vec<_> = to.components().collect();
     let from: Vec<_> = from
         .parent()
@@ -204,7 +205,7 @@ fn says(call: &Call<'_>, given: &Given, target: &str, name: &str) -> String {
         .map(|part| part.as_os_str().to_string_lossy().into_owned());
     let parts: Vec<String> = up.chain(down).collect();
     if parts.is_empty() {
-        return ".".into();
+        return Ok(".".into());
     }
-    parts.join("/")
+    Ok(parts.join("/"))
 }

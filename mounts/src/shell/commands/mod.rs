@@ -18,6 +18,7 @@ mod keys;
 mod ln;
 mod long;
 mod ls;
+mod mkdir;
 mod modes;
 mod options;
 mod place;
@@ -26,6 +27,7 @@ mod source;
 mod stat;
 mod tail;
 mod tee;
+mod trees;
 mod umask;
 mod uniq;
 mod wc;
@@ -49,6 +51,7 @@ enum Tool {
     Head,
     Ln,
     Ls,
+    Mkdir,
     Sort,
     Stat,
     Tail,
@@ -58,7 +61,7 @@ enum Tool {
     Wc,
 }
 
-const TOOLS: [(&str, Tool); 15] = [
+const TOOLS: [(&str, Tool); 16] = [
     ("cat", Tool::Cat),
     ("chmod", Tool::Chmod),
     ("cut", Tool::Cut),
@@ -67,6 +70,7 @@ const TOOLS: [(&str, Tool); 15] = [
     ("head", Tool::Head),
     ("ln", Tool::Ln),
     ("ls", Tool::Ls),
+    ("mkdir", Tool::Mkdir),
     ("sort", Tool::Sort),
     ("stat", Tool::Stat),
     ("tail", Tool::Tail),
@@ -106,6 +110,7 @@ impl Command for Registered {
             Tool::Head => head::run(&call).await,
             Tool::Ln => ln::run(&call).await,
             Tool::Ls => ls::run(&call).await,
+            Tool::Mkdir => mkdir::run(&call).await,
             Tool::Sort => sort::run(&call).await,
             Tool::Stat => stat::run(&call).await,
             Tool::Tail => tail::run(&call).await,

@@ -185,11 +185,8 @@ fn value(
 /// The number of the device that the workspace is said to be on.
 const DEVICE: u32 = 1;
 
+/// A name as a shell reads it, always in quotes.
 fn quoted(name: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "_-./,:@%+=^~]}{".contains(c);
-    if !name.is_empty() && name.chars().all(plain) {
-        return name.into();
-    }
     if name.contains('\'') && !name.contains(['"', '$', '`', '\\']) {
         return format!("\"{name}\"");
     }
