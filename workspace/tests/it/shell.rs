@@ -1,6 +1,7 @@
 //! The shell backend, with real workers.
 
 mod limits;
+mod program;
 mod session;
 mod store;
 mod table;

@@ -32,17 +32,7 @@ fn appending_a_thousand_times_to_a_large_file_rewrites_nothing() {
     place.text("for ((i = 0; i < 1000; i++)); do echo line >> big; done");
     let attr = replica.stat("/big").unwrap();
     assert_eq!(attr.size, (50 << 20) + 5_000);
-    assert_eq!(
-        place.text("tail -n 1000 big | sort | uniq -c | tr -s ' '"),
-        {
-            let last = " 999 line\n";
-            let first = format!(" 1 {}line\n", "x".repeat(50 << 20));
-            // The first line of the thousand follows what was there.
-            assert!(first.len() > 50 << 20);
-            let _ = last;
-            place.text("tail -n 1000 big | sort | uniq -c | tr -s ' '")
-        }
-    );
+    assert_eq!(place.text("tail -n 999 big | uniq -c"), "    999 line\n");
     assert_eq!(
         replica.read_range("/big", (50 << 20) + 4_995, 10).unwrap(),
         b"line\n"
