@@ -288,7 +288,7 @@ impl Worker {
                     continue;
                 }
                 Event::Said(FromWorker::Done(done), _) => {
-                    return Ok(self.done(done, cancelled, output));
+                    return Ok(Self::done(done, cancelled, output));
                 }
                 Event::Said(FromWorker::Hello(_), _) => {
                     return Err(wire::malformed("the worker greeted twice"));
@@ -340,7 +340,6 @@ impl Worker {
     }
 
     fn done(
-        &mut self,
         done: Done,
         cancelled: Option<Why>,
         output: &mut dyn FnMut(bool, &[u8]),

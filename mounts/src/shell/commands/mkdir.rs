@@ -53,14 +53,14 @@ async fn make(
     mode: Option<&Mode>,
 ) -> Outcome<io::Result<()>> {
     let dir = if dir.is_empty() { "/" } else { dir };
-    let made = match call.find(dir, given.has('p')).await {
+    let done = match call.find(dir, given.has('p')).await {
         Ok(spot) => match at(call, &spot).await {
             Ok(()) => Ok(spot),
             Err(error) => Err(error),
         },
         Err(error) => Err(error),
     };
-    match made {
+    match done {
         Ok(spot) => {
             if given.has('v') {
                 let line = format!("mkdir: created directory '{dir}'\n");

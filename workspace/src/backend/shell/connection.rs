@@ -107,17 +107,15 @@ impl Shared {
             self.free.wait_for(&mut workers, Duration::from_millis(20));
         }
         workers.taken = true;
-        match workers.idle.pop() {
-            Some(worker) => Ok(Some(worker)),
-            None => {
-                drop(workers);
-                let started = self.start();
-                if started.is_err() {
-                    self.give_back(None);
-                }
-                started.map(Some)
-            }
+        if let Some(worker) = workers.idle.pop() {
+            return Ok(Some(worker));
         }
+        drop(workers);
+        let started = self.start();
+        if started.is_err() {
+            self.give_back(None);
+        }
+        started.map(Some)
     }
 
     /// Keeps a worker for the next script, if it is fit for one.
@@ -191,15 +189,12 @@ impl Shared {
 
     /// It was stopped, or its time was over, before anything of it ran.
     fn unstarted(&self, running: &Running) {
-        let (code, why) = match running.killed() {
-            Some(_) => (130, Why::Stopped),
-            None => {
-                let said = format!("cairn: {}\n", Limit::Time.message());
-                running.output(true, said.as_bytes());
-                (Limit::Time.code(), Why::Limit(Limit::Time))
-            }
-        };
-        self.end(running, code, why);
+        if running.killed().is_some() {
+            return self.end(running, 130, Why::Stopped);
+        }
+        let limit = Limit::Time;
+        running.output(true, format!("cairn: {}\n", limit.message()).as_bytes());
+        self.end(running, limit.code(), Why::Limit(limit));
     }
 
     fn end(&self, running: &Running, code: i32, why: Why) {

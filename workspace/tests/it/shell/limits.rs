@@ -13,7 +13,7 @@ use super::{Place, errors, shell, within};
 /// before: it ends, it says why, and the next script works.
 fn host_survives(script: &str) {
     let place = Place::new();
-    let output = place.run_with(script, within(Duration::from_secs(60)));
+    let output = place.run_with(script, within(Duration::from_mins(1)));
     let said = errors(&output);
     assert_ne!(output.exit.code, -1, "{said}");
     assert_eq!(place.text("echo alive"), "alive\n");
@@ -25,7 +25,7 @@ fn regression_eval_of_itself_leaves_the_host_alive() {
     let place = Place::new();
     let output = place.run_with(
         "cmd='eval \"$cmd\"'; eval \"$cmd\"",
-        within(Duration::from_secs(120)),
+        within(Duration::from_mins(2)),
     );
     assert_eq!(output.exit.code, 134, "{}", errors(&output));
     assert!(errors(&output).contains("calls itself more deeply than it may"));
@@ -78,7 +78,7 @@ fn memory_is_limited_and_the_next_script_has_it_anew() {
     }));
     let output = place.run_with(
         "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done",
-        within(Duration::from_secs(60)),
+        within(Duration::from_mins(1)),
     );
     assert_eq!(output.exit.code, 137, "{}", errors(&output));
     assert!(

@@ -1,5 +1,7 @@
 //! What scripts do to the store.
 
+use cairn::exec::ExecOptions;
+
 use super::{Place, errors};
 
 #[test]
@@ -162,7 +164,7 @@ fn what_another_does_to_the_store_is_seen_at_once() {
     let place = Place::new();
     let exec = place.start(
         "until [ -e signal ]; do sleep 0.01; done; cat signal",
-        Default::default(),
+        ExecOptions::default(),
     );
     place.replica().write_file("/signal", b"here\n").unwrap();
     assert_eq!(cairn::block_on(exec.result()).unwrap().text(), "here\n");
