@@ -339,11 +339,7 @@ impl Worker {
         (Answer::Performed(done.code & 0xff, out), bytes)
     }
 
-    fn done(
-        done: Done,
-        cancelled: Option<Why>,
-        output: &mut dyn FnMut(bool, &[u8]),
-    ) -> Ended {
+    fn done(done: Done, cancelled: Option<Why>, output: &mut dyn FnMut(bool, &[u8])) -> Ended {
         let why = match (cancelled, done.limit) {
             (Some(why), _) if done.cancelled => why,
             (_, Some(limit)) => Why::Limit(limit),
