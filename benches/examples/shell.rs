@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cairn::backend::{self, Shell};
-use cairn::exec::{Command as Exec, ExecOptions};
+use cairn::exec::{Command as Exec, ExecOptions, Signal};
 use cairn::{Replica, Workspace, block_on};
 
 type Failure = Box<dyn std::error::Error>;
@@ -113,8 +113,33 @@ fn main() -> Result<(), Failure> {
             ms(bash)
         );
     }
+    println!("\n| killed | from the signal to the end |\n| --- | ---: |");
+    for script in [
+        "sleep 100",
+        "while :; do :; done",
+        "jq -n 'def f: f; f'",
+        "awk 'BEGIN { while (1) x++ }'",
+    ] {
+        let took = killed(&workspace, script)?;
+        println!("| `{script}` | {} |", ms(took));
+    }
     block_on(workspace.close())?;
     Ok(())
+}
+
+/// The median time from a signal to the end of a script.
+fn killed(workspace: &Workspace, script: &str) -> Result<Duration, Failure> {
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        let exec = block_on(workspace.exec(Exec::from(script), ExecOptions::default()))?;
+        std::thread::sleep(Duration::from_millis(100));
+        let begun = Instant::now();
+        block_on(exec.kill(Signal::TERM))?;
+        block_on(exec.wait())?;
+        times.push(begun.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times[times.len() / 2])
 }
 
 fn ms(time: Duration) -> String {

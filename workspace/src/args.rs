@@ -23,7 +23,8 @@ Exit codes:
   2  the command line makes no sense
   3  the replica cannot be opened
   4  mounting or unmounting failed
-  5  anything else failed";
+  5  anything else failed
+  The exit code of exec and shell is that of the script.";
 
 /// A workspace filesystem for agents and the programs they run
 #[derive(Debug, Parser)]
