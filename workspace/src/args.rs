@@ -8,6 +8,8 @@ use crate::commands::{
     cat, check, clone, completions, conflicts, du, evict, export, gc, ignore, import, log, ls,
     mount, serve, status, sync, token, umount,
 };
+#[cfg(feature = "shell")]
+use crate::commands::{exec, shell};
 
 const EXIT_CODES: &str = "\
 Places:
@@ -21,7 +23,8 @@ Exit codes:
   2  the command line makes no sense
   3  the replica cannot be opened
   4  mounting or unmounting failed
-  5  anything else failed";
+  5  anything else failed
+  The exit code of exec and shell is that of the script.";
 
 /// A workspace filesystem for agents and the programs they run
 #[derive(Debug, Parser)]
@@ -73,6 +76,12 @@ pub(crate) enum Command {
     /// Serve the tools for agents over the Model Context Protocol, on the standard input and output
     #[cfg(feature = "mcp")]
     Mcp(mcp::Args),
+    /// Run a bash script on a replica, without a mount
+    #[cfg(feature = "shell")]
+    Exec(exec::Args),
+    /// A bash prompt on a replica, without a mount
+    #[cfg(feature = "shell")]
+    Shell(shell::Args),
     /// Print the completions for a shell
     Completions(completions::Args),
 }

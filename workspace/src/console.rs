@@ -11,6 +11,9 @@ pub(crate) trait Console {
     /// Writes to the standard output.
     fn out(&mut self, bytes: &[u8]) -> Result<()>;
 
+    /// Writes to the standard error.
+    fn error(&mut self, bytes: &[u8]) -> Result<()>;
+
     /// Says something beside the output, in one line.
     fn note(&mut self, line: &str) -> Result<()>;
 

@@ -17,14 +17,26 @@ pub(crate) enum Outcome {
     Done,
     /// Something was found wrong, or left out; it has been said.
     Partial,
+    /// A script ended with this exit status.
+    Status(u8),
 }
 
 impl Outcome {
+    /// The outcome with an exit code.
+    pub(crate) fn of(code: u8) -> Self {
+        match code {
+            0 => Self::Done,
+            1 => Self::Partial,
+            code => Self::Status(code),
+        }
+    }
+
     /// The exit code of the program.
     pub(crate) fn code(self) -> u8 {
         match self {
             Self::Done => 0,
             Self::Partial => 1,
+            Self::Status(code) => code,
         }
     }
 

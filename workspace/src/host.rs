@@ -9,6 +9,8 @@ use cairn::sync::{Follow, Serve, Upstream};
 use cairn::{OpenError, Options, Replica};
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "shell")]
+use crate::commands::exec;
 use crate::commands::{
     cat, check, conflicts, du, evict, export, gc, ignore, import, log, ls, status, sync, token,
 };
@@ -40,6 +42,8 @@ impl Host {
     /// For one command. Contents that are with the hub only are fetched from there.
     fn alone(replica: Replica, request: &Request) -> Result<Self> {
         let reads = matches!(request, Request::Cat(_) | Request::Export(_));
+        #[cfg(feature = "shell")]
+        let reads = reads || matches!(request, Request::Exec(_));
         let upstream = if reads { Upstream::of(&replica)? } else { None };
         let follow = match upstream.filter(Upstream::is_lazy) {
             Some(upstream) => Some(Arc::new(Follow::start(&replica, &upstream)?)),
@@ -51,6 +55,17 @@ impl Host {
             follow,
             serve: None,
         })
+    }
+
+    /// For a shell.
+    #[cfg(feature = "shell")]
+    pub(crate) fn own(replica: Replica) -> Self {
+        Self {
+            replica,
+            serving: false,
+            follow: None,
+            serve: None,
+        }
     }
 
     /// For the commands of other processes.
@@ -117,7 +132,12 @@ pub(crate) enum Request {
     Conflicts(conflicts::Request),
     Token(token::Request),
     Ignore(ignore::Request),
+<<<<<<< HEAD
     Evict(evict::Request),
+=======
+    #[cfg(feature = "shell")]
+    Exec(Box<exec::Request>),
+>>>>>>> shell
 }
 
 impl Request {
@@ -136,7 +156,12 @@ impl Request {
             Self::Sync(request) => sync::perform(&request, host, console),
             Self::Conflicts(request) => conflicts::perform(&request, host, console),
             Self::Ignore(request) => ignore::perform(&request, host, console),
+<<<<<<< HEAD
             Self::Evict(request) => evict::perform(&request, host, console),
+=======
+            #[cfg(feature = "shell")]
+            Self::Exec(request) => exec::perform(*request, host, console),
+>>>>>>> shell
             Self::Token(request) => token::perform(&request, host, console),
         }
     }

@@ -20,6 +20,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    // The shell backend starts this program again to run scripts in.
+    #[cfg(feature = "shell")]
+    cairn::backend::shell::worker();
     let cli = args::Cli::parse();
     match commands::run(cli.command) {
         Ok(outcome) => ExitCode::from(outcome.code()),

@@ -52,6 +52,13 @@ impl Console for Terminal {
         self.out.write_all(bytes).map_err(output)
     }
 
+    fn error(&mut self, bytes: &[u8]) -> Result<()> {
+        self.out.flush().map_err(output)?;
+        // Nobody to tell it to is no reason to fail.
+        let _ = io::stderr().lock().write_all(bytes);
+        Ok(())
+    }
+
     fn note(&mut self, line: &str) -> Result<()> {
         self.out.flush().map_err(output)?;
         match &self.bar {

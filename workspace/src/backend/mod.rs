@@ -8,8 +8,12 @@
 //! inside of [`Connection::exec`] and of the [`Execution`] it returns.
 
 mod local;
+#[cfg(feature = "shell")]
+pub mod shell;
 
 pub use local::Local;
+#[cfg(feature = "shell")]
+pub use shell::Shell;
 
 use std::fmt::Debug;
 use std::path::PathBuf;

@@ -7,7 +7,12 @@ pub(crate) mod clone;
 pub(crate) mod completions;
 pub(crate) mod conflicts;
 pub(crate) mod du;
+<<<<<<< HEAD
 pub(crate) mod evict;
+=======
+#[cfg(feature = "shell")]
+pub(crate) mod exec;
+>>>>>>> shell
 pub(crate) mod export;
 pub(crate) mod gc;
 pub(crate) mod ignore;
@@ -18,6 +23,8 @@ pub(crate) mod ls;
 pub(crate) mod mcp;
 pub(crate) mod mount;
 pub(crate) mod serve;
+#[cfg(feature = "shell")]
+pub(crate) mod shell;
 pub(crate) mod status;
 pub(crate) mod sync;
 pub(crate) mod token;
@@ -53,6 +60,10 @@ pub(crate) fn run(command: Command) -> Result {
         Command::Token(args) => token::run(&args),
         #[cfg(feature = "mcp")]
         Command::Mcp(args) => mcp::run(&args),
+        #[cfg(feature = "shell")]
+        Command::Exec(args) => exec::run(&args),
+        #[cfg(feature = "shell")]
+        Command::Shell(args) => shell::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
 }

@@ -50,10 +50,11 @@ impl Client {
         loop {
             match Answer::receive(&mut self.0).map_err(lost)? {
                 Some(Answer::Out(bytes)) => console.out(&bytes)?,
+                Some(Answer::Error(bytes)) => console.error(&bytes)?,
                 Some(Answer::Note(line)) => console.note(&line)?,
                 Some(Answer::Progress(at)) => console.progress(&at)?,
                 Some(Answer::WantInput(most)) => self.send_input(most, console)?,
-                Some(Answer::Done(partial)) => return Ok(Outcome::unless(partial)),
+                Some(Answer::Done(code)) => return Ok(Outcome::of(code)),
                 Some(Answer::Failed(failed)) => return Err(failed.into()),
                 Some(Answer::Ready) => {}
                 None => return Err(lost(io::ErrorKind::UnexpectedEof.into())),

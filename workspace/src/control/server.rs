@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::console::{Console, Progress};
-use crate::failure::{Failure, Outcome, Result};
+use crate::failure::{Failure, Result};
 use crate::host::Host;
 
 use super::address;
@@ -180,7 +180,7 @@ fn converse(mut stream: UnixStream, host: &Host, shared: &Shared) -> io::Result<
         Some(Asked::Request(request)) => {
             let mut console = Remote { stream };
             let end = match request.run(host, &mut console) {
-                Ok(outcome) => Answer::Done(outcome == Outcome::Partial),
+                Ok(outcome) => Answer::Done(outcome.code()),
                 Err(failure) => Answer::Failed(Failed {
                     code: failure.code(),
                     message: failure.report(),
@@ -214,6 +214,13 @@ impl Console for Remote {
     fn out(&mut self, bytes: &[u8]) -> Result<()> {
         for part in bytes.chunks(BODY_MAX) {
             self.send(&Answer::Out(part.to_vec()))?;
+        }
+        Ok(())
+    }
+
+    fn error(&mut self, bytes: &[u8]) -> Result<()> {
+        for part in bytes.chunks(BODY_MAX) {
+            self.send(&Answer::Error(part.to_vec()))?;
         }
         Ok(())
     }

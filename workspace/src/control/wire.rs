@@ -13,7 +13,7 @@ use crate::console::Progress;
 use crate::host::Request;
 
 /// Changes with every change of what is said here.
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
 /// Most bytes in the body of a frame.
 pub(crate) const BODY_MAX: usize = 1 << 20;
 
@@ -45,13 +45,15 @@ pub(crate) enum Answer {
     /// For the standard output.
     Out(Vec<u8>),
     /// For the standard error.
+    Error(Vec<u8>),
+    /// For the standard error, a line of it.
     Note(String),
     /// How far it is.
     Progress(Progress),
     /// Send an [`Asked::Input`] of at most this many bytes.
     WantInput(u32),
-    /// It ended: whether something was left out.
-    Done(bool),
+    /// It ended, with this exit code.
+    Done(u8),
     /// It failed.
     Failed(Failed),
     /// The answer to [`Asked::Hello`]: what is asked now will be done.
@@ -101,9 +103,10 @@ impl Answer {
             Self::Note(line) => put(to, 1, line.as_bytes()),
             Self::Progress(progress) => put(to, 2, &encode(progress)?),
             Self::WantInput(most) => put(to, 3, &encode(most)?),
-            Self::Done(partial) => put(to, 4, &encode(partial)?),
+            Self::Done(code) => put(to, 4, &encode(code)?),
             Self::Failed(failed) => put(to, 5, &encode(failed)?),
             Self::Ready => put(to, 6, &[]),
+            Self::Error(bytes) => put(to, 7, bytes),
         }
     }
 
@@ -120,6 +123,7 @@ impl Answer {
             4 => Self::Done(decode(&body)?),
             5 => Self::Failed(decode(&body)?),
             6 => Self::Ready,
+            7 => Self::Error(body),
             _ => return Err(malformed("a frame of an unknown kind")),
         }))
     }

@@ -166,6 +166,18 @@ fn rights(path: &Path, all: BitFlags<AccessFs>) -> BitFlags<AccessFs> {
     }
 }
 
+/// What holds for a process that runs scripts: it can open nothing at all, which
+/// needs no help of the kernel's, and cannot signal others where there is Landlock.
+#[cfg(feature = "shell")]
+pub(crate) fn confined_worker() -> Confinement {
+    Confinement {
+        writes: Enforced::Yes,
+        signals: signals(),
+        writable: Vec::new(),
+        network: Network::None,
+    }
+}
+
 /// Whether the kernel restricts signals: Landlock does from its sixth version on.
 fn signals() -> Enforced {
     let strict = Ruleset::default()

@@ -40,6 +40,15 @@ mod signal;
 mod supervise;
 mod sys;
 
+/// What the shell shares with the runtime of processes.
+#[cfg(feature = "shell")]
+pub(crate) mod shared {
+    pub(crate) use super::confine::confined_worker;
+    pub(crate) use super::journal::{Journal, Start};
+    pub(crate) use super::log::Log;
+    pub(crate) use super::process::{Process, now_ms};
+}
+
 pub use confine::{Confine, Confinement, Enforced, Network, Want};
 pub use error::ExecError;
 pub use event::{Ended, Event, EventKind, Exit, Leftovers, Seq};

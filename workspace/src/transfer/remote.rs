@@ -39,6 +39,10 @@ impl Console for Said {
         Ok(())
     }
 
+    fn error(&mut self, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
     fn note(&mut self, line: &str) -> Result<()> {
         self.lock().0.push(line.into());
         Ok(())
@@ -142,6 +146,10 @@ impl Console for Fed<'_> {
         self.console.out(bytes)
     }
 
+    fn error(&mut self, bytes: &[u8]) -> Result<()> {
+        self.console.error(bytes)
+    }
+
     fn note(&mut self, line: &str) -> Result<()> {
         self.console.note(line)
     }
@@ -221,6 +229,10 @@ impl<W: Write> Console for Drained<'_, W> {
             return Err(Failure::OutputClosed);
         }
         Err(Failure::io(format!("cannot write {}", self.name))(error))
+    }
+
+    fn error(&mut self, _: &[u8]) -> Result<()> {
+        Ok(())
     }
 
     fn note(&mut self, line: &str) -> Result<()> {

@@ -16,6 +16,8 @@ mod layers;
 mod mcp;
 mod program;
 mod scratch;
+#[cfg(feature = "shell")]
+mod shell;
 mod sync;
 mod tools;
 mod transfer;

@@ -1,0 +1,284 @@
+//! The worker's end of the connection: asks the host, and waits for the answer.
+//!
+//! The interpreter runs on one thread, which has nothing to do while it waits.
+//! A worker whose host is gone ends at once.
+
+use std::io::{self, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::wire::{self, Answer, Ask, Change, Done, FromWorker, Node, Opened, PIECE, ToWorker};
+
+/// Permissions of a new file, before the umask.
+const NEW_FILE: u16 = 0o666;
+/// Permissions of a new directory, before the umask.
+const NEW_DIR: u16 = 0o777;
+/// What a shell begins with.
+pub(crate) const UMASK: u16 = 0o022;
+
+/// The connection to the host.
+#[derive(Debug)]
+pub(crate) struct Client {
+    wire: Mutex<Wire>,
+    umask: AtomicU16,
+    whole_file_bytes: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Wire {
+    from: BufReader<UnixStream>,
+    to: UnixStream,
+}
+
+impl Client {
+    pub(crate) fn new(stream: UnixStream) -> io::Result<Self> {
+        Ok(Self {
+            wire: Mutex::new(Wire {
+                from: BufReader::with_capacity(64 << 10, stream.try_clone()?),
+                to: stream,
+            }),
+            umask: AtomicU16::new(UMASK),
+            whole_file_bytes: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn umask(&self) -> u16 {
+        self.umask.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_umask(&self, umask: u16) {
+        self.umask.store(umask & 0o777, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_whole_file_bytes(&self, bytes: u64) {
+        self.whole_file_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Says something that has no answer.
+    pub(crate) fn tell(&self, message: &FromWorker, bytes: &[u8]) {
+        let told = wire::send(&mut self.wire.lock().to, message, bytes);
+        told.unwrap_or_else(|_| gone());
+    }
+
+    /// Waits for what the host says without being asked.
+    pub(crate) fn next(&self) -> (ToWorker, Vec<u8>) {
+        match wire::receive(&mut self.wire.lock().from) {
+            Ok(Some(said)) => said,
+            _ => gone(),
+        }
+    }
+
+    /// Sends output to its reader.
+    pub(crate) fn output(&self, is_error: bool, bytes: &[u8]) {
+        for piece in bytes.chunks(PIECE) {
+            self.tell(&FromWorker::Output { is_error }, piece);
+        }
+    }
+
+    /// Tells that the script has ended.
+    pub(crate) fn done(&self, done: Done) {
+        self.tell(&FromWorker::Done(done), &[]);
+    }
+
+    /// Asks, and waits for the answer.
+    pub(crate) fn ask(&self, ask: Ask, bytes: &[u8]) -> io::Result<(Answer, Vec<u8>)> {
+        let mut wire = self.wire.lock();
+        let sent = wire::send(&mut wire.to, &FromWorker::Ask(ask), bytes);
+        sent.and_then(|()| wire.to.flush())
+            .unwrap_or_else(|_| gone());
+        match wire::receive(&mut wire.from) {
+            Ok(Some((ToWorker::Answer(Answer::Failed(errno, reason)), _))) => {
+                Err(error(errno, reason))
+            }
+            Ok(Some((ToWorker::Answer(answer), bytes))) => Ok((answer, bytes)),
+            _ => gone(),
+        }
+    }
+
+    fn does(&self, ask: Ask, bytes: &[u8]) -> io::Result<()> {
+        self.ask(ask, bytes).map(drop)
+    }
+
+    fn opens(&self, ask: Ask) -> io::Result<Opened> {
+        match self.ask(ask, &[])? {
+            (Answer::Opened(opened), _) => Ok(opened),
+            _ => Err(unexpected()),
+        }
+    }
+
+    pub(crate) fn stat(&self, path: Vec<u8>) -> io::Result<Node> {
+        match self.ask(Ask::Stat(path), &[])? {
+            (Answer::Node(node), _) => Ok(node),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// All entries of a directory, in no order.
+    pub(crate) fn list(&self, path: &[u8]) -> io::Result<Vec<(Vec<u8>, Node)>> {
+        let (mut all, mut cookie) = (Vec::new(), Some(0));
+        while let Some(from) = cookie {
+            let (answer, _) = self.ask(Ask::List(path.to_vec(), from), &[])?;
+            let Answer::Entries(entries, next) = answer else {
+                return Err(unexpected());
+            };
+            all.extend(entries);
+            cookie = next;
+        }
+        Ok(all)
+    }
+
+    /// A whole file, if it is not larger than one may be that is read so.
+    pub(crate) fn load(&self, path: Vec<u8>) -> io::Result<Vec<u8>> {
+        match self.ask(Ask::Load(path), &[])? {
+            (Answer::Bytes, bytes) => Ok(bytes),
+            (Answer::Opened(opened), _) => {
+                let loaded = self.load_opened(opened);
+                self.close(opened.ino);
+                loaded
+            }
+            _ => Err(unexpected()),
+        }
+    }
+
+    fn load_opened(&self, opened: Opened) -> io::Result<Vec<u8>> {
+        let most = self.whole_file_bytes.load(Ordering::Relaxed);
+        if opened.size > most {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("File too large: this tool reads files of at most {most} bytes"),
+            ));
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(opened.size).unwrap_or(0));
+        loop {
+            let piece = self.read(opened.ino, bytes.len() as u64, PIECE)?;
+            if piece.is_empty() {
+                return Ok(bytes);
+            }
+            bytes.extend_from_slice(&piece);
+        }
+    }
+
+    pub(crate) fn open(&self, path: Vec<u8>) -> io::Result<Opened> {
+        self.opens(Ask::Open(path))
+    }
+
+    pub(crate) fn create(&self, path: Vec<u8>, truncate: bool) -> io::Result<Opened> {
+        self.opens(Ask::Create {
+            path,
+            perm: NEW_FILE & !self.umask(),
+            truncate,
+        })
+    }
+
+    /// Closes a file. That it cannot fail is why nobody needs to look.
+    pub(crate) fn close(&self, ino: u64) {
+        let _ = self.ask(Ask::Close(ino), &[]);
+    }
+
+    pub(crate) fn read(&self, ino: u64, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let len = u32::try_from(len.min(PIECE)).unwrap_or(u32::MAX);
+        Ok(self.ask(Ask::Read { ino, offset, len }, &[])?.1)
+    }
+
+    pub(crate) fn write(&self, ino: u64, mut offset: u64, bytes: &[u8]) -> io::Result<()> {
+        for piece in bytes.chunks(PIECE) {
+            self.does(Ask::Write { ino, offset }, piece)?;
+            offset += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn append(&self, path: &[u8], bytes: &[u8]) -> io::Result<()> {
+        let perm = NEW_FILE & !self.umask();
+        if bytes.is_empty() {
+            let path = path.to_vec();
+            return self.does(Ask::Append { path, perm }, bytes);
+        }
+        for piece in bytes.chunks(PIECE) {
+            let path = path.to_vec();
+            self.does(Ask::Append { path, perm }, piece)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a file another content at once, or makes it.
+    pub(crate) fn put(&self, path: Vec<u8>, bytes: &[u8]) -> io::Result<()> {
+        let perm = NEW_FILE & !self.umask();
+        if bytes.len() <= PIECE {
+            return self.does(Ask::Put { path, perm }, bytes);
+        }
+        let staged = self.opens(Ask::Stage)?.ino;
+        let ask = Ask::Replace { path, perm, staged };
+        let done = self
+            .write(staged, 0, bytes)
+            .and_then(|()| self.does(ask, &[]));
+        self.close(staged);
+        done
+    }
+
+    pub(crate) fn make_dir(&self, path: Vec<u8>, all: bool) -> io::Result<()> {
+        self.does(Ask::MakeDir(path, NEW_DIR & !self.umask(), all), &[])
+    }
+
+    pub(crate) fn make_fifo(&self, path: Vec<u8>, perm: u16) -> io::Result<()> {
+        self.does(Ask::MakeFifo(path, perm & !self.umask()), &[])
+    }
+
+    pub(crate) fn remove(&self, path: Vec<u8>, all: bool) -> io::Result<()> {
+        self.does(Ask::Remove(path, all), &[])
+    }
+
+    pub(crate) fn rename(&self, from: Vec<u8>, to: Vec<u8>) -> io::Result<()> {
+        self.does(Ask::Rename(from, to), &[])
+    }
+
+    pub(crate) fn copy(&self, from: Vec<u8>, to: Vec<u8>) -> io::Result<()> {
+        self.does(Ask::Copy(from, to, self.umask()), &[])
+    }
+
+    pub(crate) fn link(&self, from: Vec<u8>, to: Vec<u8>) -> io::Result<()> {
+        self.does(Ask::Link(from, to), &[])
+    }
+
+    pub(crate) fn symlink(&self, target: Vec<u8>, path: Vec<u8>) -> io::Result<()> {
+        self.does(Ask::Symlink(target, path), &[])
+    }
+
+    pub(crate) fn read_link(&self, path: Vec<u8>) -> io::Result<Vec<u8>> {
+        match self.ask(Ask::ReadLink(path), &[])? {
+            (Answer::Target(target), _) => Ok(target),
+            _ => Err(unexpected()),
+        }
+    }
+
+    pub(crate) fn set(&self, path: Vec<u8>, change: Change) -> io::Result<()> {
+        self.does(Ask::Set(path, change), &[])
+    }
+
+    /// Bytes in all, bytes free, nodes.
+    pub(crate) fn space(&self) -> io::Result<(u64, u64, u64)> {
+        match self.ask(Ask::Space, &[])? {
+            (Answer::Space(total, free, nodes), _) => Ok((total, free, nodes)),
+            _ => Err(unexpected()),
+        }
+    }
+}
+
+/// Ends the process: nobody is left to run anything for.
+fn gone() -> ! {
+    std::process::exit(1)
+}
+
+fn unexpected() -> io::Error {
+    wire::malformed("the host answered something else")
+}
+
+fn error(errno: i32, reason: Option<String>) -> io::Error {
+    let error = io::Error::from_raw_os_error(errno);
+    match reason {
+        Some(reason) => io::Error::new(error.kind(), reason),
+        None => error,
+    }
+}
