@@ -6,6 +6,8 @@ pub(crate) mod check;
 pub(crate) mod clone;
 pub(crate) mod completions;
 pub(crate) mod conflicts;
+#[cfg(feature = "exec")]
+pub(crate) mod daemon;
 pub(crate) mod du;
 pub(crate) mod export;
 pub(crate) mod gc;
@@ -44,6 +46,8 @@ pub(crate) fn run(command: Command) -> Result {
         Command::Check(args) => check::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Serve(args) => serve::run(&args),
+        #[cfg(feature = "exec")]
+        Command::Daemon(args) => daemon::run(&args),
         Command::Clone(args) => clone::run(&args),
         Command::Sync(args) => sync::run(&args),
         Command::Conflicts(args) => conflicts::run(&args),

@@ -49,6 +49,25 @@ pub trait Execution: Debug + Send + Sync {
 
     /// Changes the size of its terminal.
     fn resize(&self, size: Terminal) -> Boxed<'_, Result<()>>;
+
+    /// Whether what it changed is in the workspace. It is decided when its end is
+    /// told.
+    fn synced(&self) -> Synced {
+        Synced::Shared
+    }
+}
+
+/// Whether what an exec changed is in the workspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Synced {
+    /// It ran on the store of the workspace itself.
+    Shared,
+    /// What it changed was brought there before its end was told.
+    Complete,
+    /// It was not yet, or it is not known: it is tried again by itself, and by
+    /// [`Workspace::pull`](crate::Workspace::pull).
+    Pending,
 }
 
 /// Where a reader begins.
@@ -100,6 +119,11 @@ impl Exec {
         }
     }
 
+    /// Whether what it changed is in the workspace, as known when its end was told.
+    pub fn synced(&self) -> Synced {
+        self.execution.synced()
+    }
+
     /// Waits until it ends.
     ///
     /// # Errors
@@ -138,6 +162,7 @@ impl Exec {
                         stderr,
                         evicted: oldest - 1,
                         exit,
+                        synced: self.synced(),
                     });
                 }
             }
@@ -256,6 +281,8 @@ pub struct Output {
     pub evicted: u64,
     /// How it ended.
     pub exit: Exit,
+    /// Whether what it changed is in the workspace.
+    pub synced: Synced,
 }
 
 impl Output {

@@ -45,8 +45,14 @@ impl Hub {
         self.name.to_string()
     }
 
+    /// What its own ids have in them.
+    #[cfg(feature = "exec")]
+    pub(super) fn tag(&self) -> Result<cairn_protocol::ReplicaTag, SyncError> {
+        Ok(self.store.tag()?)
+    }
+
     /// The working tree as a client of its own hub.
-    fn follow(&self) -> Result<Client, SyncError> {
+    pub(super) fn follow(&self) -> Result<Client, SyncError> {
         let here = cairn_transports::Upstream::Here {
             hub: Arc::new(self.clone()),
             replica: self.store.tag()?,

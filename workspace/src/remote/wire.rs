@@ -1,0 +1,174 @@
+//! Calls and replies.
+
+use bytes::Bytes;
+use cairn_protocol::Cursor;
+use cairn_protocol::wire::{Blob, List, Text};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::fault::{Code, Fault};
+use super::plan::Plan;
+use crate::exec::{Event, EventKind, Exit, Seq};
+
+/// The frame of a call.
+pub(crate) const CALL: u16 = 0x110;
+/// The frame of its reply.
+pub(crate) const REPLY: u16 = 0x111;
+/// The frame by which a caller takes a call back: what waits is waited for no more.
+pub(crate) const CANCEL: u16 = 0x112;
+
+/// Calls under way on one connection, at most (X5).
+pub(crate) const CALLS_MAX: usize = 256;
+/// Bytes of events that one call gives, about (X6).
+pub(crate) const READ_MAX: usize = 256 << 10;
+/// Longest piece of input, in bytes (X7).
+pub(crate) const PIECE_MAX: usize = 256 << 10;
+/// Longest output of an event, in bytes.
+const DATA_MAX: usize = 64 << 10;
+/// Most events in a reply.
+const EVENTS_MAX: usize = 16_384;
+
+type Id = Text<128>;
+
+/// Something that a host asks of a daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Call {
+    /// Are you there?
+    Ping,
+    /// Be at this commit of mine, then start an exec.
+    Start {
+        id: Id,
+        after: Option<Cursor>,
+        plan: Box<Plan>,
+    },
+    /// Is there such an exec?
+    Find { id: Id },
+    /// Events from a number on, when there is one.
+    Read { id: Id, from: Seq, bytes_max: u32 },
+    /// What the log has.
+    Bounds { id: Id },
+    /// Say when it has ended.
+    Exit { id: Id },
+    /// Send a signal to its processes.
+    Kill { id: Id, signal: i32 },
+    /// Write to its standard input. `at` counts what was written before, so that a
+    /// piece that comes twice is written once.
+    Write {
+        id: Id,
+        at: u64,
+        bytes: Blob<PIECE_MAX>,
+    },
+    /// End its standard input.
+    CloseInput { id: Id },
+    /// Change the size of its terminal.
+    Resize { id: Id, rows: u16, columns: u16 },
+    /// Forget it.
+    Dispose { id: Id },
+    /// Be at this commit of mine.
+    Reach { cursor: Cursor },
+    /// Push what is edited at yours, and say in which commit of mine it is.
+    Settle,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    Done,
+    /// There is, and so many bytes were written to its standard input.
+    Found {
+        written: u64,
+    },
+    Events(List<EventWire, EVENTS_MAX>),
+    Bounds {
+        oldest: Seq,
+        next: Seq,
+    },
+    Exit(Exit),
+    Settled(Cursor),
+}
+
+/// A call with its number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CallFrame {
+    pub(crate) number: u64,
+    pub(crate) call: Call,
+}
+
+/// The reply to the call of this number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReplyFrame {
+    pub(crate) number: u64,
+    pub(crate) reply: Result<Reply, Fault>,
+}
+
+/// An event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EventWire {
+    seq: Seq,
+    at_ms: u64,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Kind {
+    Stdout(Blob<DATA_MAX>),
+    Stderr(Blob<DATA_MAX>),
+    Exit(Exit),
+}
+
+impl EventWire {
+    pub(crate) fn new(event: Event) -> Result<Self, Fault> {
+        let blob = |bytes: Bytes| {
+            let long = |_| Fault::new(Code::LOG, "an event is too long");
+            Blob::try_from(bytes).map_err(long)
+        };
+        let kind = match event.kind {
+            EventKind::Stdout(bytes) => Kind::Stdout(blob(bytes)?),
+            EventKind::Stderr(bytes) => Kind::Stderr(blob(bytes)?),
+            EventKind::Exit(exit) => Kind::Exit(exit),
+        };
+        Ok(Self {
+            seq: event.seq,
+            at_ms: event.at_ms,
+            kind,
+        })
+    }
+
+    pub(crate) fn into_event(self) -> Event {
+        Event {
+            seq: self.seq,
+            at_ms: self.at_ms,
+            kind: match self.kind {
+                Kind::Stdout(bytes) => EventKind::Stdout(bytes.into_bytes()),
+                Kind::Stderr(bytes) => EventKind::Stderr(bytes.into_bytes()),
+                Kind::Exit(exit) => EventKind::Exit(exit),
+            },
+        }
+    }
+}
+
+/// The payload of a frame.
+pub(crate) fn encode(value: &impl Serialize) -> Result<Bytes, Fault> {
+    let bytes = postcard::to_stdvec(value)
+        .map_err(|error| Fault::new(Code::MALFORMED, &error.to_string()))?;
+    if bytes.len() > cairn_protocol::FRAME_MAX {
+        return Err(Fault::new(
+            Code::BAD_COMMAND,
+            "the command with its variables and input is longer than 1 MiB; write it to a file of \
+             the workspace instead",
+        ));
+    }
+    Ok(bytes.into())
+}
+
+/// What a payload says. There is nothing behind it.
+pub(crate) fn decode<T: DeserializeOwned>(payload: &Bytes) -> Result<T, Fault> {
+    let malformed = |detail: &str| Fault::new(Code::MALFORMED, detail);
+    let taken = postcard::take_from_bytes(payload);
+    let (value, rest) = taken.map_err(|error| malformed(&error.to_string()))?;
+    if rest.is_empty() {
+        Ok(value)
+    } else {
+        Err(malformed("there is something behind a message"))
+    }
+}
