@@ -313,8 +313,18 @@ impl Station {
         if !self.is_in_touch() {
             return;
         }
-        if !matches!(tokio::time::timeout(within, self.settle()).await, Ok(Ok(_))) {
-            tracing::warn!("not everything that was edited is with the host");
+        let gone = async {
+            while self.is_in_touch() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! {
+            settled = tokio::time::timeout(within, self.settle()) => {
+                if !matches!(settled, Ok(Ok(_))) {
+                    tracing::warn!("not everything that was edited is with the host");
+                }
+            }
+            () = gone => {}
         }
     }
 

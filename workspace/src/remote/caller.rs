@@ -19,9 +19,9 @@ use super::wire::{
 /// Frames that wait to be queued.
 const QUEUE: usize = 16;
 /// Between two questions whether the other end is there.
-const PING: Duration = Duration::from_secs(15);
+const PING: Duration = Duration::from_secs(5);
 /// How long it may take to answer that.
-const PONG: Duration = Duration::from_secs(30);
+const PONG: Duration = Duration::from_secs(10);
 
 /// Why a call has no reply.
 #[derive(Debug)]

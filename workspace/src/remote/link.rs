@@ -7,7 +7,7 @@ use std::time::Duration;
 use cairn_protocol::wire::{Text, Token};
 use cairn_transports::{Channel, ConnectError, Dialler};
 use parking_lot::Mutex as Quick;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{Mutex, Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use super::caller::Caller;
@@ -17,7 +17,7 @@ use super::lobby::Lobby;
 use crate::sync::OwnHub;
 
 /// The first wait between two tries, and the longest.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// Why there is no connection to a daemon.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,17 @@ pub enum LinkError {
     Closed,
 }
 
+impl LinkError {
+    /// Whether it may be otherwise in a moment.
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect(error) => error.is_transient(),
+            Self::Refused { code, .. } => Code(*code) == Code::SILENT,
+            _ => false,
+        }
+    }
+}
+
 /// What to do about it.
 fn hint(code: u16) -> &'static str {
     match Code(code) {
@@ -70,6 +81,21 @@ pub(crate) enum Source {
 }
 
 impl Source {
+    /// Waits until a daemon has come that takes the place of the one before.
+    async fn newer(&self, purpose: Purpose) {
+        match self {
+            Self::Dial { .. } => std::future::pending().await,
+            Self::Listen(lobby) => lobby.newer(purpose).await,
+        }
+    }
+
+    fn has_newer(&self, purpose: Purpose) -> bool {
+        match self {
+            Self::Dial { .. } => false,
+            Self::Listen(lobby) => lobby.has_newer(purpose),
+        }
+    }
+
     async fn channel(
         &self,
         purpose: Purpose,
@@ -111,6 +137,8 @@ pub(crate) struct Link {
     source: Arc<Source>,
     patience: Duration,
     caller: Mutex<Option<Arc<Caller>>>,
+    /// The daemon was reached just now.
+    there: Arc<Notify>,
     sync: Quick<Option<Syncing>>,
 }
 
@@ -126,12 +154,19 @@ impl Link {
     pub(crate) fn start(hub: Arc<OwnHub>, source: Source, patience: Duration) -> Self {
         let source = Arc::new(source);
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(keep_in_step(Arc::clone(&hub), Arc::clone(&source), stopped));
+        let there = Arc::new(Notify::new());
+        let step = Step {
+            hub: Arc::clone(&hub),
+            source: Arc::clone(&source),
+            there: Arc::clone(&there),
+        };
+        let task = tokio::spawn(step.keep(stopped));
         Self {
             hub,
             source,
             patience,
             caller: Mutex::new(None),
+            there,
             sync: Quick::new(Some(Syncing { stop, task })),
         }
     }
@@ -139,17 +174,20 @@ impl Link {
     /// The connection for calls: the one that there is, or a new one.
     pub(crate) async fn caller(&self) -> Result<Arc<Caller>, LinkError> {
         let mut slot = self.caller.lock().await;
-        if let Some(caller) = slot.as_ref().filter(|caller| caller.is_alive()) {
+        let newer = self.source.has_newer(Purpose::Exec);
+        if let Some(caller) = slot.as_ref().filter(|caller| caller.is_alive() && !newer) {
             return Ok(Arc::clone(caller));
         }
         if self.sync.lock().is_none() {
             return Err(LinkError::Closed);
         }
-        let workspace = self.hub.tag().0;
+        let workspace = self.hub.workspace();
         let made = self.source.channel(Purpose::Exec, workspace, self.patience);
         let (channel, card) = made.await?;
         let caller = Caller::start(channel, card);
         *slot = Some(Arc::clone(&caller));
+        // Where one connection comes about, the other does.
+        self.there.notify_one();
         Ok(caller)
     }
 
@@ -162,11 +200,7 @@ impl Link {
                 Ok(caller) => return Ok(caller),
                 Err(error) => error,
             };
-            let in_vain = match &failed {
-                LinkError::Connect(error) => !error.is_transient(),
-                _ => true,
-            };
-            if in_vain || tokio::time::Instant::now() + pause > deadline {
+            if !failed.is_transient() || tokio::time::Instant::now() + pause > deadline {
                 return Err(failed);
             }
             tokio::time::sleep(pause).await;
@@ -190,38 +224,57 @@ impl Link {
     }
 }
 
-/// Is the daemon's hub, over one connection after the other.
-async fn keep_in_step(hub: Arc<OwnHub>, source: Arc<Source>, mut stop: oneshot::Receiver<()>) {
-    /// The daemon that dials takes its time.
-    const PATIENCE: Duration = Duration::from_secs(3600);
-    let mut pause = PAUSE.0;
-    loop {
-        let workspace = hub.tag().0;
-        let made = tokio::select! {
-            made = source.channel(Purpose::Sync, workspace, PATIENCE) => made,
-            _ = &mut stop => return,
-        };
-        match made {
-            Ok((channel, _)) => {
-                pause = PAUSE.0;
-                let (end, ended) = oneshot::channel();
-                let session = hub.host(channel, ended);
-                tokio::pin!(session);
-                tokio::select! {
-                    () = &mut session => {}
-                    _ = &mut stop => {
-                        drop(end);
-                        session.await;
+/// What keeps a daemon in step.
+struct Step {
+    hub: Arc<OwnHub>,
+    source: Arc<Source>,
+    there: Arc<Notify>,
+}
+
+impl Step {
+    /// Is the daemon's hub, over one connection after the other.
+    async fn keep(self, mut stop: oneshot::Receiver<()>) {
+        /// The daemon that dials takes its time.
+        const PATIENCE: Duration = Duration::from_secs(3600);
+        let mut pause = PAUSE.0;
+        loop {
+            let workspace = self.hub.workspace();
+            let made = tokio::select! {
+                made = self.source.channel(Purpose::Sync, workspace, PATIENCE) => made,
+                _ = &mut stop => return,
+            };
+            match made {
+                Ok((channel, _)) => {
+                    pause = PAUSE.0;
+                    if !self.session(channel, &mut stop).await {
                         return;
                     }
                 }
+                Err(error) => tracing::debug!(%error, "no connection to the daemon"),
             }
-            Err(error) => tracing::debug!(%error, "no connection to the daemon"),
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.there.notified() => {}
+                _ = &mut stop => return,
+            }
+            pause = (pause * 2).min(PAUSE.1);
         }
+    }
+
+    /// One session. `false` when there is to be no other.
+    async fn session(&self, channel: Channel, stop: &mut oneshot::Receiver<()>) -> bool {
+        let (end, ended) = oneshot::channel();
+        let session = self.hub.host(channel, ended);
+        tokio::pin!(session);
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            _ = &mut stop => return,
+            () = &mut session => true,
+            // The one before is dead, and it is not known yet.
+            () = self.source.newer(Purpose::Sync) => true,
+            _ = stop => {
+                drop(end);
+                session.await;
+                false
+            }
         }
-        pause = (pause * 2).min(PAUSE.1);
     }
 }

@@ -150,6 +150,18 @@ impl Lobby {
         })
     }
 
+    /// Waits until somebody has come who is not taken yet.
+    pub(crate) async fn newer(&self, purpose: Purpose) {
+        let mut came = self.waiting.came.subscribe();
+        // The sender is in `self`.
+        let _ = came.wait_for(|_| self.has_newer(purpose)).await;
+    }
+
+    /// Whether somebody has come who is not taken yet.
+    pub(crate) fn has_newer(&self, purpose: Purpose) -> bool {
+        self.waiting.slot(purpose).lock().is_some()
+    }
+
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address

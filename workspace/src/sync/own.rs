@@ -30,6 +30,7 @@ const NAME: &str = "workspace";
 pub(crate) struct OwnHub {
     hub: Arc<Hub>,
     tag: ReplicaTag,
+    workspace: u64,
     replica: Replica,
     tree: Mutex<Option<Client>>,
     handle: Handle,
@@ -49,6 +50,7 @@ impl OwnHub {
         };
         Ok(Self {
             tag: hub.tag()?,
+            workspace: hub.workspace()?,
             hub,
             replica: replica.clone(),
             tree: Mutex::new(Some(tree)),
@@ -57,9 +59,10 @@ impl OwnHub {
         })
     }
 
-    /// What tells this workspace from others.
-    pub(crate) fn tag(&self) -> ReplicaTag {
-        self.tag
+    /// What tells this workspace from others: the beginning of the hub's epoch. The
+    /// hub's tag is another each time it is opened.
+    pub(crate) fn workspace(&self) -> u64 {
+        self.workspace
     }
 
     /// Where tasks with sockets run.

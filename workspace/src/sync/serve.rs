@@ -51,6 +51,14 @@ impl Hub {
         Ok(self.store.tag()?)
     }
 
+    /// What tells its workspace from others.
+    #[cfg(feature = "exec")]
+    pub(super) fn workspace(&self) -> Result<u64, SyncError> {
+        let epoch = self.store.head()?.epoch;
+        let (first, _) = epoch.0.split_first_chunk().unwrap_or((&[0; 8], &[]));
+        Ok(u64::from_be_bytes(*first))
+    }
+
     /// The working tree as a client of its own hub.
     pub(super) fn follow(&self) -> Result<Client, SyncError> {
         let here = cairn_transports::Upstream::Here {

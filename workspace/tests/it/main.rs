@@ -17,6 +17,7 @@ mod layers;
 mod mcp;
 mod program;
 mod sandbox;
+mod sandbox_faults;
 mod scratch;
 mod sync;
 mod tools;

@@ -236,7 +236,7 @@ impl Backend for Sandbox {
             let handle = hub.handle().clone();
             let source = {
                 let inside = handle.enter();
-                let source = self.source(&host, hub.tag().0);
+                let source = self.source(&host, hub.workspace());
                 drop(inside);
                 Inside {
                     handle: handle.clone(),
