@@ -231,19 +231,19 @@ pub async fn host(
     stop: oneshot::Receiver<()>,
 ) -> Ended {
     let (outbox, inbox, carried) = channel.into_link();
-    let (stopper, stopped) = watch::channel(None);
+    let (farewell, told) = watch::channel(None);
     let with = Drive {
         store: hub.session(),
         outbox,
         inbox,
         commands: mpsc::unbounded_channel().1,
         frame_max: FRAME_MAX,
-        stop: stopped,
+        stop: told,
         counters: Arc::default(),
     };
     let session = HubSession::new(Duration::ZERO, hub_config(tag));
     let driving = drive(session, with, |event: Event| {
-        tracing::debug!(?event, "session")
+        tracing::debug!(?event, "session");
     });
     let session = together(driving, carried);
     tokio::pin!(session);
@@ -251,7 +251,7 @@ pub async fn host(
         (ended, _) = &mut session => return ended,
         _ = stop => {}
     }
-    stopper.send_replace(Some(Stop {
+    farewell.send_replace(Some(Stop {
         code: Code::SHUTDOWN,
         detail: "the host ends",
     }));

@@ -26,12 +26,12 @@ use crate::websocket;
 /// Longest head of a request, in bytes. It is the least that hyper takes.
 const HEAD_MAX: usize = 8192;
 
-const SYNC: &str = websocket::SYNC.path;
-const EXEC: &str = websocket::EXEC.path;
+const SYNC: &str = websocket::SYNC.at;
+const EXEC: &str = websocket::EXEC.at;
 
 /// How long a request may take, from its first byte to the last of its answer: a
 /// checkpoint waits for what is edited to be with the hub.
-const ANSWER: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_mins(1);
 
 type Answer = Response<Full<Bytes>>;
 

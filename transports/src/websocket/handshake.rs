@@ -16,8 +16,8 @@ use tungstenite::handshake::derive_accept_key;
 /// Where something listens, and the subprotocol that is spoken there.
 #[derive(Debug)]
 pub(crate) struct Path {
-    /// The path of the request.
-    pub(crate) path: &'static str,
+    /// As in the request.
+    pub(crate) at: &'static str,
     subprotocol: &'static str,
     /// What who asks for another is told.
     other: &'static str,
@@ -25,14 +25,14 @@ pub(crate) struct Path {
 
 /// Where hubs listen.
 pub(crate) const SYNC: Path = Path {
-    path: "/sync",
+    at: "/sync",
     subprotocol: "cairn.v1",
     other: "the subprotocol is cairn.v1\n",
 };
 
 /// Where hosts and daemons listen for each other.
 pub(crate) const EXEC: Path = Path {
-    path: "/exec",
+    at: "/exec",
     subprotocol: "cairn-exec.v1",
     other: "the subprotocol is cairn-exec.v1\n",
 };
@@ -136,7 +136,7 @@ where
     let connection = tokio::spawn(connection.with_upgrades());
     let _guard = AbortOnDrop(connection.abort_handle());
     let key = generate_key();
-    let request = Request::get(path.path)
+    let request = Request::get(path.at)
         .header(HOST, host)
         .header(CONNECTION, "upgrade")
         .header(UPGRADE, "websocket")

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::event::{Event, EventKind, Exit, Seq};
 use super::id::ExecId;
-use super::options::Terminal;
+use super::options::{Keep, Terminal};
 use super::signal::Signal;
 use super::{Boxed, ExecError, Result};
 
@@ -49,6 +49,11 @@ pub trait Execution: Debug + Send + Sync {
 
     /// Changes the size of its terminal.
     fn resize(&self, size: Terminal) -> Boxed<'_, Result<()>>;
+
+    /// What is kept of its events when there are more than its log takes.
+    fn keep(&self) -> Keep {
+        Keep::Newest
+    }
 
     /// Whether what it changed is in the workspace. It is decided when its end is
     /// told.
@@ -147,8 +152,10 @@ impl Exec {
     ///
     /// Nothing is lost: the next call collects it all.
     pub async fn result(&self) -> Result<Output> {
-        // What is evicted meanwhile need not be read before.
-        self.wait().await?;
+        if self.execution.keep() == Keep::Newest {
+            // What is evicted meanwhile need not be read before.
+            self.wait().await?;
+        }
         let oldest = self.execution.bounds().await?.oldest;
         let mut events = self.events(ReadFrom::Seq(oldest));
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());

@@ -354,7 +354,7 @@ impl Shared {
         let id = options.id.clone().unwrap_or_else(ExecId::random);
         let place = self.journal.as_ref().map(|journal| journal.place(&id));
         let log = Log::new(place, self.options.log_bytes);
-        let process = Arc::new(Process::new(id.clone(), log));
+        let process = Arc::new(Process::new(id.clone(), log).keeping(options.keep));
         {
             let mut execs = self.execs.lock();
             if execs.closed {

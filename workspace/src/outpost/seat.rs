@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::station::Station;
-use crate::exec::{ExecId, Execution, Signal, Terminal};
+use crate::exec::{ExecId, Execution, Keep, Signal, Terminal};
 use crate::remote::{
     CALL, CALLS_MAX, CANCEL, Call, CallFrame, Code, EventWire, Fault, READ_MAX, REPLY, Reply,
     ReplyFrame, decode, encode,
@@ -112,9 +112,10 @@ impl Doing {
             }
             Call::Find { id } => {
                 let id = parsed(&id)?;
-                station.find(&id).await?;
+                let exec = station.find(&id).await?;
                 Reply::Found {
                     written: station.written(&id).await,
+                    keep_unread: exec.keep() == Keep::Unread,
                 }
             }
             Call::Read {

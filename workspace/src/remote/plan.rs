@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fault::{Code, Fault};
 use super::wire::PIECE_MAX;
-use crate::exec::{Command, ExecId, ExecOptions, Limits, Stdin, Terminal};
+use crate::exec::{Command, ExecId, ExecOptions, Keep, Limits, Stdin, Terminal};
 
 /// Longest word of a command, and longest variable, in bytes: the kernel takes no
 /// more than 128 KiB each.
@@ -38,6 +38,7 @@ pub(crate) struct Plan {
     linger_ms: u64,
     detach: bool,
     limits: [Option<u64>; 5],
+    keep_unread: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +102,7 @@ impl Plan {
                 limits.open_files,
                 limits.processes,
             ],
+            keep_unread: options.keep == Keep::Unread,
         };
         Ok((plan, rest))
     }
@@ -153,6 +155,11 @@ impl Plan {
                 open_files,
                 processes,
             },
+            keep: if self.keep_unread {
+                Keep::Unread
+            } else {
+                Keep::Newest
+            },
         };
         (command, options)
     }
@@ -181,6 +188,7 @@ mod tests {
             terminal: Some(Terminal::default()),
             timeout: None,
             detach: true,
+            keep: Keep::Unread,
             limits: Limits {
                 open_files: Some(7),
                 ..Limits::default()

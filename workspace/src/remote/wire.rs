@@ -74,9 +74,11 @@ pub(crate) enum Call {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Reply {
     Done,
-    /// There is, and so many bytes were written to its standard input.
+    /// There is; so many bytes were written to its standard input, and it waits for
+    /// readers, or not.
     Found {
         written: u64,
+        keep_unread: bool,
     },
     Events(List<EventWire, EVENTS_MAX>),
     Bounds {

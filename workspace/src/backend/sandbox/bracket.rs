@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::brackets::Brackets;
 use super::execution::RemoteExecution;
-use crate::exec::{Command, ExecError, ExecId, ExecOptions, Execution, Result, RuntimeId};
+use crate::exec::{Command, ExecError, ExecId, ExecOptions, Execution, Keep, Result, RuntimeId};
 use crate::remote::{Call, CallError, Caller, Card, Code, Fault, Link, LinkError, Plan, Reply};
 
 /// The first wait before a pull is tried again, and the longest.
@@ -163,7 +163,7 @@ impl Bracket {
             }
         }
         self.owners.note(&id, &self.runtime);
-        let execution = RemoteExecution::new(self, handle, id, 0);
+        let execution = RemoteExecution::new(self, handle, id, 0, options.keep);
         if !rest.is_empty() {
             execution.feed(rest);
         }
@@ -219,7 +219,17 @@ impl Bracket {
     ) -> Result<Arc<dyn Execution>> {
         let text = cairn_protocol::wire::Text::cut(id.as_str());
         match self.call(&id, Call::Find { id: text }).await? {
-            Reply::Found { written } => Ok(RemoteExecution::new(self, handle, id, written)),
+            Reply::Found {
+                written,
+                keep_unread,
+            } => {
+                let keep = if keep_unread {
+                    Keep::Unread
+                } else {
+                    Keep::Newest
+                };
+                Ok(RemoteExecution::new(self, handle, id, written, keep))
+            }
             _ => Err(ExecError::Closed),
         }
     }

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::bracket::Bracket;
 use crate::exec::{
-    Bounds, Boxed, Event, EventKind, ExecError, ExecId, Execution, Exit, Result, Seq, Signal,
+    Bounds, Boxed, Event, EventKind, ExecError, ExecId, Execution, Exit, Keep, Result, Seq, Signal,
     Synced, Terminal,
 };
 use crate::remote::{Call, PIECE_MAX, Reply};
@@ -31,6 +31,7 @@ struct Inner {
     handle: Handle,
     /// What was written to its input so far, in bytes.
     written: Mutex<u64>,
+    keep: Keep,
     /// Its end is known, and what it changed was brought here or noted.
     pulled: OnceCell<()>,
 }
@@ -41,12 +42,14 @@ impl RemoteExecution {
         handle: Handle,
         id: ExecId,
         written: u64,
+        keep: Keep,
     ) -> Arc<Self> {
         let inner = Arc::new(Inner {
             bracket,
             id,
             handle: handle.clone(),
             written: Mutex::new(written),
+            keep,
             pulled: OnceCell::new(),
         });
         Arc::new(Self { inner, handle })
@@ -217,6 +220,10 @@ impl Execution for RemoteExecution {
             };
             inner.call(call).await.map(drop)
         })
+    }
+
+    fn keep(&self) -> Keep {
+        self.inner.keep
     }
 
     fn synced(&self) -> Synced {
