@@ -18,6 +18,8 @@ mod guests;
 mod pace;
 mod seat;
 mod station;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -51,9 +51,12 @@ pub(crate) struct Caller {
     waiting: Arc<Waiting>,
 }
 
+/// Who waits for a reply.
+type Waiter = oneshot::Sender<Result<Reply, Fault>>;
+
 /// Calls under way; `None` when the connection is over.
 #[derive(Debug)]
-struct Waiting(Mutex<Option<HashMap<u64, oneshot::Sender<Result<Reply, Fault>>>>>);
+struct Waiting(Mutex<Option<HashMap<u64, Waiter>>>);
 
 impl Caller {
     /// Makes calls over a channel. It needs a tokio runtime.
@@ -177,12 +180,11 @@ async fn ping(caller: std::sync::Weak<Caller>) {
         let Some(caller) = caller.upgrade() else {
             return;
         };
-        match tokio::time::timeout(PONG, caller.call(Call::Ping)).await {
+        let answered = tokio::time::timeout(PONG, caller.call(Call::Ping)).await;
+        match answered {
+            Ok(Ok(_)) => {}
             // With all places taken it is busy, and there.
-            Ok(Ok(_))
-            | Ok(Err(CallError::Fault(Fault {
-                code: Code::BUSY, ..
-            }))) => {}
+            Ok(Err(CallError::Fault(fault))) if fault.code == Code::BUSY => {}
             _ => return,
         }
     }

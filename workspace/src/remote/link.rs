@@ -155,12 +155,12 @@ impl Link {
         let source = Arc::new(source);
         let (stop, stopped) = oneshot::channel();
         let there = Arc::new(Notify::new());
-        let step = Step {
+        let keeper = Step {
             hub: Arc::clone(&hub),
             source: Arc::clone(&source),
             there: Arc::clone(&there),
         };
-        let task = tokio::spawn(step.keep(stopped));
+        let task = tokio::spawn(keeper.keep(stopped));
         Self {
             hub,
             source,
@@ -235,7 +235,7 @@ impl Step {
     /// Is the daemon's hub, over one connection after the other.
     async fn keep(self, mut stop: oneshot::Receiver<()>) {
         /// The daemon that dials takes its time.
-        const PATIENCE: Duration = Duration::from_secs(3600);
+        const PATIENCE: Duration = Duration::from_hours(1);
         let mut pause = PAUSE.0;
         loop {
             let workspace = self.hub.workspace();

@@ -174,3 +174,83 @@ pub(crate) fn decode<T: DeserializeOwned>(payload: &Bytes) -> Result<T, Fault> {
         Err(malformed("there is something behind a message"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::greeting::Greeting;
+    use super::*;
+    use crate::exec::{Ended, Leftovers};
+
+    fn event(kind: EventKind) -> EventWire {
+        let event = Event {
+            seq: 300,
+            at_ms: 1,
+            kind,
+        };
+        EventWire::new(event).unwrap()
+    }
+
+    #[test]
+    fn x1_the_encoding_of_calls_is_pinned() {
+        let call = CallFrame {
+            number: 300,
+            call: Call::Read {
+                id: Text::cut("x1"),
+                from: 7,
+                bytes_max: 128,
+            },
+        };
+        let bytes = encode(&call).unwrap();
+        assert_eq!(&*bytes, [0xac, 2, 3, 2, b'x', b'1', 7, 0x80, 1]);
+        assert_eq!(decode::<CallFrame>(&bytes).unwrap(), call);
+        let exit = Exit {
+            code: 143,
+            ended: Ended::Killed,
+            leftovers: Leftovers::None,
+        };
+        let events = [
+            event(EventKind::Stdout(Bytes::from_static(b"a"))),
+            event(EventKind::Exit(exit)),
+        ];
+        let reply = ReplyFrame {
+            number: 1,
+            reply: Ok(Reply::Events(events.to_vec().try_into().unwrap())),
+        };
+        let bytes = encode(&reply).unwrap();
+        let expected = [
+            1, 0, 2, 2, 0xac, 2, 1, 0, 1, b'a', 0xac, 2, 1, 2, 0x9e, 2, 2, 0,
+        ];
+        assert_eq!(&*bytes, expected);
+        assert_eq!(decode::<ReplyFrame>(&bytes).unwrap(), reply);
+        let fault = ReplyFrame {
+            number: 2,
+            reply: Err(Fault::new(Code::UNKNOWN, "no")),
+        };
+        let bytes = encode(&fault).unwrap();
+        assert_eq!(&*bytes, [2, 1, 22, 2, b'n', b'o', 0, 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn i12_any_bytes_are_a_call_or_an_error(bytes: Vec<u8>) {
+            let payload = Bytes::from(bytes);
+            let _ = decode::<Greeting>(&payload);
+            let _ = decode::<ReplyFrame>(&payload);
+            if let Ok(call) = decode::<CallFrame>(&payload) {
+                prop_assert!(decode::<CallFrame>(&encode(&call).unwrap()).unwrap() == call);
+            }
+        }
+    }
+
+    #[test]
+    fn i12_a_list_that_is_not_there_is_not_allocated() {
+        // A reply of as many events as a number can say, and none of them.
+        let payload = Bytes::from_static(&[1, 0, 2, 0xff, 0xff, 0xff, 0xff, 0xf]);
+        assert_eq!(
+            decode::<ReplyFrame>(&payload).unwrap_err().code,
+            Code::MALFORMED
+        );
+    }
+}

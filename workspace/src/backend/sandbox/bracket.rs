@@ -16,7 +16,7 @@ use crate::exec::{Command, ExecError, ExecId, ExecOptions, Execution, Keep, Resu
 use crate::remote::{Call, CallError, Caller, Card, Code, Fault, Link, LinkError, Plan, Reply};
 
 /// The first wait before a pull is tried again, and the longest.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 /// The wait before a call that was cut is made again.
 const AGAIN: Duration = Duration::from_millis(20);
 /// Execs of which is known which runtime they belong to.
@@ -191,9 +191,8 @@ impl Bracket {
             match caller.call(call.clone()).await {
                 Ok(_) => return Ok(()),
                 Err(CallError::Fault(fault)) => return Err(self.failed(id, fault)),
-                Err(CallError::NotSent) => {}
                 Err(CallError::Cut) if self.has_begun(id).await? => return Ok(()),
-                Err(CallError::Cut) => {}
+                Err(CallError::NotSent | CallError::Cut) => {}
             }
             tokio::time::sleep(AGAIN).await;
         }

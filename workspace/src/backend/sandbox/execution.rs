@@ -108,8 +108,8 @@ impl Inner {
             from,
             bytes_max: u32::try_from(bytes_max).unwrap_or(u32::MAX),
         };
-        let Reply::Events(events) = self.call(call).await.map_err(|e| self.evicted(from, e))?
-        else {
+        let reply = self.call(call).await;
+        let Reply::Events(events) = reply.map_err(|error| Self::evicted(from, error))? else {
             return Err(ExecError::Closed);
         };
         let events: Vec<Event> = events
@@ -124,7 +124,7 @@ impl Inner {
         Ok(events)
     }
 
-    fn evicted(&self, wanted: Seq, error: ExecError) -> ExecError {
+    fn evicted(wanted: Seq, error: ExecError) -> ExecError {
         match error {
             ExecError::Evicted { id, oldest, .. } => ExecError::Evicted { id, wanted, oldest },
             error => error,
