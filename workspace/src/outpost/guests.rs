@@ -96,7 +96,12 @@ async fn respond(station: &Arc<Station>, asked: &Asked) -> Option<Answer> {
     }
     Some(match (asked.method.as_str(), asked.path.as_str()) {
         ("GET", "/info") => json(200, &info(station)),
-        ("GET", "/stats") => stats(station),
+        ("GET", "/stats") => {
+            let station = Arc::clone(station);
+            // It reads the database.
+            let stats = tokio::task::spawn_blocking(move || stats(&station)).await;
+            stats.unwrap_or_else(|error| failed(&error))
+        }
         ("GET", "/metrics") => metrics(station),
         ("POST", "/checkpoint") => checkpoint(station).await,
         (_, path) => {

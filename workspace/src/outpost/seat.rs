@@ -3,12 +3,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_transports::Channel;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
 
 use super::station::Station;
 use crate::exec::{ExecId, Execution, Keep, Signal, Terminal};
@@ -17,6 +19,8 @@ use crate::remote::{
     ReplyFrame, decode, encode,
 };
 
+/// How long nothing may come from a host before it is taken to be gone.
+const SILENCE: Duration = Duration::from_secs(45);
 /// Replies that wait to be sent.
 const QUEUE: usize = 8;
 
@@ -37,7 +41,8 @@ pub(super) async fn serve(station: Arc<Station>, channel: Channel, seat: u64) {
         let under_way = UnderWay::default();
         // What is under way ends with this, but for what has begun to start.
         let mut calls = JoinSet::new();
-        while let Some(Ok((kind, payload))) = receiver.next().await {
+        // A host that is there says something every few seconds.
+        while let Ok(Some(Ok((kind, payload)))) = timeout(SILENCE, receiver.next()).await {
             while calls.try_join_next().is_some() {}
             match kind {
                 CALL => {

@@ -171,3 +171,30 @@ fn code(error: &ExecError) -> Code {
         _ => Code::START,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_codes_of_faults_are_numbered_and_unknown_ones_survive() {
+        let named = [
+            (1, "X_VERSION"),
+            (10, "X_NOT_IN_STEP"),
+            (20, "X_BAD_ID"),
+            (27, "X_EVICTED"),
+            (34, "X_LOG"),
+        ];
+        for (number, name) in named {
+            assert_eq!(Code(number).to_string(), name);
+        }
+        let later = Fault::new(Code(999), "something new");
+        let (id, runtime) = (ExecId::random(), RuntimeId::random());
+        let error = later.about(&id, &runtime);
+        assert_eq!(
+            error.to_string(),
+            "the sandbox reports: something new (code 999)"
+        );
+        assert_eq!(code(&error), Code(999));
+    }
+}

@@ -161,9 +161,4 @@ impl Lobby {
     pub(crate) fn has_newer(&self, purpose: Purpose) -> bool {
         self.waiting.slot(purpose).lock().is_some()
     }
-
-    /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
-    }
 }

@@ -504,20 +504,20 @@ fn a_daemon_tells_how_it_is() {
     let workspace = with(daemon.sandbox("ws"));
     let runtime = block_on(workspace.ready(None)).unwrap();
     block_on(workspace.run("echo x > file")).unwrap();
-    let json = |(status, body): (u16, String)| {
+    let json = |(code, body): (u16, String)| {
         let value: serde_json::Value = serde_json::from_str(&body).unwrap();
-        (status, value)
+        (code, value)
     };
-    let (status, health) = json(daemon.http("GET", "/health", ""));
-    assert_eq!((status, &health["status"]), (200, &"ok".into()));
-    let (status, info) = json(daemon.http("GET", "/info", TOKEN));
-    assert_eq!((status, &info["runtime"]), (200, &runtime.as_str().into()));
+    let (code, health) = json(daemon.http("GET", "/health", ""));
+    assert_eq!((code, &health["status"]), (200, &"ok".into()));
+    let (code, info) = json(daemon.http("GET", "/info", TOKEN));
+    assert_eq!((code, &info["runtime"]), (200, &runtime.as_str().into()));
     assert_eq!(info["mount"], daemon.mount.to_str().unwrap());
-    let (status, stats) = json(daemon.http("GET", "/stats", TOKEN));
-    assert_eq!((status, &stats["edits_pending"]), (200, &0.into()));
+    let (code, stats) = json(daemon.http("GET", "/stats", TOKEN));
+    assert_eq!((code, &stats["edits_pending"]), (200, &0.into()));
     std::fs::write(daemon.mount.join("edited"), "there").unwrap();
-    let (status, checkpoint) = json(daemon.http("POST", "/checkpoint", TOKEN));
-    assert_eq!((status, &checkpoint["connected"]), (200, &true.into()));
+    let (code, checkpoint) = json(daemon.http("POST", "/checkpoint", TOKEN));
+    assert_eq!((code, &checkpoint["connected"]), (200, &true.into()));
     assert!(checkpoint["cursor"].as_str().unwrap().contains(':'));
     until("the checkpoint is here", || {
         workspace
@@ -526,9 +526,9 @@ fn a_daemon_tells_how_it_is() {
             .read_file("/edited")
             .is_ok_and(|text| text == b"there")
     });
-    let (status, metrics) = daemon.http("GET", "/metrics", TOKEN);
+    let (code, metrics) = daemon.http("GET", "/metrics", TOKEN);
     assert!(
-        status == 200 && metrics.contains("cairn_daemon_connected 1"),
+        code == 200 && metrics.contains("cairn_daemon_connected 1"),
         "{metrics}"
     );
     for path in ["/info", "/stats", "/metrics", "/checkpoint"] {

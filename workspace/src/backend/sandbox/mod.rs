@@ -83,7 +83,6 @@ enum Place {
         /// It is open for as long as the backend is there, so that the daemon
         /// finds it.
         lobby: tokio::sync::Mutex<Option<Arc<Lobby>>>,
-        told: Mutex<Option<SocketAddr>>,
     },
 }
 
@@ -104,15 +103,14 @@ impl Sandbox {
         Ok(Self::with(Place::At(Upstream::new(&address))))
     }
 
-    /// A daemon that dials: it listens there, on UDP and TCP, from the first use
-    /// on. See [`Self::listening`].
+    /// A daemon that dials (`cairn daemon --dial`): the host listens there, on UDP and
+    /// TCP, from the first use on.
     pub fn listen(address: SocketAddr) -> Self {
         Self::with(Place::Comes {
             listen: address,
             identity: Mutex::new(None),
             insecure: false,
             lobby: tokio::sync::Mutex::new(None),
-            told: Mutex::new(None),
         })
     }
 
@@ -206,7 +204,6 @@ impl Sandbox {
                 identity,
                 insecure,
                 lobby,
-                ..
             } => (listen, identity, insecure, lobby),
         };
         let mut lobby = lobby.lock().await;
@@ -217,9 +214,6 @@ impl Sandbox {
         let opened = Lobby::open(*listen, identity, *insecure, token, workspace).await?;
         let opened = Arc::new(opened);
         *lobby = Some(Arc::clone(&opened));
-        if let Place::Comes { told, .. } = &self.place {
-            *told.lock() = Some(opened.address());
-        }
         Ok(Source::Listen(opened))
     }
 }
