@@ -135,6 +135,33 @@ fn x10_what_makes_no_sense_ends_its_connection_and_nothing_else() {
 }
 
 #[test]
+fn without_a_mount_only_directories_of_the_machine_will_do() {
+    with_daemon(|daemon| async move {
+        let (channel, card) = admitted(&daemon).await;
+        let caller = Caller::start(channel, card);
+        for cwd in [None, Some("src".into())] {
+            let options = ExecOptions {
+                cwd,
+                ..ExecOptions::default()
+            };
+            let (plan, _) = Plan::new(&Command::from("true"), &options).unwrap();
+            let call = Call::Start {
+                id: id("one"),
+                after: None,
+                plan: Box::new(plan),
+            };
+            let refused = fault(&caller, call).await;
+            assert_eq!(refused.code, Code::UNSUPPORTED);
+        }
+        let there = start("one", "true", Stdin::Empty);
+        assert_eq!(caller.call(there).await.unwrap(), Reply::Done);
+        tokio::task::spawn_blocking(move || drop(daemon))
+            .await
+            .unwrap();
+    });
+}
+
+#[test]
 fn x5_calls_have_places_and_those_that_are_taken_back_give_theirs_up() {
     with_daemon(|daemon| async move {
         let (mut channel, _) = admitted(&daemon).await;

@@ -208,6 +208,11 @@ impl Link {
         }
     }
 
+    /// How long a connection that is not there is waited for.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
     /// The hub, which the daemon follows.
     pub(crate) fn hub(&self) -> &Arc<OwnHub> {
         &self.hub

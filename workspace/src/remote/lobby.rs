@@ -10,7 +10,7 @@ use cairn_transports::{Answering, Asked, Channel, Guests, Server, Workspaces};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::fault::Fault;
+use super::fault::{Code, Fault};
 use super::greeting::{Card, Purpose, Role, receive, refuse, welcome};
 use super::link::{AGENT, LinkError};
 use crate::sync::SyncError;
@@ -42,9 +42,25 @@ impl Waiting {
         }
     }
 
+    /// A daemon that has another workspace is of no use here.
+    fn check_workspace(&self, bound: u64) -> Result<(), Fault> {
+        if bound == 0 || bound == self.workspace {
+            return Ok(());
+        }
+        let detail = format!(
+            "the daemon has the workspace {bound:016x}, and this is the workspace {:016x}: start \
+             another daemon for this one",
+            self.workspace
+        );
+        Err(Fault::new(Code::WORKSPACE, &detail))
+    }
+
     async fn greeted(&self, mut channel: Channel) -> Result<(), Fault> {
         let greeting = receive(&mut channel).await?;
-        if let Err(fault) = greeting.check(Role::Daemon, &self.token) {
+        let checked = greeting
+            .check(Role::Daemon, &self.token)
+            .and_then(|()| self.check_workspace(greeting.card.workspace));
+        if let Err(fault) = checked {
             refuse(&channel, &fault);
             return Err(fault);
         }

@@ -19,7 +19,8 @@ pub(crate) const CANCEL: u16 = 0x112;
 
 /// Calls under way on one connection, at most (X5).
 pub(crate) const CALLS_MAX: usize = 256;
-/// Bytes of events that one call gives, about (X6).
+/// Bytes of events that one call gives, about (X6). With all calls reading, a daemon
+/// holds 80 MiB for its host, at most.
 pub(crate) const READ_MAX: usize = 256 << 10;
 /// Longest piece of input, in bytes (X7).
 pub(crate) const PIECE_MAX: usize = 256 << 10;

@@ -132,7 +132,8 @@ impl Workspace {
         Ok(self.fs().blocking().watch(since)?)
     }
 
-    /// Ends the backends and what runs there, and makes everything durable.
+    /// Ends the backends and what runs there, but for a sandbox, where it runs on
+    /// and is found again by its id, and makes everything durable.
     /// Commands are refused from now on; the filesystem can be used still.
     ///
     /// # Errors

@@ -106,11 +106,10 @@ impl Daemon {
         assert!(std::fs::read_dir(&self.mount).unwrap().next().is_none());
     }
 
-    /// Ends it with `kill -9`, and takes away what it leaves mounted.
+    /// Ends it with `kill -9`. What it leaves mounted is in the way of nobody.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         ended(&mut self.child);
-        detach(&self.mount);
     }
 
     /// Its process.

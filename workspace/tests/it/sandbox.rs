@@ -456,6 +456,11 @@ fn a_daemon_that_dials_is_as_good() {
         return;
     }
     let scratch = Scratch::new();
+    let nobody = Sandbox::listen(SocketAddr::from(([127, 0, 0, 1], free_port())));
+    let workspace = with(nobody.patience(std::time::Duration::from_millis(50)));
+    let error = block_on(workspace.ready(None)).unwrap_err();
+    let error = std::error::Error::source(&error).unwrap().to_string();
+    assert!(error.contains("no daemon has come"), "{error}");
     for scheme in ["ws", "quic"] {
         let port = free_port();
         let address = SocketAddr::from(([127, 0, 0, 1], port));

@@ -9,6 +9,7 @@ use cairn_protocol::Cursor;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::brackets::Brackets;
 use super::execution::RemoteExecution;
@@ -19,6 +20,8 @@ use crate::remote::{Call, CallError, Caller, Card, Code, Fault, Link, LinkError,
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 /// The wait before a call that was cut is made again.
 const AGAIN: Duration = Duration::from_millis(20);
+/// A connection that lasted for this long was a good one.
+const LASTED: Duration = Duration::from_secs(5);
 /// Execs of which is known which runtime they belong to.
 const OWNERS: usize = 4_096;
 
@@ -37,6 +40,44 @@ impl Owners {
 
     fn of(&self, id: &ExecId) -> Option<RuntimeId> {
         self.0.lock().get(id).cloned()
+    }
+}
+
+/// Calls that are cut one after the other, over connections that come about and
+/// break at once.
+struct Cuts {
+    patience: Duration,
+    since: Option<Instant>,
+}
+
+impl Cuts {
+    /// Makes a call. `None` if it was cut, and may be made again.
+    ///
+    /// # Errors
+    ///
+    /// Its own, and [`ExecError::Unreachable`] when it was cut for too long.
+    async fn call(
+        &mut self,
+        caller: &Caller,
+        call: Call,
+        failed: impl FnOnce(Fault) -> ExecError,
+    ) -> Result<Option<Reply>> {
+        let begun = Instant::now();
+        match caller.call(call).await {
+            Ok(reply) => return Ok(Some(reply)),
+            Err(CallError::Fault(fault)) => return Err(failed(fault)),
+            Err(CallError::NotSent | CallError::Cut) => {}
+        }
+        if begun.elapsed() >= LASTED {
+            self.since = None;
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= self.patience {
+            let why = "the connection comes about, and breaks again and again";
+            return Err(ExecError::Unreachable(why.into()));
+        }
+        tokio::time::sleep(AGAIN).await;
+        Ok(None)
     }
 }
 
@@ -111,13 +152,20 @@ impl Bracket {
     /// Makes a call about an exec that does no harm when it is done twice, over as
     /// many connections as it takes.
     pub(super) async fn call(&self, id: &ExecId, call: Call) -> Result<Reply> {
+        let mut cuts = self.cuts();
         loop {
             let caller = self.caller().await?.ok_or_else(|| self.is_gone(id))?;
-            match caller.call(call.clone()).await {
-                Ok(reply) => return Ok(reply),
-                Err(CallError::Fault(fault)) => return Err(self.failed(id, fault)),
-                Err(CallError::NotSent | CallError::Cut) => tokio::time::sleep(AGAIN).await,
+            let failed = |fault| self.failed(id, fault);
+            if let Some(reply) = cuts.call(&caller, call.clone(), failed).await? {
+                return Ok(reply);
             }
+        }
+    }
+
+    fn cuts(&self) -> Cuts {
+        Cuts {
+            patience: self.link.patience(),
+            since: None,
         }
     }
 
@@ -183,18 +231,25 @@ impl Bracket {
             after: Some(after),
             plan: Box::new(plan),
         };
+        let mut cuts = self.cuts();
         loop {
             // Another runtime has not started it, and this one has not been asked.
             let caller = self.caller().await?.ok_or_else(|| {
                 ExecError::Unreachable("the daemon was started anew in the meantime".into())
             })?;
-            match caller.call(call.clone()).await {
-                Ok(_) => return Ok(()),
-                Err(CallError::Fault(fault)) => return Err(self.failed(id, fault)),
-                Err(CallError::Cut) if self.has_begun(id).await? => return Ok(()),
-                Err(CallError::NotSent | CallError::Cut) => {}
+            let failed = |fault| self.failed(id, fault);
+            let cut = match cuts.call(&caller, call.clone(), failed).await {
+                Ok(Some(_)) => return Ok(()),
+                Ok(None) => None,
+                Err(error @ ExecError::Unreachable(_)) => Some(error),
+                Err(error) => return Err(error),
+            };
+            if self.has_begun(id).await? {
+                return Ok(());
             }
-            tokio::time::sleep(AGAIN).await;
+            if let Some(error) = cut {
+                return Err(error);
+            }
         }
     }
 
@@ -246,13 +301,13 @@ impl Bracket {
 
     /// A call that is about no exec, whatever runtime answers.
     async fn any(&self, call: Call) -> Result<(Reply, Card)> {
+        let mut cuts = self.cuts();
         loop {
             let caller = self.link.patiently().await;
             let caller = caller.map_err(|error| ExecError::Unreachable(Box::new(error)))?;
-            match caller.call(call.clone()).await {
-                Ok(reply) => return Ok((reply, caller.card.clone())),
-                Err(CallError::Fault(fault)) => return Err(ExecError::Push(Box::new(fault))),
-                Err(CallError::NotSent | CallError::Cut) => tokio::time::sleep(AGAIN).await,
+            let failed = |fault| ExecError::Push(Box::new(fault));
+            if let Some(reply) = cuts.call(&caller, call.clone(), failed).await? {
+                return Ok((reply, caller.card.clone()));
             }
         }
     }
