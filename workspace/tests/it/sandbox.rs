@@ -96,6 +96,36 @@ fn x1_each_command_sees_the_last_write_and_the_host_each_of_its_writes() {
 }
 
 #[test]
+fn x8_a_command_waits_for_what_takes_its_time_to_arrive() {
+    if !can_mount() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let daemon = Daemon::new(&scratch, "w", &["--plain"]);
+    let workspace = with(daemon.sandbox("ws"));
+    block_on(workspace.run("true")).unwrap();
+    let fs = workspace.fs().blocking();
+    for round in 0..3_u8 {
+        // Nothing that can be told in a few words: it is longer under way than the command.
+        let mut state = u64::from(round) + 1;
+        let content: Vec<u8> = (0..32 << 20)
+            .map(|_| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                (state >> 56) as u8
+            })
+            .collect();
+        fs.write_file("/big", &content).unwrap();
+        let output = block_on(workspace.run("wc -c < big; cp big back")).unwrap();
+        assert_eq!(output.text(), format!("{}\n", content.len()));
+        assert!(fs.read_file("/back").unwrap() == content);
+    }
+    block_on(workspace.close()).unwrap();
+    daemon.end();
+}
+
+#[test]
 fn one_workspace_has_a_local_and_two_sandbox_backends_at_once() {
     if !can_mount() {
         return;
@@ -210,11 +240,14 @@ fn ten_thousand_files_are_here_when_the_command_has_ended() {
     let scratch = Scratch::new();
     let daemon = Daemon::new(&scratch, "w", &[]);
     let workspace = with(daemon.sandbox("quic"));
-    let script = "mkdir d && cd d && seq 10000 | split -l 1 -a 4 - f && ls | wc -l";
-    let output = block_on(workspace.run(script)).unwrap();
+    let script = "mkdir d && cd d && seq 10000 | split -l 1 -a 4 - f && ls | wc -l; touch ../last";
+    let exec = start(&workspace, script, ExecOptions::default());
+    assert!(block_on(exec.wait()).unwrap().is_success());
+    let fs = workspace.fs().blocking();
+    assert!(fs.stat("/last").is_ok());
+    let output = block_on(exec.result()).unwrap();
     assert_eq!(output.text(), "10000\n");
     assert_eq!(output.synced, Synced::Complete);
-    let fs = workspace.fs().blocking();
     let mut sum = 0_u64;
     for found in fs.walk_dir("/d").unwrap() {
         let content = fs.read_file(found.unwrap().path).unwrap();
