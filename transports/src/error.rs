@@ -78,6 +78,9 @@ pub enum ConnectError {
         /// Where.
         address: String,
     },
+    /// The hub is to come by itself, and has not.
+    #[error("no hub has come")]
+    Nobody,
     /// Something else listens there.
     #[error("there is no Cairn hub at {address}: {why}")]
     NotAHub {

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod channel;
 mod client;
 mod counters;
 mod driver;
@@ -19,13 +20,15 @@ pub mod tls;
 mod websocket;
 
 pub use address::{Address, AddressError, DEFAULT_PORT, Scheme, WorkspaceName};
+pub use channel::{Arrivals, Channel, Dialler, Receiver, Sender, host};
 pub use client::{
     Beginning, Client, ClientError, ClientEvent, ClientHandle, ClientOptions, Replica, State,
     Upstream,
 };
 pub use error::{CarrierError, ConnectError};
 pub use server::{
-    Access, Hub, Permission, STRANGERS, ServeError, Server, ServerBuilder, Workspaces,
+    Access, Answer, Answering, Asked, Guests, Hub, Permission, STRANGERS, ServeError, Server,
+    ServerBuilder, Workspaces,
 };
 
 /// What this program calls itself in greetings, unless it is told.

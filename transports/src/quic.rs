@@ -27,6 +27,16 @@ use crate::link::{Incoming, Lanes, Outgoing, Wire};
 /// The protocol's name in the TLS handshake.
 pub(crate) const ALPN: &[u8] = b"cairn/1";
 
+/// The same of what a host and a daemon speak.
+pub(crate) const EXEC_ALPN: &[u8] = b"cairn-exec/1";
+
+/// Whether a connection is one of a host and a daemon.
+pub(crate) fn speaks_exec(connection: &Connection) -> bool {
+    let data = connection.handshake_data();
+    let data = data.and_then(|data| data.downcast::<quinn::crypto::rustls::HandshakeData>().ok());
+    data.is_some_and(|data| data.protocol.as_deref() == Some(EXEC_ALPN))
+}
+
 /// What a client may send before it is admitted, in bytes: a greeting.
 pub(crate) const STRANGER_WINDOW: u32 = 16 << 10;
 

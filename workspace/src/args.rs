@@ -2,6 +2,8 @@
 
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "exec")]
+use crate::commands::daemon;
 #[cfg(feature = "mcp")]
 use crate::commands::mcp;
 use crate::commands::{
@@ -61,6 +63,9 @@ pub(crate) enum Command {
     Log(log::Args),
     /// Serve replicas as hubs that others follow
     Serve(serve::Args),
+    /// Be where the commands of a workspace run: for the sandbox backend of a host elsewhere
+    #[cfg(feature = "exec")]
+    Daemon(daemon::Args),
     /// Make a replica of a hub's workspace
     Clone(clone::Args),
     /// Bring a replica in step with its hub

@@ -132,12 +132,9 @@ pub(crate) enum Request {
     Conflicts(conflicts::Request),
     Token(token::Request),
     Ignore(ignore::Request),
-<<<<<<< HEAD
     Evict(evict::Request),
-=======
     #[cfg(feature = "shell")]
     Exec(Box<exec::Request>),
->>>>>>> shell
 }
 
 impl Request {
@@ -156,12 +153,9 @@ impl Request {
             Self::Sync(request) => sync::perform(&request, host, console),
             Self::Conflicts(request) => conflicts::perform(&request, host, console),
             Self::Ignore(request) => ignore::perform(&request, host, console),
-<<<<<<< HEAD
             Self::Evict(request) => evict::perform(&request, host, console),
-=======
             #[cfg(feature = "shell")]
             Self::Exec(request) => exec::perform(*request, host, console),
->>>>>>> shell
             Self::Token(request) => token::perform(&request, host, console),
         }
     }

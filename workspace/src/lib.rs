@@ -61,12 +61,22 @@ pub mod log {
     pub use cairn_protocol::{Change, Cursor, Data, Entry, Meta, NodeId, ParseError, Ver};
 }
 
+/// A replica of a workspace where its commands run, for a `backend::Sandbox`.
+#[cfg(feature = "exec")]
+pub mod daemon {
+    pub use crate::outpost::{Daemon, DaemonBuilder, DaemonError};
+}
+
 #[cfg(feature = "exec")]
 pub mod backend;
 #[cfg(feature = "exec")]
 pub mod exec;
 #[cfg(feature = "mcp")]
 pub mod mcp;
+#[cfg(feature = "exec")]
+mod outpost;
+#[cfg(feature = "exec")]
+mod remote;
 #[cfg(feature = "exec")]
 pub mod tools;
 #[cfg(feature = "exec")]

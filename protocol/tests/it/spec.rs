@@ -28,7 +28,7 @@ fn read_sources(folder: &Path, text: &mut String) {
 #[test]
 fn every_rule_names_tests_that_exist() {
     let mut sources = String::new();
-    for part in ["protocol", "engine", "transports"] {
+    for part in ["protocol", "engine", "transports", "workspace"] {
         read_sources(&root().join(part), &mut sources);
     }
     let spec = spec();

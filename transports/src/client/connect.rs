@@ -22,30 +22,42 @@ use crate::{quic, websocket};
 /// How long a connection may take to come about.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What is spoken over a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// Sync, with the hub that was dialled.
+    Sync,
+    /// What a host and a daemon speak.
+    Exec,
+}
+
 /// What carries frames, once it is given a wire.
-pub(super) type Carry = Box<dyn FnOnce(Wire) -> Carrying + Send>;
+pub(crate) type Carry = Box<dyn FnOnce(Wire) -> Carrying + Send>;
 
 /// What carries frames.
-pub(super) type Carrying = Pin<Box<dyn Future<Output = Result<(), CarrierError>> + Send>>;
+pub(crate) type Carrying = Pin<Box<dyn Future<Output = Result<(), CarrierError>> + Send>>;
 
 /// Makes the connections of a client.
-pub(super) struct Connector {
+pub(crate) struct Connector {
     address: Address,
     trust: Trust,
+    speaks: Speaks,
     tls: Arc<rustls::ClientConfig>,
     checked: Checked,
 }
 
 impl Connector {
-    pub(super) fn new(address: Address, trust: Trust) -> Result<Self, TlsError> {
-        let alpn: &[u8] = match address.scheme() {
-            Scheme::Quic => quic::ALPN,
-            Scheme::Ws | Scheme::Wss => b"http/1.1",
+    pub(crate) fn new(address: Address, trust: Trust, speaks: Speaks) -> Result<Self, TlsError> {
+        let alpn: &[u8] = match (address.scheme(), speaks) {
+            (Scheme::Quic, Speaks::Sync) => quic::ALPN,
+            (Scheme::Quic, Speaks::Exec) => quic::EXEC_ALPN,
+            (Scheme::Ws | Scheme::Wss, _) => b"http/1.1",
         };
         let (tls, checked) = client_config(&trust, &address.authority(), &[alpn])?;
         Ok(Self {
             address,
             trust,
+            speaks,
             tls: Arc::new(tls),
             checked,
         })
@@ -56,7 +68,7 @@ impl Connector {
     /// # Cancel safety
     ///
     /// Dropping it gives the connection up.
-    pub(super) async fn connect(&self) -> Result<Carry, ConnectError> {
+    pub(crate) async fn connect(&self) -> Result<Carry, ConnectError> {
         let connected = tokio::time::timeout(TIMEOUT, self.try_all()).await;
         connected.unwrap_or_else(|_| {
             Err(ConnectError::Timeout {
@@ -173,7 +185,7 @@ impl Connector {
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     {
-        let upgraded = websocket::connect(stream, &self.address.authority()).await;
+        let upgraded = websocket::connect(stream, &self.address.authority(), self.path()).await;
         let upgraded = upgraded.map_err(|error| ConnectError::NotAHub {
             address: self.address.to_string(),
             why: error.to_string(),
@@ -182,6 +194,13 @@ impl Connector {
             let stream = TokioIo::new(upgraded);
             Box::pin(websocket::run(stream, websocket::Side::Client, wire))
         }))
+    }
+
+    fn path(&self) -> &'static websocket::Path {
+        match self.speaks {
+            Speaks::Sync => &websocket::SYNC,
+            Speaks::Exec => &websocket::EXEC,
+        }
     }
 
     fn remember(&self) -> Result<(), TlsError> {

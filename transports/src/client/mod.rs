@@ -10,7 +10,7 @@
 //! | `run` | the loop: connect, drive, wait |
 
 mod backoff;
-mod connect;
+pub(crate) mod connect;
 mod options;
 mod requests;
 mod run;

@@ -10,6 +10,7 @@ use cairn_protocol::wire::{Hydrate, Start, Token};
 
 use crate::AGENT;
 use crate::address::Address;
+use crate::channel::Arrivals;
 use crate::server::Hub;
 use crate::tls::Trust;
 
@@ -30,14 +31,17 @@ pub enum Upstream {
         /// Its own tag.
         replica: ReplicaTag,
     },
+    /// Somewhere from where it comes to the replica.
+    Comes(Arc<Arrivals>),
 }
 
 impl Upstream {
-    /// The workspace's id; one in this process has none and needs none.
+    /// The workspace's id; one that was not asked for by name has none and needs
+    /// none.
     pub(super) fn workspace(&self) -> [u8; 16] {
         match self {
             Self::At { address, .. } => address.workspace().id(),
-            Self::Here { .. } => [0; 16],
+            Self::Here { .. } | Self::Comes(_) => [0; 16],
         }
     }
 }
@@ -47,6 +51,7 @@ impl fmt::Debug for Upstream {
         match self {
             Self::At { address, .. } => write!(f, "At({address})"),
             Self::Here { hub, .. } => write!(f, "Here({})", hub.name()),
+            Self::Comes(_) => f.write_str("Comes"),
         }
     }
 }

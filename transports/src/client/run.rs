@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use cairn_protocol::session::{ClientConfig, ClientSession, Event, HubSession, Offer};
 use cairn_protocol::{FRAME_MAX, ReplicaTag};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::backoff::Backoff;
-use super::connect::{Carry, Connector};
+use super::connect::{Carry, Carrying, Connector, Speaks};
 use super::options::{ClientOptions, Replica, Upstream};
 use super::requests::Requests;
 use super::{ClientError, ClientEvent, State};
+use crate::channel::{Arrivals, Channel};
 use crate::driver::{Drive, Stop, drive, together};
 use crate::error::{CarrierError, ConnectError};
-use crate::link::{Wire, link};
+use crate::link::{Inbox, Outbox, Wire, link};
 use crate::server::{Hub, hub_config};
 use crate::{memory, random};
 
@@ -47,8 +48,8 @@ impl Run {
             self.set(State::Connecting);
             let why = tokio::select! {
                 () = told(&mut self.stop) => return ClientError::ShutDown,
-                connected = connector.connect() => match connected {
-                    Ok(carry) => self.session(carry, &mut backoff).await,
+                connected = connector.connect(self.options.patience) => match connected {
+                    Ok(carried) => self.session(carried, &mut backoff).await,
                     Err(error) => error.into(),
                 },
             };
@@ -57,6 +58,13 @@ impl Run {
             }
             if why.is_final() || !self.options.retry {
                 return why;
+            }
+            if matches!(connector, Source::Comes(_)) {
+                // Who brings connections about waits between two of them.
+                let why = Arc::new(why);
+                self.requests.alone(&why);
+                self.set(State::Waiting { why });
+                continue;
             }
             let asked = match &why {
                 ClientError::Ended(ended) => ended.retry_after,
@@ -70,12 +78,12 @@ impl Run {
     }
 
     /// Drives a session to its end.
-    async fn session(&self, carry: Carry, backoff: &mut Backoff) -> ClientError {
+    async fn session(&self, carried: Carried, backoff: &mut Backoff) -> ClientError {
         let config = match self.config().await {
             Ok(config) => config,
             Err(error) => return error,
         };
-        let (outbox, inbox, wire) = link(Arc::default());
+        let (outbox, inbox, carrying) = carried.into_link();
         let counters = Arc::default();
         let with = Drive {
             store: self.replica.store(),
@@ -96,7 +104,7 @@ impl Run {
             self.requests.answered(&event);
             let _ = self.events.send(ClientEvent::Session(event));
         });
-        let (ended, carried) = together(driving, carry(wire)).await;
+        let (ended, carried) = together(driving, carrying).await;
         tracing::debug!(%ended, ?carried, "session over");
         ended.into()
     }
@@ -147,25 +155,62 @@ async fn told(stop: &mut watch::Receiver<Option<Stop>>) {
 enum Source {
     There(Box<Connector>),
     Here(Arc<dyn Hub>, ReplicaTag),
+    Comes(Arc<Arrivals>),
+}
+
+/// A connection that was just made.
+enum Carried {
+    New(Carry),
+    /// One that came, and what tells of a newer one.
+    Came((Channel, oneshot::Sender<()>), watch::Receiver<u64>),
+}
+
+impl Carried {
+    fn into_link(self) -> (Outbox, Inbox, Carrying) {
+        match self {
+            Self::New(carry) => {
+                let (outbox, inbox, wire) = link(Arc::default());
+                (outbox, inbox, carry(wire))
+            }
+            Self::Came((channel, over), mut newer) => {
+                let (outbox, inbox, carried) = channel.into_link();
+                let carrying = Box::pin(async move {
+                    let _over = over;
+                    tokio::select! {
+                        carried = carried => carried,
+                        _ = newer.changed() => Ok(()),
+                    }
+                });
+                (outbox, inbox, carrying)
+            }
+        }
+    }
 }
 
 impl Source {
     fn new(upstream: &Upstream) -> Result<Self, crate::tls::TlsError> {
         Ok(match upstream {
             Upstream::At { address, trust } => {
-                let connector = Connector::new(address.clone(), trust.clone())?;
+                let connector = Connector::new(address.clone(), trust.clone(), Speaks::Sync)?;
                 Self::There(Box::new(connector))
             }
             Upstream::Here { hub, replica } => Self::Here(Arc::clone(hub), *replica),
+            Upstream::Comes(arrivals) => Self::Comes(Arc::clone(arrivals)),
         })
     }
 
-    async fn connect(&self) -> Result<Carry, ConnectError> {
+    async fn connect(&self, patience: Duration) -> Result<Carried, ConnectError> {
         match self {
-            Self::There(connector) => connector.connect().await,
+            Self::There(connector) => connector.connect().await.map(Carried::New),
             Self::Here(hub, tag) => {
                 let (hub, tag) = (Arc::clone(hub), *tag);
-                Ok(Box::new(move |wire| Box::pin(here(hub, tag, wire))))
+                let carry = move |wire| -> Carrying { Box::pin(here(hub, tag, wire)) };
+                Ok(Carried::New(Box::new(carry)))
+            }
+            Self::Comes(arrivals) => {
+                let arrived = tokio::time::timeout(patience, arrivals.next()).await;
+                let (channel, newer) = arrived.map_err(|_| ConnectError::Nobody)?;
+                Ok(Carried::Came(channel, newer))
             }
         }
     }

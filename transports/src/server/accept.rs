@@ -11,9 +11,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 
 use super::doorman::Doorman;
+use super::guests::Guests;
 use super::registry::{Carrier, Registry};
 use super::{GREETING, STRANGERS, http};
 use crate::AGENT;
+use crate::channel::Channel;
 use crate::driver::{Drive, drive, together};
 use crate::error::CarrierError;
 use crate::link::{Wire, link};
@@ -27,6 +29,7 @@ pub(super) struct Shared {
     pub(super) tls: Option<TlsAcceptor>,
     /// Whether TCP without TLS is taken.
     pub(super) plain: bool,
+    pub(super) guests: Option<Arc<dyn Guests>>,
 }
 
 impl Shared {
@@ -36,6 +39,16 @@ impl Shared {
             self.registry.turned_away.fetch_add(1, Relaxed);
         }
         place
+    }
+
+    /// Hands a connection to who knows what a host and a daemon speak.
+    pub(super) fn guest<F>(&self, stranger: OwnedSemaphorePermit, carry: impl FnOnce(Wire) -> F)
+    where
+        F: Future<Output = Result<(), CarrierError>> + Send + 'static,
+    {
+        if let Some(guests) = &self.guests {
+            guests.came(Channel::start(carry, Some(stranger)));
+        }
     }
 }
 
@@ -110,6 +123,11 @@ pub(super) async fn accept_quic(
             let Ok(connecting) = connecting else { return };
             match tokio::time::timeout(GREETING, connecting).await {
                 Ok(Ok(connection)) => {
+                    if quic::speaks_exec(&connection) {
+                        let carry = |wire| quic::run(connection, quic::Side::Server, wire);
+                        shared.guest(stranger, carry);
+                        return;
+                    }
                     let carry = |wire| quic::run(connection, quic::Side::Server, wire);
                     serve(&shared, Carrier::Quic, stranger, carry).await;
                 }

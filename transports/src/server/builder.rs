@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use super::accept::{Shared, accept_quic, accept_tcp};
+use super::guests::Guests;
 use super::registry::Registry;
 use super::workspaces::Workspaces;
 use super::{STRANGERS, Server};
@@ -66,11 +67,21 @@ pub enum ServeError {
 }
 
 /// What a server is to be.
-#[derive(Debug)]
 pub struct ServerBuilder {
     address: SocketAddr,
     identity: Option<Identity>,
     insecure: bool,
+    guests: Option<Arc<dyn Guests>>,
+}
+
+impl std::fmt::Debug for ServerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerBuilder")
+            .field("address", &self.address)
+            .field("identity", &self.identity)
+            .field("insecure", &self.insecure)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for ServerBuilder {
@@ -79,6 +90,7 @@ impl Default for ServerBuilder {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
             identity: None,
             insecure: false,
+            guests: None,
         }
     }
 }
@@ -108,6 +120,13 @@ impl ServerBuilder {
         self
     }
 
+    /// Serves these on the same address.
+    #[must_use]
+    pub fn guests(mut self, guests: Arc<dyn Guests>) -> Self {
+        self.guests = Some(guests);
+        self
+    }
+
     /// Starts the server, in the runtime of the caller.
     ///
     /// # Errors
@@ -128,6 +147,7 @@ impl ServerBuilder {
             strangers: Arc::new(Semaphore::new(STRANGERS)),
             tls: tls.transpose()?.map(TlsAcceptor::from),
             plain: near || self.insecure,
+            guests: self.guests.clone(),
         });
         let (tcp, udp, address) = self.bind().await?;
         let mut listeners = vec![tokio::spawn(accept_tcp(tcp, Arc::clone(&shared)))];
@@ -155,11 +175,13 @@ impl ServerBuilder {
         if self.identity.is_none() {
             return Err(ServeError::NoCertificate { address });
         }
-        match workspaces.all().iter().find(|hub| hub.access().is_open()) {
-            Some(hub) => Err(ServeError::NoToken {
-                address,
-                workspace: hub.name(),
-            }),
+        let hubs = workspaces.all();
+        let open = hubs.iter().find(|hub| hub.access().is_open());
+        let open = open.map(|hub| hub.name());
+        let guests = self.guests.as_ref();
+        let open = open.or_else(|| guests.and_then(|guests| guests.open_to_all()));
+        match open {
+            Some(workspace) => Err(ServeError::NoToken { address, workspace }),
             None => Ok(()),
         }
     }
@@ -209,7 +231,7 @@ fn quic_config(
     identity: &Identity,
     peer: std::net::IpAddr,
 ) -> Result<quinn::ServerConfig, TlsError> {
-    let tls = identity.server_config(&[quic::ALPN])?;
+    let tls = identity.server_config(&[quic::ALPN, quic::EXEC_ALPN])?;
     let tls =
         QuicServerConfig::try_from(tls).map_err(|error| TlsError::Setup(error.to_string()))?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));

@@ -3,10 +3,12 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
+use cairn_protocol::wire::Token;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -16,12 +18,20 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::accept::{Shared, serve as serve_session};
+use super::guests::Asked;
 use super::registry::Carrier;
 use super::{GREETING, metrics};
 use crate::websocket;
 
 /// Longest head of a request, in bytes. It is the least that hyper takes.
 const HEAD_MAX: usize = 8192;
+
+const SYNC: &str = websocket::SYNC.at;
+const EXEC: &str = websocket::EXEC.at;
+
+/// How long a request may take, from its first byte to the last of its answer: a
+/// checkpoint waits for what is edited to be with the hub.
+const ANSWER: Duration = Duration::from_mins(1);
 
 type Answer = Response<Full<Bytes>>;
 
@@ -37,16 +47,18 @@ pub(super) async fn serve<S>(
 {
     // It goes with the WebSocket, if there will be one.
     let stranger = Mutex::new(Some(stranger));
-    let service = service_fn(|request| {
-        let answer = if allowed {
-            route(request, &stranger, &shared)
-        } else {
+    let service = service_fn(async |request| {
+        let answer = if !allowed {
             text(
                 StatusCode::FORBIDDEN,
                 "this hub takes secure connections only: wss://\n",
             )
+        } else if let Some(answer) = guest(&request, &shared).await {
+            answer
+        } else {
+            route(request, &stranger, &shared)
         };
-        std::future::ready(Ok::<_, Infallible>(answer))
+        Ok::<_, Infallible>(answer)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -56,7 +68,7 @@ pub(super) async fn serve<S>(
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     // A peer that takes its time to read an answer is cut off.
-    match tokio::time::timeout(2 * GREETING, connection).await {
+    match tokio::time::timeout(ANSWER, connection).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "no answer"),
         Err(_) => tracing::debug!("no answer in time"),
@@ -70,17 +82,17 @@ fn route(
 ) -> Answer {
     let (method, path) = (request.method(), request.uri().path());
     match (method, path) {
-        (&Method::GET, websocket::PATH) if websocket::wants_websocket(&request) => {
+        (&Method::GET, SYNC | EXEC) if websocket::wants_websocket(&request) => {
             upgrade(request, stranger, shared)
         }
-        (&Method::GET, websocket::PATH) => {
+        (&Method::GET, SYNC | EXEC) => {
             text(StatusCode::UPGRADE_REQUIRED, "this is for WebSocket\n")
         }
         (&Method::GET, "/health") => typed("application/json", metrics::health(&shared.registry)),
         (&Method::GET, "/metrics") => {
             typed("text/plain; version=0.0.4", metrics::text(&shared.registry))
         }
-        (_, websocket::PATH | "/health" | "/metrics") => {
+        (_, SYNC | EXEC | "/health" | "/metrics") => {
             text(StatusCode::METHOD_NOT_ALLOWED, "only GET is known here\n")
         }
         _ => text(
@@ -90,13 +102,40 @@ fn route(
     }
 }
 
+/// What the guests of the server answer.
+async fn guest(request: &Request<Incoming>, shared: &Shared) -> Option<Answer> {
+    const BEARER: &str = "Bearer ";
+    let guests = shared.guests.as_ref()?;
+    let header = request.headers().get(AUTHORIZATION);
+    let header = header.and_then(|header| header.to_str().ok());
+    let token = header.and_then(|header| header.strip_prefix(BEARER));
+    let answer = guests.request(Asked {
+        method: request.method().as_str().to_owned(),
+        path: request.uri().path().to_owned(),
+        token: token.and_then(|token| Token::new(token.trim().as_bytes())),
+    });
+    let answer = answer.await?;
+    let mut response = typed(answer.kind, answer.body);
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or_default();
+    Some(response)
+}
+
 /// Makes a WebSocket of the connection, and a session of that.
 fn upgrade(
     mut request: Request<Incoming>,
     stranger: &Mutex<Option<OwnedSemaphorePermit>>,
     shared: &Arc<Shared>,
 ) -> Answer {
-    let headers = match websocket::accept(&request) {
+    let exec = request.uri().path() == EXEC;
+    if exec && shared.guests.is_none() {
+        return text(StatusCode::NOT_FOUND, "this is a hub and no daemon\n");
+    }
+    let path = if exec {
+        &websocket::EXEC
+    } else {
+        &websocket::SYNC
+    };
+    let headers = match websocket::accept(&request, path) {
         Ok(headers) => headers,
         Err((status, why)) => return text(status, why),
     };
@@ -110,6 +149,10 @@ fn upgrade(
             Ok(stream) => {
                 let stream = TokioIo::new(stream);
                 let carry = |wire| websocket::run(stream, websocket::Side::Server, wire);
+                if exec {
+                    shared.guest(stranger, carry);
+                    return;
+                }
                 serve_session(&shared, Carrier::WebSocket, stranger, carry).await;
             }
             Err(error) => tracing::debug!(%error, "no WebSocket"),

@@ -8,6 +8,7 @@
 //! | `doorman` | who may be here: the first action of each session |
 //! | `registry` | the connections that there are; the newest of each replica |
 //! | `accept` | connections, until they have a session |
+//! | `guests` | what a daemon serves on its address instead |
 //! | `http` | requests on the TCP port |
 //! | `metrics` | numbers for people |
 //!
@@ -17,6 +18,7 @@
 mod accept;
 mod builder;
 mod doorman;
+mod guests;
 mod http;
 mod metrics;
 mod registry;
@@ -34,6 +36,7 @@ use crate::tls::Fingerprint;
 
 pub(crate) use accept::hub_config;
 pub use builder::{ServeError, ServerBuilder};
+pub use guests::{Answer, Answering, Asked, Guests};
 pub use workspaces::{Access, Hub, Permission, Workspaces};
 
 use registry::Registry;

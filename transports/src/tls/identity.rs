@@ -55,6 +55,23 @@ impl Identity {
         Self::load(&certificate, &key)
     }
 
+    /// One that is made now, and kept nowhere.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`]: no certificate can be made.
+    pub fn passing() -> Result<Self, TlsError> {
+        let (certificate, key) = make()?;
+        let here = Path::new("a certificate in memory");
+        let what = "a certificate";
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate.as_bytes())
+            .collect::<Result<_, _>>()
+            .map_err(|error| content(here, what, &error))?;
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
+            .map_err(|error| content(here, "a private key", &error))?;
+        Ok(Self { chain, key })
+    }
+
     /// The one in two PEM files: a certificate, perhaps with those that vouch for
     /// it, and its key.
     ///

@@ -13,11 +13,29 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tungstenite::handshake::client::generate_key;
 use tungstenite::handshake::derive_accept_key;
 
-/// The WebSocket subprotocol.
-const SUBPROTOCOL: &str = "cairn.v1";
+/// Where something listens, and the subprotocol that is spoken there.
+#[derive(Debug)]
+pub(crate) struct Path {
+    /// As in the request.
+    pub(crate) at: &'static str,
+    subprotocol: &'static str,
+    /// What who asks for another is told.
+    other: &'static str,
+}
 
 /// Where hubs listen.
-pub(crate) const PATH: &str = "/sync";
+pub(crate) const SYNC: Path = Path {
+    at: "/sync",
+    subprotocol: "cairn.v1",
+    other: "the subprotocol is cairn.v1\n",
+};
+
+/// Where hosts and daemons listen for each other.
+pub(crate) const EXEC: Path = Path {
+    at: "/exec",
+    subprotocol: "cairn-exec.v1",
+    other: "the subprotocol is cairn-exec.v1\n",
+};
 
 /// Longest head of an answer, in bytes. It is the least that hyper takes.
 const HEAD_MAX: usize = 8192;
@@ -42,7 +60,10 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 /// # Errors
 ///
 /// What the request lacks, and the status that says so.
-pub(crate) fn accept(request: &Request<Incoming>) -> Result<HeaderMap, (StatusCode, &'static str)> {
+pub(crate) fn accept(
+    request: &Request<Incoming>,
+    path: &Path,
+) -> Result<HeaderMap, (StatusCode, &'static str)> {
     let headers = request.headers();
     if headers
         .get(SEC_WEBSOCKET_VERSION)
@@ -54,8 +75,8 @@ pub(crate) fn accept(request: &Request<Incoming>) -> Result<HeaderMap, (StatusCo
             "WebSocket version 13 is spoken\n",
         ));
     }
-    if !has_token(headers, &SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
-        return Err((StatusCode::BAD_REQUEST, "the subprotocol is cairn.v1\n"));
+    if !has_token(headers, &SEC_WEBSOCKET_PROTOCOL, path.subprotocol) {
+        return Err((StatusCode::BAD_REQUEST, path.other));
     }
     let accept = headers
         .get(SEC_WEBSOCKET_KEY)
@@ -67,7 +88,7 @@ pub(crate) fn accept(request: &Request<Incoming>) -> Result<HeaderMap, (StatusCo
     answer.insert(SEC_WEBSOCKET_ACCEPT, accept);
     answer.insert(
         SEC_WEBSOCKET_PROTOCOL,
-        HeaderValue::from_static(SUBPROTOCOL),
+        HeaderValue::from_static(path.subprotocol),
     );
     Ok(answer)
 }
@@ -99,7 +120,11 @@ pub(crate) enum HandshakeError {
 /// # Cancel safety
 ///
 /// Dropping it ends the connection.
-pub(crate) async fn connect<S>(stream: S, host: &str) -> Result<Upgraded, HandshakeError>
+pub(crate) async fn connect<S>(
+    stream: S,
+    host: &str,
+    path: &Path,
+) -> Result<Upgraded, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -111,20 +136,20 @@ where
     let connection = tokio::spawn(connection.with_upgrades());
     let _guard = AbortOnDrop(connection.abort_handle());
     let key = generate_key();
-    let request = Request::get(PATH)
+    let request = Request::get(path.at)
         .header(HOST, host)
         .header(CONNECTION, "upgrade")
         .header(UPGRADE, "websocket")
         .header(SEC_WEBSOCKET_VERSION, "13")
         .header(SEC_WEBSOCKET_KEY, &key)
-        .header(SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL)
+        .header(SEC_WEBSOCKET_PROTOCOL, path.subprotocol)
         .body(Empty::<Bytes>::new())?;
     let answer = requests.send_request(request).await?;
-    check(&answer, &key)?;
+    check(&answer, &key, path)?;
     Ok(hyper::upgrade::on(answer).await?)
 }
 
-fn check(answer: &Response<Incoming>, key: &str) -> Result<(), HandshakeError> {
+fn check(answer: &Response<Incoming>, key: &str, path: &Path) -> Result<(), HandshakeError> {
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(HandshakeError::Status(answer.status()));
     }
@@ -133,7 +158,7 @@ fn check(answer: &Response<Incoming>, key: &str) -> Result<(), HandshakeError> {
         header.is_some_and(|header| header.as_bytes() == value.as_bytes())
     };
     let agreed = says(&SEC_WEBSOCKET_ACCEPT, &derive_accept_key(key.as_bytes()))
-        && says(&SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL);
+        && says(&SEC_WEBSOCKET_PROTOCOL, path.subprotocol);
     agreed.then_some(()).ok_or(HandshakeError::Protocol)
 }
 

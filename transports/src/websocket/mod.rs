@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use crate::error::CarrierError;
 use crate::link::Wire;
 
-pub(crate) use handshake::{PATH, accept, connect, wants_websocket};
+pub(crate) use handshake::{EXEC, Path, SYNC, accept, connect, wants_websocket};
 
 /// How long a closed connection may take to get its last bytes to the peer.
 const LINGER: Duration = Duration::from_secs(2);

@@ -8,22 +8,26 @@
 //! inside of [`Connection::exec`] and of the [`Execution`] it returns.
 
 mod local;
+mod sandbox;
 #[cfg(feature = "shell")]
 pub mod shell;
 
 pub use local::Local;
+pub use sandbox::{LinkError, Sandbox};
 #[cfg(feature = "shell")]
 pub use shell::Shell;
 
 use std::fmt::Debug;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use cairn_engine::Replica;
+use parking_lot::Mutex;
 
 use crate::exec::{
     Boxed, Command, Confinement, ExecError, ExecId, ExecOptions, Execution, RuntimeId,
 };
+use crate::sync::{OwnHub, SyncError};
 
 /// Why a backend could not be connected, in its own words.
 pub type BackendError = Box<dyn std::error::Error + Send + Sync>;
@@ -36,6 +40,35 @@ pub struct Host {
     /// Where the backend may keep what has to survive a restart, such as the
     /// logs of its execs. `None` for a workspace in memory.
     pub directory: Option<PathBuf>,
+    /// The store as a hub, for backends with a replica of their own.
+    pub(crate) hub: Arc<HostHub>,
+}
+
+/// The hub of a workspace, which is there while a backend needs it.
+#[derive(Debug)]
+pub(crate) struct HostHub {
+    replica: Replica,
+    hub: Mutex<Weak<OwnHub>>,
+}
+
+impl HostHub {
+    pub(crate) fn new(replica: Replica) -> Self {
+        Self {
+            replica,
+            hub: Mutex::default(),
+        }
+    }
+
+    /// The hub. It blocks.
+    pub(crate) fn get(&self) -> Result<Arc<OwnHub>, SyncError> {
+        let mut slot = self.hub.lock();
+        if let Some(hub) = slot.upgrade() {
+            return Ok(hub);
+        }
+        let hub = Arc::new(OwnHub::start(&self.replica)?);
+        *slot = Arc::downgrade(&hub);
+        Ok(hub)
+    }
 }
 
 /// Something that can run commands.
@@ -81,6 +114,12 @@ pub trait Connection: Debug + Send + Sync {
     /// shares the store.
     fn pull(&self) -> Boxed<'_, Result<(), BackendError>> {
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Execs whose changes may not be in the workspace yet. None for a backend that
+    /// shares the store.
+    fn pending(&self) -> Vec<ExecId> {
+        Vec::new()
     }
 
     /// Whether it can be used no more, so that the next use connects again.

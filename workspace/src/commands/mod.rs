@@ -6,13 +6,12 @@ pub(crate) mod check;
 pub(crate) mod clone;
 pub(crate) mod completions;
 pub(crate) mod conflicts;
+#[cfg(feature = "exec")]
+pub(crate) mod daemon;
 pub(crate) mod du;
-<<<<<<< HEAD
 pub(crate) mod evict;
-=======
 #[cfg(feature = "shell")]
 pub(crate) mod exec;
->>>>>>> shell
 pub(crate) mod export;
 pub(crate) mod gc;
 pub(crate) mod ignore;
@@ -52,6 +51,8 @@ pub(crate) fn run(command: Command) -> Result {
         Command::Check(args) => check::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Serve(args) => serve::run(&args),
+        #[cfg(feature = "exec")]
+        Command::Daemon(args) => daemon::run(&args),
         Command::Clone(args) => clone::run(&args),
         Command::Sync(args) => sync::run(&args),
         Command::Conflicts(args) => conflicts::run(&args),

@@ -6,6 +6,18 @@ use std::path::PathBuf;
 use super::event::Seq;
 use super::id::{ExecId, RuntimeId};
 
+/// A failure on another machine: its code in `SPEC.md`, and its words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{detail} ({name})")]
+pub struct RemoteFault {
+    /// The code.
+    pub code: u16,
+    /// What it is called.
+    pub name: String,
+    /// For people.
+    pub detail: String,
+}
+
 /// Why an operation on an exec failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -116,6 +128,37 @@ pub enum ExecError {
     /// What runs the exec cannot do this.
     #[error("not supported by this backend: {0}")]
     NotSupported(&'static str),
+    /// What runs the exec on another machine has failed in its own words.
+    #[error("the sandbox reports: {0}")]
+    Remote(#[source] Box<RemoteFault>),
+    /// The changes of the workspace could not be brought to the sandbox, so the
+    /// command was not started.
+    #[error("the command was not started: the changes of the workspace are not in the sandbox")]
+    Push(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The sandbox cannot be reached. Nothing was started by this call.
+    #[error("the sandbox cannot be reached; nothing was started by this")]
+    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The connection broke when the command was being started, and did not come
+    /// back in time.
+    #[error(
+        "the connection to the sandbox broke while exec {id} was being started: it may run; ask \
+         for it by its id when the sandbox is there again, and do not start it anew before"
+    )]
+    MayRun {
+        /// The exec.
+        id: ExecId,
+    },
+    /// The runtime that ran the exec is no more, and left no log.
+    #[error(
+        "exec {id} is lost: it was run by runtime {runtime}, which is no more; whether it did its \
+         work is not known"
+    )]
+    Lost {
+        /// The exec.
+        id: ExecId,
+        /// The runtime it was started in.
+        runtime: RuntimeId,
+    },
     /// The runtime was closed.
     #[error("the runtime of execs is closed")]
     Closed,

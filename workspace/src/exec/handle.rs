@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::event::{Event, EventKind, Exit, Seq};
 use super::id::ExecId;
-use super::options::Terminal;
+use super::options::{Keep, Terminal};
 use super::signal::Signal;
 use super::{Boxed, ExecError, Result};
 
@@ -49,6 +49,30 @@ pub trait Execution: Debug + Send + Sync {
 
     /// Changes the size of its terminal.
     fn resize(&self, size: Terminal) -> Boxed<'_, Result<()>>;
+
+    /// What is kept of its events when there are more than its log takes.
+    fn keep(&self) -> Keep {
+        Keep::Newest
+    }
+
+    /// Whether what it changed is in the workspace. It is decided when its end is
+    /// told.
+    fn synced(&self) -> Synced {
+        Synced::Shared
+    }
+}
+
+/// Whether what an exec changed is in the workspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Synced {
+    /// It ran on the store of the workspace itself.
+    Shared,
+    /// What it changed was brought there before its end was told.
+    Complete,
+    /// It was not yet, or it is not known: it is tried again by itself, and by
+    /// [`Workspace::pull`](crate::Workspace::pull).
+    Pending,
 }
 
 /// Where a reader begins.
@@ -100,6 +124,11 @@ impl Exec {
         }
     }
 
+    /// Whether what it changed is in the workspace, as known when its end was told.
+    pub fn synced(&self) -> Synced {
+        self.execution.synced()
+    }
+
     /// Waits until it ends.
     ///
     /// # Errors
@@ -123,8 +152,10 @@ impl Exec {
     ///
     /// Nothing is lost: the next call collects it all.
     pub async fn result(&self) -> Result<Output> {
-        // What is evicted meanwhile need not be read before.
-        self.wait().await?;
+        if self.execution.keep() == Keep::Newest {
+            // What is evicted meanwhile need not be read before.
+            self.wait().await?;
+        }
         let oldest = self.execution.bounds().await?.oldest;
         let mut events = self.events(ReadFrom::Seq(oldest));
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -138,6 +169,7 @@ impl Exec {
                         stderr,
                         evicted: oldest - 1,
                         exit,
+                        synced: self.synced(),
                     });
                 }
             }
@@ -256,6 +288,8 @@ pub struct Output {
     pub evicted: u64,
     /// How it ended.
     pub exit: Exit,
+    /// Whether what it changed is in the workspace.
+    pub synced: Synced,
 }
 
 impl Output {

@@ -167,6 +167,19 @@ impl Log {
         self.segments.front().map_or(self.next, |first| first.first)
     }
 
+    /// Whether the next event of so many bytes makes some go from a number on.
+    pub(crate) fn would_lose(&self, from: Seq, len: usize) -> bool {
+        let len = (HEADER + len) as u64;
+        let fits = |last: &Segment| last.bytes + len <= self.cap / SEGMENTS;
+        let full = self.segments.len() as u64 >= SEGMENTS;
+        // The oldest segment goes, with all up to the first event of the next.
+        let second = self
+            .segments
+            .get(1)
+            .map_or(self.next, |second| second.first);
+        full && !self.segments.back().is_some_and(fits) && second > from
+    }
+
     /// Adds an event. Returns `false`, and adds none, after the last one.
     pub(crate) fn append(&mut self, at_ms: u64, kind: EventKind) -> bool {
         if self.ended {

@@ -50,11 +50,11 @@ pub(crate) mod shared {
 }
 
 pub use confine::{Confine, Confinement, Enforced, Network, Want};
-pub use error::ExecError;
+pub use error::{ExecError, RemoteFault};
 pub use event::{Ended, Event, EventKind, Exit, Leftovers, Seq};
-pub use handle::{Bounds, Events, Exec, Execution, Output, ReadFrom};
+pub use handle::{Bounds, Events, Exec, Execution, Output, ReadFrom, Synced};
 pub use id::{ExecId, RuntimeId};
-pub use options::{Command, ExecOptions, Limits, Stdin, Terminal};
+pub use options::{Command, ExecOptions, Keep, Limits, Stdin, Terminal};
 pub use runtime::{Runtime, RuntimeOptions};
 pub use signal::Signal;
 

@@ -78,6 +78,9 @@ pub struct ExecOptions {
     pub detach: bool,
     /// What the processes may take of the machine.
     pub limits: Limits,
+    /// What of its events is kept when there are more than the log takes. Default:
+    /// the newest.
+    pub keep: Keep,
 }
 
 impl Default for ExecOptions {
@@ -94,8 +97,22 @@ impl Default for ExecOptions {
             linger: Duration::from_secs(2),
             detach: false,
             limits: Limits::default(),
+            keep: Keep::default(),
         }
     }
+}
+
+/// What of an exec's events is kept when there are more than its log takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Keep {
+    /// The newest. Nobody slows the process, and a slow reader misses some.
+    #[default]
+    Newest,
+    /// All that no reader has had yet: the process waits, as it does for a pipe,
+    /// until somebody reads on. What one reader has had may go before another
+    /// reads it. Nothing is waited for once the exec was killed or its time is over.
+    Unread,
 }
 
 /// The standard input of an exec.

@@ -15,7 +15,7 @@ use super::handle::{Bounds, Execution};
 use super::id::ExecId;
 use super::launch;
 use super::log::{Log, ReadError};
-use super::options::Terminal;
+use super::options::{Keep, Terminal};
 use super::signal::Signal;
 use super::{Boxed, ExecError, Result, sys};
 
@@ -118,6 +118,12 @@ pub(crate) struct Process {
     news: watch::Sender<Seq>,
     control: Mutex<Control>,
     input: Mutex<Option<mpsc::Sender<Bytes>>>,
+    keep: Keep,
+    /// The first event that no reader has had, for [`Keep::Unread`]; 0 when nothing
+    /// is to be waited for.
+    unread: watch::Sender<Seq>,
+    /// How many outputs wait for a reader.
+    held_up: watch::Sender<usize>,
 }
 
 impl Process {
@@ -133,6 +139,63 @@ impl Process {
                 killed: false,
             }),
             input: Mutex::new(None),
+            keep: Keep::Newest,
+            unread: watch::Sender::new(1),
+            held_up: watch::Sender::new(0),
+        }
+    }
+
+    /// What is kept of its events.
+    pub(crate) fn keeping(mut self, keep: Keep) -> Self {
+        self.keep = keep;
+        self
+    }
+
+    /// Waits until an event of so many bytes can be added without losing one that
+    /// nobody has had.
+    pub(crate) async fn room(&self, len: usize) {
+        if self.keep == Keep::Newest {
+            return;
+        }
+        let mut unread = self.unread.subscribe();
+        loop {
+            let from = *unread.borrow_and_update();
+            if from == 0 || !self.log.lock().would_lose(from, len) {
+                return;
+            }
+            let _held_up = HeldUp::new(&self.held_up);
+            if unread.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until no output waits for a reader.
+    pub(crate) async fn goes_on(&self) {
+        // The sender is in `self`.
+        let _ = self.held_up.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    /// Whether an output waits for a reader.
+    pub(crate) fn is_held_up(&self) -> bool {
+        *self.held_up.borrow() > 0
+    }
+
+    /// Does not wait for readers any more.
+    pub(crate) fn hurry(&self) {
+        self.unread.send_replace(0);
+    }
+
+    /// A reader has had all events before this one.
+    fn had(&self, before: Seq) {
+        if self.keep == Keep::Unread {
+            self.unread.send_if_modified(|unread| {
+                let more = *unread != 0 && before > *unread;
+                if more {
+                    *unread = before;
+                }
+                more
+            });
         }
     }
 
@@ -190,6 +253,9 @@ impl Process {
         match group.signal(signal) {
             Ok(()) => {
                 control.killed |= signal.ends();
+                if signal == Signal::KILL {
+                    self.hurry();
+                }
                 Ok(())
             }
             // It is about to be known that it ended.
@@ -200,6 +266,7 @@ impl Process {
 
     async fn read_from(&self, from: Seq, bytes_max: usize) -> Result<Vec<Event>> {
         let mut news = self.news.subscribe();
+        self.had(from);
         loop {
             news.borrow_and_update();
             {
@@ -258,7 +325,27 @@ impl Process {
     }
 }
 
+/// An output that waits for a reader.
+struct HeldUp<'a>(&'a watch::Sender<usize>);
+
+impl<'a> HeldUp<'a> {
+    fn new(count: &'a watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count)
+    }
+}
+
+impl Drop for HeldUp<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
 impl Execution for Process {
+    fn keep(&self) -> Keep {
+        self.keep
+    }
+
     fn id(&self) -> &ExecId {
         &self.id
     }

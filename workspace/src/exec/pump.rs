@@ -29,6 +29,7 @@ pub(crate) async fn drain(from: OwnedFd, to: Arc<Process>, kind: fn(Bytes) -> Ev
         match read(&from, &mut buffer).await {
             Ok(0) => return,
             Ok(len) => {
+                to.room(len).await;
                 to.append(kind(Bytes::copy_from_slice(&buffer[..len])));
             }
             Err(error) => {

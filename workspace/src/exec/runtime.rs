@@ -242,6 +242,37 @@ impl Runtime {
         }
     }
 
+    /// How many execs run.
+    pub fn running(&self) -> usize {
+        let execs = self.shared.execs.lock();
+        execs
+            .known
+            .values()
+            .filter(|exec| !exec.has_ended())
+            .count()
+    }
+
+    /// Asks what runs to end (TERM), and returns when all has, or the time is over.
+    ///
+    /// # Cancel safety
+    ///
+    /// What was asked stays asked.
+    pub async fn terminate(&self, within: Duration) {
+        let running = self.shared.signal_all(Signal::TERM);
+        let (answer, answered) = oneshot::channel::<()>();
+        self.shared.handle.spawn(async move {
+            let gone = async {
+                for process in running {
+                    // Its log does not matter now.
+                    let _ = process.exit().await;
+                }
+            };
+            let _ = tokio::time::timeout(within, gone).await;
+            drop(answer);
+        });
+        let _ = answered.await;
+    }
+
     /// Kills what runs, and returns when it is gone.
     ///
     /// # Cancel safety
@@ -323,7 +354,7 @@ impl Shared {
         let id = options.id.clone().unwrap_or_else(ExecId::random);
         let place = self.journal.as_ref().map(|journal| journal.place(&id));
         let log = Log::new(place, self.options.log_bytes);
-        let process = Arc::new(Process::new(id.clone(), log));
+        let process = Arc::new(Process::new(id.clone(), log).keeping(options.keep));
         {
             let mut execs = self.execs.lock();
             if execs.closed {
@@ -439,6 +470,11 @@ impl Shared {
 
     /// Refuses further execs, and kills those that run.
     fn kill_all(&self) -> Vec<Arc<Process>> {
+        self.signal_all(Signal::KILL)
+    }
+
+    /// Refuses further execs, and signals those that run.
+    fn signal_all(&self, signal: Signal) -> Vec<Arc<Process>> {
         let mut execs = self.execs.lock();
         execs.closed = true;
         let running = execs.known.values().filter(|process| !process.has_ended());
@@ -446,7 +482,7 @@ impl Shared {
         drop(execs);
         for process in &running {
             // One that has just ended needs none.
-            let _ = process.signal(Signal::KILL);
+            let _ = process.signal(signal);
         }
         running
     }

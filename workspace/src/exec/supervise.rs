@@ -185,6 +185,7 @@ impl Supervised {
         if let Ok(end) = timeout_at(deadline, &mut self.end).await {
             return (end.ok(), false);
         }
+        self.process.hurry();
         // Who is not there any more needs no signal.
         let _ = self.group.signal(Signal::TERM);
         if let Ok(end) = timeout(self.course.kill_after, &mut self.end).await {
@@ -197,8 +198,7 @@ impl Supervised {
 
     /// Waits for the rest of the group and of the output, or ends them.
     async fn others(&mut self) -> Leftovers {
-        let deadline = Instant::now() + self.course.linger;
-        let drained = timeout_at(deadline, finish(&mut self.pumps)).await.is_ok();
+        let (drained, deadline) = self.drained().await;
         if self.is_empty_before(deadline).await {
             if drained || self.course.detach {
                 return if drained {
@@ -221,6 +221,28 @@ impl Supervised {
             Leftovers::Killed
         } else {
             Leftovers::Escaped
+        }
+    }
+
+    /// Reads the output to its end, or until the time of `linger` is over. The time
+    /// in which it waits for a reader does not count, but ends with the exec's own.
+    async fn drained(&mut self) -> (bool, Instant) {
+        loop {
+            let deadline = Instant::now() + self.course.linger;
+            if timeout_at(deadline, finish(&mut self.pumps)).await.is_ok() {
+                return (true, deadline);
+            }
+            if !self.process.is_held_up() {
+                return (false, deadline);
+            }
+            let process = Arc::clone(&self.process);
+            let Some(over) = self.deadline else {
+                process.goes_on().await;
+                continue;
+            };
+            if timeout_at(over, process.goes_on()).await.is_err() {
+                process.hurry();
+            }
         }
     }
 

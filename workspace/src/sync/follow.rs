@@ -287,7 +287,7 @@ impl cairn_engine::Fetcher for Fetch {
 }
 
 /// The engine's end, as a client wants it.
-pub(super) struct Attached(pub(super) Arc<Store>);
+pub(crate) struct Attached(pub(crate) Arc<Store>);
 
 impl cairn_transports::Replica for Attached {
     fn beginning(&self) -> Result<Beginning, StoreFailure> {

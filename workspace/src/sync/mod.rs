@@ -29,12 +29,15 @@
 //! | --- | --- |
 //! | `follow` | a replica in step with a hub |
 //! | `serve` | replicas as hubs, on one address |
+//! | `own` | a replica as a hub for the sandboxes of its workspace |
 //! | `upstream` | where the hub of a replica is, kept with the replica |
 //! | `tokens` | who may come to a hub, kept with its replica |
 //! | `error` | why it does not work |
 
 mod error;
 mod follow;
+#[cfg(feature = "exec")]
+mod own;
 mod serve;
 mod tokens;
 mod upstream;
@@ -54,8 +57,13 @@ pub use serve::{Hub, Serve, ServeBuilder};
 pub use tokens::{Permission, new_token, tokens};
 pub use upstream::{Upstream, Verify};
 
+#[cfg(feature = "exec")]
+pub(crate) use follow::Attached;
+#[cfg(feature = "exec")]
+pub(crate) use own::{OwnHub, proceed};
+
 /// A runtime of its own, so that callers need none.
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("cairn-sync")

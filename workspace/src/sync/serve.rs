@@ -45,8 +45,22 @@ impl Hub {
         self.name.to_string()
     }
 
+    /// What its own ids have in them.
+    #[cfg(feature = "exec")]
+    pub(super) fn tag(&self) -> Result<cairn_protocol::ReplicaTag, SyncError> {
+        Ok(self.store.tag()?)
+    }
+
+    /// What tells its workspace from others.
+    #[cfg(feature = "exec")]
+    pub(super) fn workspace(&self) -> Result<u64, SyncError> {
+        let epoch = self.store.head()?.epoch;
+        let (first, _) = epoch.0.split_first_chunk().unwrap_or((&[0; 8], &[]));
+        Ok(u64::from_be_bytes(*first))
+    }
+
     /// The working tree as a client of its own hub.
-    fn follow(&self) -> Result<Client, SyncError> {
+    pub(super) fn follow(&self) -> Result<Client, SyncError> {
         let here = cairn_transports::Upstream::Here {
             hub: Arc::new(self.clone()),
             replica: self.store.tag()?,

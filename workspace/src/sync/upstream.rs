@@ -120,12 +120,12 @@ impl Upstream {
         Ok(replica.set_property(PROPERTY, Some(&bytes))?)
     }
 
-    pub(super) fn parsed(&self) -> Result<Address, SyncError> {
+    pub(crate) fn parsed(&self) -> Result<Address, SyncError> {
         let damaged = |_| SyncError::Property(PROPERTY);
         self.address.parse().map_err(damaged)
     }
 
-    pub(super) fn secret(&self) -> Result<Token, SyncError> {
+    pub(crate) fn secret(&self) -> Result<Token, SyncError> {
         Token::new(self.token.as_bytes()).ok_or(SyncError::Property(PROPERTY))
     }
 
@@ -137,7 +137,7 @@ impl Upstream {
         }
     }
 
-    pub(super) fn trust(&self, replica: &Replica) -> Result<Trust, SyncError> {
+    pub(crate) fn trust(&self, replica: &Replica) -> Result<Trust, SyncError> {
         if let Some(fingerprint) = &self.fingerprint {
             let damaged = |_| SyncError::Property(PROPERTY);
             return Ok(Trust::Pinned(fingerprint.parse().map_err(damaged)?));

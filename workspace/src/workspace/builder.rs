@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 
 use super::error::Result;
 use super::{Inner, Slot, Workspace, WorkspaceError};
-use crate::backend::{Backend, Host};
+use crate::backend::{Backend, Host, HostHub};
 use crate::exec::ExecId;
 use crate::waiting::elsewhere;
 
@@ -130,8 +130,10 @@ impl Builder {
             name.push(format!("-{DIRECTORY}"));
             name.into()
         });
+        let hub = Arc::new(HostHub::new(replica.clone()));
         let slot = |(id, backend): (String, Arc<dyn Backend>)| Slot {
             host: Host {
+                hub: Arc::clone(&hub),
                 replica: replica.clone(),
                 directory: directory.as_ref().map(|all| all.join(&id)),
             },

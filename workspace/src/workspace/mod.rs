@@ -18,7 +18,9 @@ use error::Result;
 pub use error::WorkspaceError;
 
 use crate::backend::{Backend, Connection, Host};
-use crate::exec::{Command, Confinement, Exec, ExecId, ExecOptions, Output, RuntimeId, Signal};
+use crate::exec::{
+    Command, Confinement, Exec, ExecError, ExecId, ExecOptions, Output, RuntimeId, Signal,
+};
 use crate::waiting::elsewhere;
 
 #[derive(Debug)]
@@ -130,7 +132,8 @@ impl Workspace {
         Ok(self.fs().blocking().watch(since)?)
     }
 
-    /// Ends the backends and what runs there, and makes everything durable.
+    /// Ends the backends and what runs there, but for a sandbox, where it runs on
+    /// and is found again by its id, and makes everything durable.
     /// Commands are refused from now on; the filesystem can be used still.
     ///
     /// # Errors
@@ -232,9 +235,17 @@ impl Workspace {
     /// # }
     /// ```
     pub async fn exec(&self, command: impl Into<Command>, options: ExecOptions) -> Result<Exec> {
+        let command = command.into();
         let (connection, id) = self.connected(options.backend.as_deref()).await?;
-        let execution = connection.exec(command.into(), options).await?;
-        Ok(Exec::new(execution, id))
+        let execution = match connection.exec(command.clone(), options.clone()).await {
+            // Nothing was started, and there is something else by now.
+            Err(ExecError::Unreachable(_)) if connection.is_lost() => {
+                let (connection, _) = self.connected(options.backend.as_deref()).await?;
+                connection.exec(command, options).await
+            }
+            started => started,
+        };
+        Ok(Exec::new(execution?, id))
     }
 
     /// Runs a command on the default backend, and returns what it wrote.
@@ -281,6 +292,17 @@ impl Workspace {
     pub async fn dispose_exec(&self, id: &ExecId, backend: Option<&str>) -> Result<()> {
         let (connection, _) = self.connected(backend).await?;
         Ok(connection.dispose(id).await?)
+    }
+
+    /// Execs whose changes may not be in the workspace yet: those that run, and
+    /// those after whose end the connection was broken. None for a backend that
+    /// shares the store.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::ready`].
+    pub async fn pending(&self, backend: Option<&str>) -> Result<Vec<ExecId>> {
+        Ok(self.connected(backend).await?.0.pending())
     }
 
     /// Brings the changes of the workspace to a backend with a store of its

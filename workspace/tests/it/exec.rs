@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use cairn::block_on;
 use cairn::exec::{
     Command, Confine, Ended, Enforced, Event, EventKind, Exec, ExecError, ExecId, ExecOptions,
-    Leftovers, Limits, Network, Output, ReadFrom, Runtime, RuntimeOptions, Signal, Stdin, Terminal,
-    Want,
+    Keep, Leftovers, Limits, Network, Output, ReadFrom, Runtime, RuntimeOptions, Signal, Stdin,
+    Terminal, Want,
 };
 use tempfile::TempDir;
 
@@ -370,6 +370,50 @@ fn much_output_takes_little_memory_and_slow_readers_slow_nobody() {
 fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4_096
+}
+
+#[test]
+fn what_nobody_has_read_is_kept_if_it_is_asked_for() {
+    let (_dir, runtime) = place();
+    let options = || ExecOptions {
+        keep: Keep::Unread,
+        linger: Duration::from_millis(50),
+        ..ExecOptions::default()
+    };
+    let script = "head -c 67108864 /dev/zero; echo end >&2";
+    let exec = start_with(&runtime, script, options()).unwrap();
+    let mut events = exec.events(ReadFrom::Start);
+    let (mut bytes, mut seq) = (0, 0);
+    while let Some(event) = block_on(events.next()).unwrap() {
+        assert_eq!(event.seq, seq + 1);
+        seq = event.seq;
+        if let EventKind::Stdout(data) = &event.kind {
+            bytes += data.len();
+        }
+        if seq == 10 {
+            // The first process ends meanwhile; what it left in the pipe is not lost.
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+    assert_eq!(bytes, 64 << 20);
+    // All of it is collected, too, though the log keeps less.
+    let output = run_with(&runtime, script, options());
+    assert_eq!(
+        (output.stdout.len(), output.stderr.as_slice()),
+        (64 << 20, &b"end\n"[..])
+    );
+    // With nobody who reads, it waits until its time is over.
+    let timeout = Some(Duration::from_millis(300));
+    let exec = start_with(
+        &runtime,
+        "yes",
+        ExecOptions {
+            timeout,
+            ..options()
+        },
+    )
+    .unwrap();
+    assert_eq!(block_on(exec.wait()).unwrap().ended, Ended::TimedOut);
 }
 
 #[test]

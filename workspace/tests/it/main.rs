@@ -8,6 +8,7 @@
 
 mod commands;
 mod daemon;
+mod daemons;
 mod errors;
 mod exec;
 mod hostile;
@@ -15,6 +16,8 @@ mod hubs;
 mod layers;
 mod mcp;
 mod program;
+mod sandbox;
+mod sandbox_faults;
 mod scratch;
 #[cfg(feature = "shell")]
 mod shell;

@@ -201,7 +201,7 @@ impl Drop for Foreground {
 }
 
 /// Detaches every mount at a directory, also a dead one.
-fn detach(at: &Path) {
+pub(crate) fn detach(at: &Path) {
     for _ in 0..4 {
         if !is_mounted(at) {
             return;

@@ -1,0 +1,195 @@
+//! The connection for calls of the host: reads them, does them beside each other,
+//! and answers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cairn_transports::Channel;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
+
+use super::station::Station;
+use crate::exec::{ExecId, Execution, Keep, Signal, Terminal};
+use crate::remote::{
+    CALL, CALLS_MAX, CANCEL, Call, CallFrame, Code, EventWire, Fault, READ_MAX, REPLY, Reply,
+    ReplyFrame, decode, encode,
+};
+
+/// How long nothing may come from a host before it is taken to be gone.
+const SILENCE: Duration = Duration::from_secs(45);
+/// Replies that wait to be sent.
+const QUEUE: usize = 8;
+
+/// Calls under way, by their numbers.
+type UnderWay = Arc<Mutex<HashMap<u64, AbortHandle>>>;
+
+/// Serves the calls of one connection, until it ends or another takes its place.
+pub(super) async fn serve(station: Arc<Station>, channel: Channel, seat: u64) {
+    let (sender, mut receiver) = channel.split();
+    let (replies, mut queued) = mpsc::channel::<Bytes>(QUEUE);
+    let sending = async {
+        while let Some(payload) = queued.recv().await {
+            sender.send(REPLY, payload).await;
+        }
+    };
+    let receiving = async {
+        let places = Arc::new(Semaphore::new(CALLS_MAX));
+        let under_way = UnderWay::default();
+        // What is under way ends with this, but for what has begun to start.
+        let mut calls = JoinSet::new();
+        // A host that is there says something every few seconds.
+        while let Ok(Some(Ok((kind, payload)))) = timeout(SILENCE, receiver.next()).await {
+            while calls.try_join_next().is_some() {}
+            match kind {
+                CALL => {
+                    let Ok(frame) = decode::<CallFrame>(&payload) else {
+                        return;
+                    };
+                    let place = Arc::clone(&places).try_acquire_owned().ok();
+                    let doing = Doing {
+                        station: Arc::clone(&station),
+                        seat,
+                        place,
+                        replies: replies.clone(),
+                        under_way: Arc::clone(&under_way),
+                    };
+                    let number = frame.number;
+                    let mut all = under_way.lock();
+                    all.insert(number, calls.spawn(doing.run(frame)));
+                }
+                CANCEL => {
+                    let number = decode::<u64>(&payload).unwrap_or(u64::MAX);
+                    if let Some(call) = under_way.lock().remove(&number) {
+                        call.abort();
+                    }
+                }
+                // A newer host may say more.
+                kind if kind & cairn_protocol::wire::IGNORABLE != 0 => {}
+                _ => return,
+            }
+        }
+    };
+    tokio::select! {
+        () = sending => {}
+        () = receiving => {}
+    }
+}
+
+/// A call under way.
+struct Doing {
+    station: Arc<Station>,
+    seat: u64,
+    place: Option<OwnedSemaphorePermit>,
+    replies: mpsc::Sender<Bytes>,
+    under_way: UnderWay,
+}
+
+impl Doing {
+    async fn run(self, frame: CallFrame) {
+        let number = frame.number;
+        let reply = match &self.place {
+            Some(_) => self.perform(frame.call).await,
+            None => Err(Fault::new(Code::BUSY, "too many calls are under way")),
+        };
+        if let Ok(payload) = encode(&ReplyFrame { number, reply }) {
+            // Nobody may wait for it any more.
+            let _ = self.replies.send(payload).await;
+        }
+        self.under_way.lock().remove(&number);
+    }
+
+    async fn perform(&self, call: Call) -> Result<Reply, Fault> {
+        let station = &self.station;
+        Ok(match call {
+            Call::Ping => Reply::Done,
+            Call::Start { id, after, plan } => {
+                let id = parsed(&id)?;
+                if let Some(after) = after {
+                    station.reach(after).await?;
+                }
+                let (command, options) = plan.into_command(id.clone());
+                station.start_exec(self.seat, id, command, options).await?;
+                Reply::Done
+            }
+            Call::Find { id } => {
+                let id = parsed(&id)?;
+                let exec = station.find(&id).await?;
+                Reply::Found {
+                    written: station.written(&id).await,
+                    keep_unread: exec.keep() == Keep::Unread,
+                }
+            }
+            Call::Read {
+                id,
+                from,
+                bytes_max,
+            } => {
+                let max = usize::try_from(bytes_max).unwrap_or(READ_MAX).min(READ_MAX);
+                let events = self.exec(&id).await?.read(from, max).await?;
+                let events = events.into_iter().map(EventWire::new);
+                let events = events.collect::<Result<Vec<_>, _>>()?;
+                let long = |_| Fault::new(Code::LOG, "too many events for a reply");
+                Reply::Events(events.try_into().map_err(long)?)
+            }
+            Call::Bounds { id } => {
+                let bounds = self.exec(&id).await?.bounds().await?;
+                Reply::Bounds {
+                    oldest: bounds.oldest,
+                    next: bounds.next,
+                }
+            }
+            Call::Exit { id } => {
+                let exit = self.exec(&id).await?.exit().await?;
+                station.forget_input(&parsed(&id)?);
+                Reply::Exit(exit)
+            }
+            Call::Reach { cursor } => {
+                station.reach(cursor).await?;
+                Reply::Done
+            }
+            Call::Settle => Reply::Settled(station.settle().await?),
+            other => self.control(other).await?,
+        })
+    }
+
+    /// What is done to an exec.
+    async fn control(&self, call: Call) -> Result<Reply, Fault> {
+        let station = &self.station;
+        match call {
+            Call::Kill { id, signal } => {
+                let signal = Signal::from_number(signal)?;
+                self.exec(&id).await?.kill(signal).await?;
+            }
+            Call::Write { id, at, bytes } => {
+                station.write(&parsed(&id)?, at, bytes.into_bytes()).await?;
+            }
+            Call::CloseInput { id } => {
+                self.exec(&id).await?.close_input().await?;
+                station.forget_input(&parsed(&id)?);
+            }
+            Call::Resize { id, rows, columns } => {
+                let size = Terminal { rows, columns };
+                self.exec(&id).await?.resize(size).await?;
+            }
+            Call::Dispose { id } => {
+                let id = parsed(&id)?;
+                station.forget_input(&id);
+                station.runtime().dispose(&id)?;
+            }
+            _ => return Err(Fault::new(Code::UNSUPPORTED, "this call is not known")),
+        }
+        Ok(Reply::Done)
+    }
+
+    async fn exec(&self, id: &str) -> Result<Arc<dyn Execution>, Fault> {
+        self.station.find(&parsed(id)?).await
+    }
+}
+
+fn parsed(id: &str) -> Result<ExecId, Fault> {
+    Ok(id.parse()?)
+}

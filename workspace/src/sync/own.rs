@@ -1,0 +1,128 @@
+//! A replica of this process as a hub for replicas that it reaches itself, with
+//! its working tree in step.
+//!
+//! It listens nowhere. What it is for are the sandboxes of a workspace: each
+//! follows this hub, over a connection that this process or the sandbox has made.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cairn_engine::Replica;
+use cairn_protocol::{Cursor, ReplicaTag};
+use cairn_transports::{Channel, Client, ClientEvent};
+use parking_lot::Mutex;
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::oneshot;
+
+use super::serve::Hub;
+use super::{SyncError, runtime};
+use cairn_protocol::session::Event;
+
+/// How long a session with the working tree has to end.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What the hub is called in logs.
+const NAME: &str = "workspace";
+
+/// The hub of a replica, until it is dropped. There is one of a replica at a time,
+/// and none beside a [`Serve`](super::Serve) of it.
+#[derive(Debug)]
+pub(crate) struct OwnHub {
+    hub: Arc<Hub>,
+    tag: ReplicaTag,
+    workspace: u64,
+    replica: Replica,
+    tree: Mutex<Option<Client>>,
+    handle: Handle,
+    runtime: Mutex<Option<Runtime>>,
+}
+
+impl OwnHub {
+    /// Makes the replica a hub, if it is none yet, and its working tree follows it.
+    pub(crate) fn start(replica: &Replica) -> Result<Self, SyncError> {
+        let hub = Arc::new(Hub::new(NAME, replica)?);
+        let runtime = runtime().map_err(SyncError::Start)?;
+        let tree = {
+            let _inside = runtime.enter();
+            let tree = hub.follow()?;
+            proceed(&tree);
+            tree
+        };
+        Ok(Self {
+            tag: hub.tag()?,
+            workspace: hub.workspace()?,
+            hub,
+            replica: replica.clone(),
+            tree: Mutex::new(Some(tree)),
+            handle: runtime.handle().clone(),
+            runtime: Mutex::new(Some(runtime)),
+        })
+    }
+
+    /// What tells this workspace from others: the beginning of the hub's epoch. The
+    /// hub's tag is another each time it is opened.
+    pub(crate) fn workspace(&self) -> u64 {
+        self.workspace
+    }
+
+    /// Where tasks with sockets run.
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Waits until what was edited in the working tree is with the hub, and what
+    /// the hub has is in the working tree. Gives the hub's commit. To be awaited in
+    /// a task of [`Self::handle`].
+    pub(crate) async fn fence(&self) -> Result<Cursor, SyncError> {
+        let replica = self.replica.clone();
+        // What is not sealed yet is edited, too.
+        let sealed = tokio::task::spawn_blocking(move || replica.cursor()).await;
+        sealed.map_err(|error| SyncError::Start(error.into()))??;
+        let asked = self.tree.lock().as_ref().map(Client::handle);
+        let asked = asked.ok_or(SyncError::NoUpstream)?;
+        let address = NAME.to_owned();
+        match asked.fence().await {
+            Ok(Ok(cursor)) => Ok(cursor),
+            Ok(Err(code)) => Err(SyncError::Refused { address, code }),
+            Err(source) => Err(SyncError::Client { address, source }),
+        }
+    }
+
+    /// Is the hub of the replica at the other end of a channel, until either ends.
+    pub(crate) async fn host(&self, channel: Channel, stop: oneshot::Receiver<()>) {
+        let hub = Arc::clone(&self.hub) as Arc<dyn cairn_transports::Hub>;
+        let ended = cairn_transports::host(hub, self.tag, channel, stop).await;
+        tracing::debug!(%ended, "the session with a sandbox is over");
+    }
+}
+
+/// What the programs of a sandbox remove, they mean to remove.
+pub(crate) fn proceed(client: &Client) {
+    let (mut events, handle) = (client.events(), client.handle());
+    tokio::spawn(async move {
+        use tokio::sync::broadcast::error::RecvError;
+        loop {
+            match events.recv().await {
+                Ok(ClientEvent::Session(Event::Halted { .. })) => handle.proceed(),
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            }
+        }
+    });
+}
+
+impl Drop for OwnHub {
+    fn drop(&mut self) {
+        let (tree, runtime) = (self.tree.lock().take(), self.runtime.lock().take());
+        let Some(runtime) = runtime else { return };
+        // It may be dropped in a task, where nothing may block on a runtime.
+        let ending = std::thread::spawn(move || {
+            if let Some(tree) = tree {
+                let ended = tree.shutdown();
+                let _ = runtime.block_on(async { tokio::time::timeout(FAREWELL, ended).await });
+            }
+            runtime.shutdown_timeout(FAREWELL);
+        });
+        let _ = ending.join();
+    }
+}
