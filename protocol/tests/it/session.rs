@@ -455,6 +455,31 @@ fn most_of_a_tree_does_not_go_before_somebody_says_so() {
 }
 
 #[test]
+fn all_of_a_tree_does_not_go_before_somebody_says_so() {
+    let (hub, a, b) = (hub(), replica(1), replica(2));
+    b.set_halts();
+    for n in 0..10 {
+        create(&a, &format!("file {n}"), b"x");
+    }
+    let (mut ca, mut ha) = connected(&a, 1, &hub);
+    let (mut cb, mut hb) = connected(&b, 2, &hub);
+    for n in 0..10 {
+        a.edit(|r| r.unlink(&place(&format!("file {n}")))).unwrap();
+    }
+    talk(T0, &mut ca, &mut ha);
+    talk(T0, &mut cb, &mut hb);
+    let halted = Event::Halted {
+        removed: 10,
+        of: 11,
+    };
+    assert_eq!(cb.events.last(), Some(&halted));
+    assert_eq!(b.local().names().count(), 10);
+    cb.command(T0, Command::Proceed);
+    talk(T0, &mut cb, &mut hb);
+    assert!(b.local() == hub.tree());
+}
+
+#[test]
 fn a_store_that_fails_ends_the_session_and_the_peer_is_told_why() {
     let (hub, a) = (hub(), replica(1));
     create(&a, "file", b"x");
