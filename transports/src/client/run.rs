@@ -11,7 +11,7 @@ use super::backoff::Backoff;
 use super::connect::{Carry, Connector};
 use super::options::{ClientOptions, Replica, Upstream};
 use super::requests::Requests;
-use super::{ClientError, ClientEvent, State};
+use super::{ClientError, ClientEvent, Refusal, State};
 use crate::driver::{Drive, Stop, drive, together};
 use crate::error::{CarrierError, ConnectError};
 use crate::link::{Wire, link};
@@ -26,6 +26,7 @@ pub(super) struct Run {
     pub(super) requests: Arc<Requests>,
     pub(super) events: broadcast::Sender<ClientEvent>,
     pub(super) state: watch::Sender<State>,
+    pub(super) refusal: watch::Sender<Option<Refusal>>,
     pub(super) stop: watch::Receiver<Option<Stop>>,
 }
 
@@ -93,12 +94,26 @@ impl Run {
                 self.requests.connected();
                 self.set(State::Connected);
             }
+            self.note_refusal(&event);
             self.requests.answered(&event);
             let _ = self.events.send(ClientEvent::Session(event));
         });
         let (ended, carried) = together(driving, carry(wire)).await;
         tracing::debug!(%ended, ?carried, "session over");
         ended.into()
+    }
+
+    /// Keeps why the hub takes no batch until it takes one.
+    fn note_refusal(&self, event: &Event) {
+        let refusal = match event {
+            Event::NotPushed { code, detail, .. } => Some(Refusal {
+                code: *code,
+                detail: detail.clone(),
+            }),
+            Event::Pushed { .. } => None,
+            _ => return,
+        };
+        self.refusal.send_replace(refusal);
     }
 
     /// What a session begins with, as the replica is now.
