@@ -86,9 +86,9 @@ async fn lose_after(packets: Option<u64>) -> u64 {
     let client = client_over(&script.world, Carrier::Quic, port, &script.replica);
     let case = format!("packets lost after {packets:?}");
     script.run(&client, &case).await;
-    let came = link.came();
+    let packets = link.came();
     client.shutdown().await;
-    came
+    packets
 }
 
 /// Runs these, some beside each other.
@@ -115,7 +115,6 @@ fn stride() -> usize {
 async fn cut_everywhere(carrier: Carrier) {
     let length = cut_after(carrier, None).await;
     let cuts = (0..=length).step_by(stride());
-    println!("{carrier:?}: {length} bytes, {} cuts", cuts.clone().count());
     all(cuts.map(|bytes| cut_after(carrier, Some(bytes)))).await;
 }
 
@@ -132,6 +131,5 @@ async fn i5_a_secure_websocket_is_cut_after_every_byte() {
 #[tokio::test(flavor = "multi_thread")]
 async fn i5_packets_are_lost_after_every_packet() {
     let length = lose_after(None).await;
-    println!("{length} packets");
     all((0..=length).map(|packets| lose_after(Some(packets)))).await;
 }

@@ -103,11 +103,13 @@ fn sync(host: &Host) -> Result<Option<Sync>> {
         let store = host.replica.upstream().map_err(failed())?;
         store.status().map_err(failed())?
     };
+    let refusal = host.follow().and_then(Follow::refusal);
+    let refused = refusal.map(|Refusal { code, detail }| format!("{code}: {detail}"));
     Ok(Some(Sync {
         hub: upstream.address().to_owned(),
         connected,
         waits,
-        refused: host.follow().and_then(Follow::refusal).map(refused),
+        refused,
         cursor: status.cursor.map(|at| at.to_string()),
         pending: status.in_flight + status.pending,
         pending_bytes: status.pending_bytes,
@@ -116,10 +118,6 @@ fn sync(host: &Host) -> Result<Option<Sync>> {
         sent_bytes: counters.bytes_sent,
         received_bytes: counters.bytes_received,
     }))
-}
-
-fn refused(refusal: Refusal) -> String {
-    format!("{}: {}", refusal.code, refusal.detail)
 }
 
 pub(crate) fn perform(request: &Request, host: &Host, console: &mut dyn Console) -> Result {
