@@ -505,6 +505,26 @@ fn r3_a_removal_does_not_take_what_its_author_had_not_seen() {
     assert_equal(&[&a, &b], &side);
 }
 
+/// Found by a simulation (40033): the name that both made has all edits resolved
+/// on the hub's tree, and a file that is dead there was taken for a new one.
+#[test]
+fn r10_attributes_alone_do_not_bring_a_file_back() {
+    let (mut side, a, b) = two();
+    a.replica.write_file("/f", b"f").unwrap();
+    a.sync(&mut side);
+    b.sync(&mut side);
+    a.replica.remove("/f").unwrap();
+    a.replica.write_file("/x", b"x").unwrap();
+    b.replica.chmod("/f", 0o600).unwrap();
+    b.replica.mkdir("/x").unwrap();
+    for client in [&a, &b, &a] {
+        client.sync(&mut side);
+    }
+    assert!(!a.replica.exists("/f").unwrap());
+    assert_eq!(a.names("/").len(), 2, "{:?}", a.names("/"));
+    assert_equal(&[&a, &b], &side);
+}
+
 /// A change of one byte in the middle of a large file costs about what it is.
 #[test]
 fn a_small_edit_of_a_large_file_is_a_small_difference() {
