@@ -29,6 +29,8 @@ use crate::{FsError, Result};
 const TRIES: usize = 100;
 /// A tree of fewer nodes may lose most of them without a question.
 const HALT_MIN: u64 = 100;
+/// A tree of fewer nodes, its root not counted, may lose all of them.
+const HALT_ALL_MIN: u64 = 10;
 
 /// What is applied.
 struct Cut {
@@ -145,7 +147,7 @@ impl Upstream {
         let local = Local::new(inner, &db);
         if !cut.confirmed
             && !anew
-            && let Some(halted) = halts(shared, &local, &changes)?
+            && let Some(halted) = halts(shared, &local, &changes, cut.reset.is_some())?
         {
             return Ok(Some(halted));
         }
@@ -294,24 +296,35 @@ fn is_told(outcome: &Outcome) -> bool {
     )
 }
 
-/// Whether a cut takes so much away that somebody has to say that it may. What
-/// was removed here does not count.
-fn halts(shared: Shared<'_>, local: &Local<'_>, changes: &[Change]) -> Result<Option<Applied>> {
+/// Whether a cut takes so much away that somebody has to say that it may: more
+/// than half of a large tree, or all of one. What was removed here does not count.
+/// After `absence`, what goes was not said to have been removed: it is not there.
+fn halts(
+    shared: Shared<'_>,
+    local: &Local<'_>,
+    changes: &[Change],
+    absence: bool,
+) -> Result<Option<Applied>> {
     let gone = changes.iter().filter_map(|change| match &change.entry {
         Entry::Gone { node } => Some(*node),
         _ => None,
     });
     let gone: BTreeSet<NodeId> = gone.collect();
-    if (gone.len() as u64) < HALT_MIN / 2 {
+    let enough = if absence { 1 } else { HALT_ALL_MIN };
+    if (gone.len() as u64) < enough {
         return Ok(None);
     }
-    let mut removed = 0;
-    for node in gone {
-        removed += u64::from(local.is_live(node)?);
+    let (mut removed, mut ended) = (0, 0);
+    for node in &gone {
+        removed += u64::from(local.is_live(*node)?);
+        let record = shared.record(*node)?;
+        ended += u64::from(record.is_some_and(|record| record.gone.is_none()));
     }
+    let comes = |change: &Change| matches!(&change.entry, Entry::Node { id, .. } if *id != NodeId::ROOT && !gone.contains(id));
     let of = shared.count()?;
-    let halts = of >= HALT_MIN && removed * 2 > of;
-    Ok(halts.then_some(Applied::Halted { removed, of }))
+    let most = of >= HALT_MIN && removed * 2 > of;
+    let all = removed >= enough && ended + 1 == of && !changes.iter().any(comes);
+    Ok((most || all).then_some(Applied::Halted { removed, of }))
 }
 
 /// Adds the ends of nodes of a whole transfer that have no name in it: they are

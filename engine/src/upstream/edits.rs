@@ -404,6 +404,9 @@ impl<'a> Edits<'a> {
             self.seen_nodes.remove(&ino.0);
             return Ok(());
         }
+        if !lives && record.is_some() && self.is_left_alone(&here)? {
+            return Ok(());
+        }
         let record = record.unwrap_or_else(|| Record::new(here.kind, 0));
         if !lives {
             let (node, kind) = (here.id, here.kind);
@@ -414,6 +417,16 @@ impl<'a> Edits<'a> {
             self.all_places(here.id)?;
         }
         Ok(())
+    }
+
+    /// Whether a node that the hub has just ended has its content and its names as
+    /// the hub had them: edits of its attributes alone do not bring it back (R10).
+    fn is_left_alone(&self, here: &Here) -> Result<bool> {
+        let Some(replay) = self.replay.filter(|replay| replay.data(here.id)) else {
+            return Ok(false);
+        };
+        let places = self.local.places(here.ino)?;
+        Ok(places.iter().all(|place| replay.name(place)))
     }
 
     /// The registers that differ, or all.

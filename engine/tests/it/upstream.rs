@@ -570,6 +570,27 @@ fn r3_a_removal_does_not_take_what_its_author_had_not_seen() {
     assert_equal(&[&a, &b], &side);
 }
 
+/// Found by a simulation (40033): the name that both made has all edits resolved
+/// on the hub's tree, and a file that is dead there was taken for a new one.
+#[test]
+fn r10_attributes_alone_do_not_bring_a_file_back() {
+    let (mut side, a, b) = two();
+    a.replica.write_file("/f", b"f").unwrap();
+    a.sync(&mut side);
+    b.sync(&mut side);
+    a.replica.remove("/f").unwrap();
+    a.replica.write_file("/x", b"x").unwrap();
+    b.replica.chmod("/f", 0o600).unwrap();
+    b.replica.mkdir("/x").unwrap();
+    a.sync(&mut side);
+    assert_eq!(b.pull(&side, None), Applied::Done);
+    b.sync(&mut side);
+    a.sync(&mut side);
+    assert!(!a.replica.exists("/f").unwrap());
+    assert_eq!(a.names("/").len(), 2, "{:?}", a.names("/"));
+    assert_equal(&[&a, &b], &side);
+}
+
 /// A change of one byte in the middle of a large file costs about what it is.
 #[test]
 fn a_small_edit_of_a_large_file_is_a_small_difference() {
@@ -698,6 +719,43 @@ fn a_cut_that_removes_most_of_a_tree_asks_first() {
         "{halted:?}"
     );
     assert!(b.replica.exists("/d/1").unwrap());
+}
+
+/// All of a tree does not go unasked, but for so few files that it happens all the
+/// time; and what was not said to be removed, but is absent, is asked about always.
+#[test]
+fn a_cut_that_empties_the_root_asks_first() {
+    for (files, asks) in [(9, false), (10, true)] {
+        let (mut side, a, b) = two();
+        for n in 0..files {
+            a.replica.write_file(format!("/{n}"), b"x").unwrap();
+        }
+        a.sync(&mut side);
+        b.sync(&mut side);
+        for n in 0..files {
+            a.replica.remove(format!("/{n}")).unwrap();
+        }
+        a.sync(&mut side);
+        let pulled = b.pull(&side, None);
+        assert_eq!(matches!(pulled, Applied::Halted { .. }), asks, "{files}");
+        // Another file comes in the place of all: that is no empty tree.
+        a.replica.write_file("/new", b"new").unwrap();
+        a.sync(&mut side);
+        assert_eq!(b.pull(&side, None), Applied::Done);
+    }
+    let (mut side, a, b) = two();
+    a.replica.write_file("/f", b"f").unwrap();
+    a.sync(&mut side);
+    b.sync(&mut side);
+    b.perform(ClientAction::Reset {
+        why: Why::Horizon,
+        epoch: Epoch([7; 16]),
+        last_batch: 0,
+    });
+    b.stage(&side, Vec::new());
+    let halted = b.apply(side.cursor(), None);
+    assert_eq!(halted, Applied::Halted { removed: 1, of: 2 });
+    assert!(b.replica.exists("/f").unwrap());
 }
 
 /// What the programs on a replica do at random, and what they see of it.

@@ -152,7 +152,8 @@ pub enum Event {
         code: Code,
         /// Why, for people.
         detail: String,
-        /// When it is pushed again, from now; `None` for not in this session.
+        /// When it is pushed again, from now, whether the hub named a time or not;
+        /// `None` for not in this session.
         retry_after: Option<Duration>,
     },
     /// What became of the edits of others.

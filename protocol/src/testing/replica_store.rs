@@ -205,7 +205,12 @@ impl State {
         if self.halts && !confirmed {
             let count = |replica: &ModelReplica| replica.local().live().count() as u64;
             let (of, left) = (count(&before), count(&self.replica));
-            let emptied = left == 1 && of > 1;
+            let enough = if before.begins_anew().is_some() {
+                1
+            } else {
+                10
+            };
+            let emptied = left == 1 && of > enough;
             if emptied || (of >= 100 && left * 2 < of) {
                 self.replica = before;
                 let removed = of - left;

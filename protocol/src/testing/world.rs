@@ -348,8 +348,9 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
         match what {
             Do::Create(place, ..) => {
                 let new = after.at(place).and_then(|node| after.content(node));
-                new.into_iter()
-                    .for_each(|new| self.oracle.written(new, None));
+                if let Some(new) = new {
+                    self.oracle.written(new, None);
+                }
             }
             Do::Write(node, _) => {
                 touch(*node);

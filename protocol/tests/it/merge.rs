@@ -375,7 +375,9 @@ fn what_is_dead_is_told_with_its_end() {
     assert!(!says(&Entry::Gone { node: f }));
     assert!(says(&Entry::Gone { node: g }));
     let mut tree = ModelTree::new();
-    told.iter().for_each(|c| tree.apply(c.ver, &c.entry));
+    for change in &told {
+        tree.apply(change.ver, &change.entry);
+    }
     assert_eq!(tree.live().count(), 1);
     assert_eq!(tree.node(g).unwrap().unwrap().last, Some(root("g")));
 }

@@ -216,7 +216,7 @@ fn both_sides_of_a_conflict_are_told() {
 }
 
 #[test]
-fn who_may_only_read_is_told_and_still_follows() {
+fn who_may_only_read_is_told_and_stays_connected() {
     let (hub, a, b) = (hub(), replica(1), replica(2));
     hub.set_read_only(&Token::new(b"secret").unwrap());
     create(&a, "file", b"x");
@@ -449,6 +449,31 @@ fn most_of_a_tree_does_not_go_before_somebody_says_so() {
     };
     assert_eq!(cb.events.last(), Some(&halted));
     assert_eq!(b.local().names().count(), 150);
+    cb.command(T0, Command::Proceed);
+    talk(T0, &mut cb, &mut hb);
+    assert!(b.local() == hub.tree());
+}
+
+#[test]
+fn all_of_a_tree_does_not_go_before_somebody_says_so() {
+    let (hub, a, b) = (hub(), replica(1), replica(2));
+    b.set_halts();
+    for n in 0..10 {
+        create(&a, &format!("file {n}"), b"x");
+    }
+    let (mut ca, mut ha) = connected(&a, 1, &hub);
+    let (mut cb, mut hb) = connected(&b, 2, &hub);
+    for n in 0..10 {
+        a.edit(|r| r.unlink(&place(&format!("file {n}")))).unwrap();
+    }
+    talk(T0, &mut ca, &mut ha);
+    talk(T0, &mut cb, &mut hb);
+    let halted = Event::Halted {
+        removed: 10,
+        of: 11,
+    };
+    assert_eq!(cb.events.last(), Some(&halted));
+    assert_eq!(b.local().names().count(), 10);
     cb.command(T0, Command::Proceed);
     talk(T0, &mut cb, &mut hb);
     assert!(b.local() == hub.tree());
@@ -990,6 +1015,74 @@ fn a_batch_that_is_refused_for_now_is_pushed_again() {
     assert!(matches!(c.session.poll(), Output::Wait(Some(until)) if until == later));
     c.give(later, Input::Tick);
     talk(later, &mut c, &mut h);
+    assert!(a.is_clean() && a.local() == hub.tree());
+}
+
+/// A hub that refuses every batch, and does not say when to come again.
+struct Refusing(
+    Arc<dyn Store<HubAction, HubDone>>,
+    std::sync::atomic::AtomicBool,
+);
+
+impl Store<HubAction, HubDone> for Refusing {
+    fn perform(&self, action: HubAction) -> HubDone {
+        let refuses = self.1.load(std::sync::atomic::Ordering::Relaxed);
+        if matches!(action, HubAction::Commit { .. }) && refuses {
+            return HubDone::Failed(StoreFailure {
+                code: Code::MALFORMED,
+                detail: "not of this kind".to_owned(),
+                retry_after_ms: 0,
+            });
+        }
+        self.0.perform(action)
+    }
+
+    fn on_news(&self, wake: Arc<dyn Fn() + Send + Sync>) -> Box<dyn Send + Sync> {
+        self.0.on_news(wake)
+    }
+}
+
+#[test]
+fn a_batch_that_is_refused_for_good_is_pushed_again_ever_later() {
+    let (hub, a) = (hub(), replica(1));
+    create(&a, "file", b"x");
+    let config = HubConfig {
+        replica: ReplicaTag(0xb),
+        agent: String::new(),
+        offer: Offer::OURS,
+    };
+    let store = Arc::new(Refusing(hub.connect(), true.into()));
+    let mut h = Side::new(HubSession::new(T0, config), store.clone());
+    let mut c = client_side(&a, 1);
+    talk(T0, &mut c, &mut h);
+    // Who waits is told.
+    c.command(T0, Command::Fence { id: 5 });
+    talk(T0, &mut c, &mut h);
+    let fenced = Event::Fenced {
+        id: 5,
+        cursor: Err(Code::MALFORMED),
+    };
+    assert!(c.events.contains(&fenced));
+    let mut now = T0;
+    let mut waits = Vec::new();
+    for _ in 0..9 {
+        let refused = c.events.iter().rev().find_map(|event| match event {
+            Event::NotPushed { retry_after, .. } => *retry_after,
+            _ => None,
+        });
+        waits.push(refused.unwrap().as_secs());
+        store
+            .1
+            .store(waits.len() < 9, std::sync::atomic::Ordering::Relaxed);
+        // The peers are not silent meanwhile.
+        for _ in 0..refused.unwrap().as_secs() / 5 {
+            now += Duration::from_secs(5);
+            c.give(now, Input::Tick);
+            h.give(now, Input::Tick);
+            talk(now, &mut c, &mut h);
+        }
+    }
+    assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 600, 600]);
     assert!(a.is_clean() && a.local() == hub.tree());
 }
 

@@ -100,12 +100,22 @@ pub enum ClientEvent {
     State(State),
 }
 
+/// Why a hub does not take what is pushed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The code that it gave.
+    pub code: Code,
+    /// Why, for people.
+    pub detail: String,
+}
+
 /// A client of a hub. Dropping it ends it: the session says goodbye by itself.
 #[derive(Debug)]
 pub struct Client {
     requests: Arc<Requests>,
     events: broadcast::Sender<ClientEvent>,
     state: watch::Receiver<State>,
+    refusal: watch::Receiver<Option<Refusal>>,
     stop: watch::Sender<Option<Stop>>,
     task: Option<JoinHandle<()>>,
 }
@@ -121,6 +131,7 @@ impl Client {
         let requests = Arc::new(Requests::new(options.patience));
         let (events, _) = broadcast::channel(EVENTS);
         let (set_state, state) = watch::channel(State::Connecting);
+        let (set_refusal, refusal) = watch::channel(None);
         let (stop, stopped) = watch::channel(None);
         let run = run::Run {
             upstream,
@@ -129,12 +140,14 @@ impl Client {
             requests: Arc::clone(&requests),
             events: events.clone(),
             state: set_state,
+            refusal: set_refusal,
             stop: stopped,
         };
         Self {
             requests,
             events,
             state,
+            refusal,
             stop,
             task: Some(tokio::spawn(run.run())),
         }
@@ -148,6 +161,12 @@ impl Client {
     /// What the client is doing.
     pub fn state(&self) -> State {
         self.state.borrow().clone()
+    }
+
+    /// Why the hub did not take the last batch that was pushed; `None` when it
+    /// did, or nothing was.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.refusal.borrow().clone()
     }
 
     /// What all its sessions have sent and received.

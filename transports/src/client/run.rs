@@ -11,8 +11,12 @@ use super::backoff::Backoff;
 use super::connect::{Carry, Carrying, Connector, Speaks};
 use super::options::{ClientOptions, Replica, Upstream};
 use super::requests::Requests;
+<<<<<<< HEAD
 use super::{ClientError, ClientEvent, State};
 use crate::channel::{Arrivals, Channel};
+=======
+use super::{ClientError, ClientEvent, Refusal, State};
+>>>>>>> laws
 use crate::driver::{Drive, Stop, drive, together};
 use crate::error::{CarrierError, ConnectError};
 use crate::link::{Inbox, Outbox, Wire, link};
@@ -27,6 +31,7 @@ pub(super) struct Run {
     pub(super) requests: Arc<Requests>,
     pub(super) events: broadcast::Sender<ClientEvent>,
     pub(super) state: watch::Sender<State>,
+    pub(super) refusal: watch::Sender<Option<Refusal>>,
     pub(super) stop: watch::Receiver<Option<Stop>>,
 }
 
@@ -101,12 +106,26 @@ impl Run {
                 self.requests.connected();
                 self.set(State::Connected);
             }
+            self.note_refusal(&event);
             self.requests.answered(&event);
             let _ = self.events.send(ClientEvent::Session(event));
         });
         let (ended, carried) = together(driving, carrying).await;
         tracing::debug!(%ended, ?carried, "session over");
         ended.into()
+    }
+
+    /// Keeps why the hub takes no batch until it takes one.
+    fn note_refusal(&self, event: &Event) {
+        let refusal = match event {
+            Event::NotPushed { code, detail, .. } => Some(Refusal {
+                code: *code,
+                detail: detail.clone(),
+            }),
+            Event::Pushed { .. } => None,
+            _ => return,
+        };
+        self.refusal.send_replace(refusal);
     }
 
     /// What a session begins with, as the replica is now.

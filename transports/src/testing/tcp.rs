@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -30,6 +31,8 @@ pub struct TcpLink {
 struct Control {
     /// After how many bytes each next connection breaks, both ways together.
     cuts: Mutex<VecDeque<u64>>,
+    /// Bytes that were carried, both ways together.
+    carried: AtomicU64,
     /// Counted up to break all connections that there are.
     broken: watch::Sender<u64>,
     delay: Duration,
@@ -50,6 +53,7 @@ impl TcpLink {
         let address = listener.local_addr()?;
         let control = Arc::new(Control {
             cuts: Mutex::default(),
+            carried: AtomicU64::new(0),
             broken: watch::channel(0).0,
             delay,
         });
@@ -77,6 +81,11 @@ impl TcpLink {
         self.control.broken.send_modify(|count| *count += 1);
     }
 
+    /// How many bytes were carried so far, both ways together.
+    pub fn carried(&self) -> u64 {
+        self.control.carried.load(Relaxed)
+    }
+
     /// Whether all cuts that were asked for have been begun.
     pub fn is_whole(&self) -> bool {
         self.control.cuts.lock().is_empty()
@@ -97,7 +106,7 @@ async fn accept(listener: TcpListener, target: SocketAddr, control: Arc<Control>
             let left = control.cuts.lock().pop_front();
             let mut broken = control.broken.subscribe();
             tokio::select! {
-                _ = carry(client, target, control.delay, left) => {}
+                _ = carry(client, target, &control, left) => {}
                 _ = broken.changed() => {}
             }
         });
@@ -107,7 +116,7 @@ async fn accept(listener: TcpListener, target: SocketAddr, control: Arc<Control>
 async fn carry(
     client: TcpStream,
     target: SocketAddr,
-    delay: Duration,
+    control: &Control,
     left: Option<u64>,
 ) -> io::Result<()> {
     let server = TcpStream::connect(target).await?;
@@ -117,8 +126,8 @@ async fn carry(
     let (server_in, server_out) = server.into_split();
     let left = Arc::new(Mutex::new(left));
     tokio::try_join!(
-        pipe(client_in, server_out, delay, Arc::clone(&left)),
-        pipe(server_in, client_out, delay, left),
+        pipe(client_in, server_out, control, Arc::clone(&left)),
+        pipe(server_in, client_out, control, left),
     )?;
     Ok(())
 }
@@ -127,9 +136,10 @@ async fn carry(
 async fn pipe(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    delay: Duration,
+    control: &Control,
     left: Arc<Mutex<Option<u64>>>,
 ) -> io::Result<()> {
+    let delay = control.delay;
     let (pieces, mut due) = mpsc::channel::<(Instant, Bytes)>(PIECES);
     let reading = async move {
         let mut buffer = BytesMut::new();
@@ -151,6 +161,7 @@ async fn pipe(
             }
             let allowed = allowed(&left, piece.len());
             to.write_all(&piece[..allowed]).await?;
+            control.carried.fetch_add(allowed as u64, Relaxed);
             if allowed < piece.len() {
                 return Err(io::ErrorKind::ConnectionReset.into());
             }

@@ -5,10 +5,11 @@ use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
@@ -24,8 +25,17 @@ const PACKET_MAX: usize = 64 << 10;
 #[derive(Debug)]
 pub struct UdpLink {
     address: SocketAddr,
-    lost_of_thousand: Arc<AtomicU32>,
+    control: Arc<Control>,
     task: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Control {
+    lost_of_thousand: AtomicU32,
+    /// Packets that came, both ways together.
+    came: AtomicU64,
+    /// Of these, the first that is lost, and the first that is not any more.
+    gap: Mutex<(u64, u64)>,
 }
 
 impl UdpLink {
@@ -41,19 +51,19 @@ impl UdpLink {
     pub async fn start(target: SocketAddr, delay: Duration) -> io::Result<Self> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = socket.local_addr()?;
-        let lost_of_thousand = Arc::default();
+        let control = Arc::default();
         let link = Link {
             socket: Arc::new(socket),
             target,
             delay,
-            lost_of_thousand: Arc::clone(&lost_of_thousand),
+            control: Arc::clone(&control),
         };
         let task = tokio::spawn(async move {
             let _ = link.run().await;
         });
         Ok(Self {
             address,
-            lost_of_thousand,
+            control,
             task,
         })
     }
@@ -65,7 +75,18 @@ impl UdpLink {
 
     /// Loses so many of a thousand packets from now on.
     pub fn lose(&self, of_thousand: u32) {
-        self.lost_of_thousand.store(of_thousand, Relaxed);
+        self.control.lost_of_thousand.store(of_thousand, Relaxed);
+    }
+
+    /// Loses so many packets in a row, after this many from the start, counted both
+    /// ways.
+    pub fn lose_after(&self, packets: u64, count: u64) {
+        *self.control.gap.lock() = (packets, packets.saturating_add(count));
+    }
+
+    /// How many packets came so far, lost ones too, both ways together.
+    pub fn came(&self) -> u64 {
+        self.control.came.load(Relaxed)
     }
 }
 
@@ -79,7 +100,7 @@ struct Link {
     socket: Arc<UdpSocket>,
     target: SocketAddr,
     delay: Duration,
-    lost_of_thousand: Arc<AtomicU32>,
+    control: Arc<Control>,
 }
 
 impl Link {
@@ -88,7 +109,7 @@ impl Link {
         let mut tasks = JoinSet::new();
         let mut clients = HashMap::new();
         let mut buffer = vec![0; PACKET_MAX];
-        let mut random = Loss::new(&self.lost_of_thousand, 1);
+        let mut random = Loss::new(&self.control, 1);
         loop {
             let (len, client) = self.socket.recv_from(&mut buffer).await?;
             if let Entry::Vacant(new) = clients.entry(client) {
@@ -98,7 +119,7 @@ impl Link {
                 tasks.spawn(send(due, Arc::clone(&server), None));
                 let (back, due) = mpsc::channel(PACKETS);
                 tasks.spawn(send(due, Arc::clone(&self.socket), Some(client)));
-                let loss = Loss::new(&self.lost_of_thousand, 2);
+                let loss = Loss::new(&self.control, 2);
                 tasks.spawn(receive(server, back, self.delay, loss));
                 new.insert(forth);
             }
@@ -142,14 +163,14 @@ async fn send(
 
 /// Says which packets are lost: the same ones each time.
 struct Loss {
-    of_thousand: Arc<AtomicU32>,
+    control: Arc<Control>,
     state: u64,
 }
 
 impl Loss {
-    fn new(of_thousand: &Arc<AtomicU32>, seed: u64) -> Self {
+    fn new(control: &Arc<Control>, seed: u64) -> Self {
         Self {
-            of_thousand: Arc::clone(of_thousand),
+            control: Arc::clone(control),
             state: seed,
         }
     }
@@ -160,6 +181,9 @@ impl Loss {
             .state
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
-        (self.state >> 33) % 1_000 < u64::from(self.of_thousand.load(Relaxed))
+        let often = u64::from(self.control.lost_of_thousand.load(Relaxed));
+        let number = self.control.came.fetch_add(1, Relaxed);
+        let (from, to) = *self.control.gap.lock();
+        (self.state >> 33) % 1_000 < often || (from..to).contains(&number)
     }
 }

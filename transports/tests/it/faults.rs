@@ -15,7 +15,12 @@ use super::shelf::{OfShelf, ShelfReplica};
 use super::world::{ALL, Carrier, REMOTE, World, token, until, within};
 
 /// A client that comes over a link.
-fn client_over(world: &World, carrier: Carrier, port: u16, replica: &Arc<ShelfReplica>) -> Client {
+pub(crate) fn client_over(
+    world: &World,
+    carrier: Carrier,
+    port: u16,
+    replica: &Arc<ShelfReplica>,
+) -> Client {
     let url = format!("{}://127.0.0.1:{port}/w", carrier.scheme());
     let upstream = Upstream::At {
         address: url.parse().unwrap(),

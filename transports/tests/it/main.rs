@@ -13,6 +13,7 @@
 )]
 
 mod carriers;
+mod every_byte;
 mod faults;
 mod model;
 mod raw;

@@ -50,6 +50,8 @@ async fn a_token_that_only_reads_does_not_push() {
         replica.write(&[vec![]]);
         let fenced = within("fence", client.handle().fence()).await.unwrap();
         assert_eq!(fenced, Err(Code::READ_ONLY), "{carrier:?}");
+        let refusal = client.refusal().map(|refusal| refusal.code);
+        assert_eq!(refusal, Some(Code::READ_ONLY), "{carrier:?}");
         assert_eq!(world.hub.tree(), before);
     }
 }

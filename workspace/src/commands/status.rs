@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use cairn::sync::{Follow, Serve, State, Upstream};
+use cairn::sync::{Follow, Refusal, Serve, State, Upstream};
 use serde::{Deserialize, Serialize};
 
 use crate::console::Console;
@@ -69,6 +69,9 @@ struct Sync {
     /// What it does instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     waits: Option<String>,
+    /// Why the hub does not take what is pushed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
     /// The hub's commit that the replica has.
     cursor: Option<String>,
     /// Edits that the hub has not acknowledged.
@@ -100,10 +103,13 @@ fn sync(host: &Host) -> Result<Option<Sync>> {
         let store = host.replica.upstream().map_err(failed())?;
         store.status().map_err(failed())?
     };
+    let refusal = host.follow().and_then(Follow::refusal);
+    let refused = refusal.map(|Refusal { code, detail }| format!("{code}: {detail}"));
     Ok(Some(Sync {
         hub: upstream.address().to_owned(),
         connected,
         waits,
+        refused,
         cursor: status.cursor.map(|at| at.to_string()),
         pending: status.in_flight + status.pending,
         pending_bytes: status.pending_bytes,
@@ -188,6 +194,9 @@ fn describe_sync(sync: &Sync, out: &mut String) {
         Some(why) => format!("not connected: {why}"),
         None => "not connected: nobody follows it".to_owned(),
     };
+    if let Some(refused) = &sync.refused {
+        let _ = writeln!(out, "refused   {refused}");
+    }
     let cursor = sync.cursor.as_deref().unwrap_or("none yet");
     let _ = write!(
         out,

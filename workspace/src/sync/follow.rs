@@ -8,7 +8,7 @@ use cairn_protocol::Cursor;
 use cairn_protocol::session::{ClientAction, ClientDone, Counters, Event, StoreFailure, Wanted};
 use cairn_protocol::wire::Code;
 use cairn_transports::{
-    Beginning, Client, ClientEvent, ClientHandle, ClientOptions, State, Upstream as Where,
+    Beginning, Client, ClientEvent, ClientHandle, ClientOptions, Refusal, State, Upstream as Where,
 };
 use tokio::runtime::Runtime;
 use tokio::sync::broadcast::error::RecvError;
@@ -78,6 +78,11 @@ impl Follow {
     /// What it is doing.
     pub fn state(&self) -> Option<State> {
         self.client.as_ref().map(Client::state)
+    }
+
+    /// Why the hub did not take what was pushed last, if it did not.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.client.as_ref().and_then(Client::refusal)
     }
 
     /// How far the replica is.

@@ -48,7 +48,8 @@ pub use cairn_protocol::session::{Counters, Event};
 pub use cairn_protocol::wire::Code;
 pub use cairn_transports::tls::{Fingerprint, FingerprintError, Identity};
 pub use cairn_transports::{
-    Address, AddressError, ClientError, ClientEvent, DEFAULT_PORT, Scheme, State, WorkspaceName,
+    Address, AddressError, ClientError, ClientEvent, DEFAULT_PORT, Refusal, Scheme, State,
+    WorkspaceName,
 };
 
 pub use error::SyncError;

@@ -197,11 +197,7 @@ impl Session for ClientSession {
     }
 
     fn poll(&mut self) -> Output<ClientAction> {
-        let retry = self
-            .push
-            .wait_until
-            .filter(|_| self.push.stopped().is_none());
-        self.link.poll(retry)
+        self.link.poll(self.push.wait_until)
     }
 
     fn frame_max(&self) -> usize {

@@ -16,6 +16,11 @@ use crate::wire::{
 
 /// How often a batch is pushed that the hub refuses for want of a chunk.
 const TRIES: u8 = 3;
+/// When a batch is pushed again that the hub refuses for good, as it seems. The
+/// wait doubles with each time, up to [`REFUSED_LONGEST`]: the batch stays the same
+/// until it is answered, and the hub may be another by then, or have more room.
+const REFUSED_FIRST: Duration = Duration::from_secs(5);
+const REFUSED_LONGEST: Duration = Duration::from_mins(10);
 /// Chunks that the store is asked for at a time, at most.
 const SUPPLY_CHUNKS: usize = 512;
 
@@ -52,9 +57,11 @@ pub(super) struct Pushing {
     news: bool,
     /// Not before then.
     pub(super) wait_until: Option<Duration>,
-    /// Nothing more in this session.
+    /// Why nothing is pushed until then, or, without such a time, in this session.
     stopped: Option<Code>,
     tries: u8,
+    /// The wait after the last refusal of this batch that named none.
+    refused: Option<Duration>,
     /// What the hub had committed when the session began.
     last_batch: u64,
     last_digest: [u8; 32],
@@ -68,6 +75,7 @@ impl Pushing {
             wait_until: None,
             stopped: None,
             tries: 0,
+            refused: None,
             last_batch: 0,
             last_digest: [0; 32],
         }
@@ -119,13 +127,16 @@ impl Pushing {
 
     /// Asks for the next batch if there may be one.
     pub(super) fn next(&mut self, now: Duration, limits: Limits) -> Option<ClientAction> {
-        let waits = self.wait_until.is_some_and(|until| until > now);
+        let may = match self.wait_until {
+            Some(until) => until <= now,
+            None => self.stopped.is_none(),
+        };
         let quiet = matches!(self.state, State::Quiet);
-        if !quiet || !self.news || waits || self.stopped.is_some() {
+        if !quiet || !self.news || !may {
             return None;
         }
         self.news = false;
-        self.wait_until = None;
+        (self.wait_until, self.stopped) = (None, None);
         self.state = State::Asking;
         let inline = usize::try_from(limits.inline).unwrap_or(usize::MAX);
         Some(ClientAction::NextBatch { inline })
@@ -275,7 +286,7 @@ impl Pushing {
         outcomes.extend(ack.outcomes.into_vec());
         let too_many = |_| Fault::new(Code::LIMIT, "more outcomes than edits");
         ack.outcomes = List::try_from(outcomes).map_err(too_many)?;
-        self.tries = 0;
+        (self.tries, self.refused) = (0, None);
         self.last_batch = ack.batch;
         self.state = State::Acked(ack);
         Ok(depth)
@@ -294,15 +305,24 @@ impl Pushing {
             return Err(Fault::new(code, format!("the hub refuses batch {batch}")));
         }
         self.state = State::Quiet;
-        self.tries += 1;
+        self.tries = self.tries.saturating_add(1);
         let again = [Code::CHUNK_MISSING, Code::CHUNK_CORRUPT].contains(&code);
         let at_once = again && self.tries < TRIES;
-        let wait = retry_after.or(at_once.then_some(Duration::ZERO));
-        match wait {
-            Some(wait) => self.wait_until = Some(now + wait),
-            None => self.stopped = Some(code),
+        let mut wait = retry_after.or(at_once.then_some(Duration::ZERO));
+        if wait.is_none() {
+            self.stopped = Some(code);
+            // What a token permits does not change while the connection lasts.
+            wait = (code != Code::READ_ONLY).then(|| self.wait_longer());
         }
+        self.wait_until = wait.map(|wait| now + wait);
         self.news = true;
         Ok(wait)
+    }
+
+    fn wait_longer(&mut self) -> Duration {
+        let next = self.refused.map_or(REFUSED_FIRST, |last| last * 2);
+        let wait = next.min(REFUSED_LONGEST);
+        self.refused = Some(wait);
+        wait
     }
 }
