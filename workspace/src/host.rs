@@ -10,7 +10,7 @@ use cairn::{OpenError, Options, Replica};
 use serde::{Deserialize, Serialize};
 
 use crate::commands::{
-    cat, check, conflicts, du, export, gc, ignore, import, log, ls, status, sync, token,
+    cat, check, conflicts, du, evict, export, gc, ignore, import, log, ls, status, sync, token,
 };
 use crate::console::Console;
 use crate::control::Client;
@@ -117,6 +117,7 @@ pub(crate) enum Request {
     Conflicts(conflicts::Request),
     Token(token::Request),
     Ignore(ignore::Request),
+    Evict(evict::Request),
 }
 
 impl Request {
@@ -135,6 +136,7 @@ impl Request {
             Self::Sync(request) => sync::perform(&request, host, console),
             Self::Conflicts(request) => conflicts::perform(&request, host, console),
             Self::Ignore(request) => ignore::perform(&request, host, console),
+            Self::Evict(request) => evict::perform(&request, host, console),
             Self::Token(request) => token::perform(&request, host, console),
         }
     }

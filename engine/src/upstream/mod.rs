@@ -37,6 +37,7 @@ mod local;
 mod look;
 mod plan;
 mod push;
+mod renew;
 mod replay;
 mod rider;
 mod sides;
