@@ -21,7 +21,7 @@ use crate::edit::{Edit, MetaFields};
 use crate::id::NodeId;
 use crate::merge::{Place, TreeView, resolve};
 use crate::name::Name;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Refusal};
 use crate::register::{NodeKind, Register};
 use crate::wire::Why;
 
@@ -106,6 +106,7 @@ impl ModelReplica {
             match (&flight.edits[*edit], outcome) {
                 (Edit::Data { node, .. }, Outcome::Copied { .. }) => drop(copied.insert(*node)),
                 (_, Outcome::Alias { from, to }) => drop(tree.aliases.insert(*from, *to)),
+                (edit, Outcome::Refused { why: Refusal::Unknown }) => self.edit_again(edit),
                 _ => {}
             }
         }
@@ -123,6 +124,27 @@ impl ModelReplica {
                 *base = landed(node);
             }
         }
+    }
+
+    /// The hub has forgotten what was edited, so nothing came of the edit: it is
+    /// one that was not pushed (RST-2).
+    fn edit_again(&mut self, edit: &Edit) {
+        let (register, base) = match edit {
+            Edit::Data { node, .. } if self.local.is_live(*node) => {
+                (Register::Data(*node), Base::Ver(NEVER))
+            }
+            Edit::Name {
+                parent,
+                name,
+                was,
+                node: node @ Some(_),
+            } if self.local.at(&(*parent, name.clone())) == *node => {
+                let (parent, name) = (*parent, name.clone());
+                (Register::Name { parent, name }, Base::Name(*was))
+            }
+            _ => return,
+        };
+        self.dirty.bases.entry(register).or_insert(base);
     }
 
     /// The edits of the hub's tree that bring back what was here. What was not

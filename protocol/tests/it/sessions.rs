@@ -56,7 +56,7 @@ fn i1_to_i7_hold_under_random_schedules_of_sessions() {
 /// away for long (6143).
 #[test]
 fn seeds_that_failed_before_hold() {
-    for seed in [62, 202, 564, 1_054, 2_219, 5_126, 6_143, 18_644, 107_067] {
+    for seed in [62, 202, 564, 1_054, 2_219, 5_126, 6_143, 18_644, 65_937, 107_067] {
         assert_eq!(run(seed).err(), None, "CAIRN_SEED={seed}");
     }
 }
