@@ -15,6 +15,7 @@ use rusqlite::Connection;
 use super::build::build;
 use super::layout;
 use super::local::Local;
+use super::look::{InFlight, forgotten};
 use super::plan::Plan;
 use super::rider::Rider;
 use super::state::{Flight, Rows, State};
@@ -167,7 +168,8 @@ impl Upstream {
             frozen.clone()
         };
         let ignore = self.ignore.lock().clone();
-        let mut plan = Plan::new(inner, &db, side, before, kept, flight, &ignore);
+        let flown = InFlight::new(flight, cut.ack.as_ref());
+        let mut plan = Plan::new(inner, &db, side, before, kept, flown, &ignore);
         plan.look(&rider.changes, flight, cut.ack.as_ref())?;
         let uncovered = self.uncovered.lock().clone();
         plan.uncover(&uncovered)?;
@@ -230,7 +232,10 @@ impl Upstream {
         let (mut aliases, mut conflicts) = (Vec::new(), cut.reports.clone());
         conflicts.retain(|report| report.by != tag);
         if let (Some(flight), Some(ack)) = (&cut.flight, &cut.ack) {
-            state.scanned = flight.scanned;
+            // After Horizon, what the hub did not know any more is pushed again.
+            if cut.reset.is_none() || forgotten(Some(ack)).is_empty() {
+                state.scanned = flight.scanned;
+            }
             let outcomes = ack.outcomes.iter().map(|(_, outcome)| outcome.clone());
             for outcome in outcomes.clone() {
                 if let Outcome::Alias { from, to } = outcome {

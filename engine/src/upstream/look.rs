@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cairn_protocol::merge::Place;
 use cairn_protocol::wire::PushAck;
 use cairn_protocol::{
-    Change, Data, Edit, Entry, Meta, MetaFields, NodeId, Outcome, Register, Ver, XattrName,
+    Change, Data, Edit, Entry, Meta, MetaFields, NodeId, Outcome, Refusal, Register, Ver, XattrName,
 };
 use rustc_hash::FxHashMap;
 
@@ -27,9 +27,16 @@ pub(super) struct InFlight<'a> {
 }
 
 impl<'a> InFlight<'a> {
-    pub(super) fn new(flight: Option<&'a Flight>) -> Self {
+    /// Without what was refused because the hub has forgotten the node: that is
+    /// as if it had not been pushed (RST-2).
+    pub(super) fn new(flight: Option<&'a Flight>, ack: Option<&PushAck>) -> Self {
         let mut all = Self::default();
-        for edit in flight.iter().flat_map(|flight| &flight.edits) {
+        let forgotten = forgotten(ack);
+        let edits = flight.iter().flat_map(|flight| &flight.edits);
+        for (at, edit) in edits.enumerate() {
+            if forgotten.contains(&at) {
+                continue;
+            }
             match edit {
                 Edit::New { .. } => {}
                 Edit::Data { node, data, .. } => drop(all.data.insert(*node, data)),
@@ -206,6 +213,16 @@ impl Plan<'_> {
         noted.xattrs.insert(name.clone(), edited);
         Ok(())
     }
+}
+
+/// The edits that had no effect because the hub has forgotten the node.
+pub(super) fn forgotten(ack: Option<&PushAck>) -> BTreeSet<usize> {
+    let outcomes = ack.into_iter().flat_map(|ack| ack.outcomes.iter());
+    let unknown = outcomes.filter(|(_, outcome)| {
+        let why = Refusal::Unknown;
+        *outcome == Outcome::Refused { why }
+    });
+    unknown.map(|(edit, _)| *edit as usize).collect()
 }
 
 /// The version of a node's content.

@@ -87,7 +87,7 @@ impl<'a> Plan<'a> {
         side: u8,
         before: Seq,
         frozen: Frozen,
-        flight: Option<&'a Flight>,
+        flight: InFlight<'a>,
         ignore: &'a Ignore,
     ) -> Self {
         Self {
@@ -99,7 +99,7 @@ impl<'a> Plan<'a> {
             local: Local::new(inner, db),
             before,
             frozen,
-            flight: InFlight::new(flight),
+            flight,
             names: BTreeMap::new(),
             nodes: BTreeMap::new(),
             forced: BTreeMap::new(),

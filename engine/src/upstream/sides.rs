@@ -41,7 +41,7 @@ impl Plan<'_> {
             let (db, shared) = (self.db, Shared::new(self.db, other));
             let rows = Rows { db, side: other };
             let (frozen, flight) = (rows.frozen()?, rows.flight()?);
-            let flown = super::look::InFlight::new(flight.as_ref());
+            let flown = super::look::InFlight::new(flight.as_ref(), None);
             let mut new = frozen.clone();
             for old in &renamed {
                 let mut places: Vec<Place> = shared.places_of(*old)?;

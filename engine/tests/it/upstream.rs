@@ -702,6 +702,38 @@ fn i8_what_is_absent_after_a_long_time_was_removed() {
     assert_equal(&[&a, &b], &side);
 }
 
+/// The hub answers the batch in flight although it has forgotten the cursor, and
+/// refuses what it does to nodes that it has forgotten: that was not pushed.
+#[test]
+fn what_is_in_flight_for_a_node_that_was_forgotten_is_made_again() {
+    let (mut side, a, b) = two();
+    a.replica.write_file("/f", b"first").unwrap();
+    a.replica.write_file("/moved", b"moved").unwrap();
+    a.replica.write_file("/kept", b"kept").unwrap();
+    a.sync(&mut side);
+    b.sync(&mut side);
+    b.replica.write_file("/f", b"of b").unwrap();
+    b.replica.rename_path("/moved", "/there").unwrap();
+    a.replica.remove("/f").unwrap();
+    a.replica.remove("/moved").unwrap();
+    a.sync(&mut side);
+    side.hub.forget();
+    let (_, ack) = b.push(&mut side).unwrap();
+    b.perform(ClientAction::Reset {
+        why: Why::Horizon,
+        epoch: Epoch([7; 16]),
+        last_batch: 0,
+    });
+    b.stage(&side, side.hub.whole());
+    assert_eq!(b.apply(side.cursor(), Some(ack)), Applied::Done);
+    assert_eq!(b.read("/f"), b"of b");
+    b.sync(&mut side);
+    a.sync(&mut side);
+    assert_eq!(a.read("/f"), b"of b");
+    assert_eq!(a.read("/there"), b"moved");
+    assert_equal(&[&a, &b], &side);
+}
+
 #[test]
 fn a_cut_that_removes_most_of_a_tree_asks_first() {
     let (mut side, a, b) = two();

@@ -106,7 +106,12 @@ impl ModelReplica {
             match (&flight.edits[*edit], outcome) {
                 (Edit::Data { node, .. }, Outcome::Copied { .. }) => drop(copied.insert(*node)),
                 (_, Outcome::Alias { from, to }) => drop(tree.aliases.insert(*from, *to)),
-                (edit, Outcome::Refused { why: Refusal::Unknown }) => self.edit_again(edit),
+                (
+                    edit,
+                    Outcome::Refused {
+                        why: Refusal::Unknown,
+                    },
+                ) => self.edit_again(edit),
                 _ => {}
             }
         }

@@ -11,12 +11,8 @@ use super::backoff::Backoff;
 use super::connect::{Carry, Carrying, Connector, Speaks};
 use super::options::{ClientOptions, Replica, Upstream};
 use super::requests::Requests;
-<<<<<<< HEAD
-use super::{ClientError, ClientEvent, State};
-use crate::channel::{Arrivals, Channel};
-=======
 use super::{ClientError, ClientEvent, Refusal, State};
->>>>>>> laws
+use crate::channel::{Arrivals, Channel};
 use crate::driver::{Drive, Stop, drive, together};
 use crate::error::{CarrierError, ConnectError};
 use crate::link::{Inbox, Outbox, Wire, link};
