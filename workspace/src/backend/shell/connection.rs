@@ -221,6 +221,11 @@ impl Shared {
         if options.detach {
             return Err(ExecError::NotSupported("processes that outlive a script"));
         }
+        if options.limits != crate::exec::Limits::default() {
+            return Err(ExecError::NotSupported(
+                "limits of one script; `Shell::limits` is for all",
+            ));
+        }
         let mut env = self.shell.env.clone();
         for (name, value) in &options.env {
             env.push((text(name)?, text(value)?));

@@ -213,3 +213,23 @@ fn a_closed_workspace_leaves_no_worker() {
     block_on(place.workspace.close()).unwrap();
     assert!(block_on(exec.wait()).is_ok());
 }
+
+#[test]
+fn what_a_script_cannot_have_is_refused_before_it_runs() {
+    let place = Place::new();
+    let asked: [fn(&mut ExecOptions); 3] = [
+        |options| options.terminal = Some(cairn::exec::Terminal::default()),
+        |options| options.detach = true,
+        |options| options.limits.cpu_seconds = Some(1),
+    ];
+    for ask in asked {
+        let mut options = ExecOptions::default();
+        ask(&mut options);
+        let error = block_on(place.workspace.exec("touch ran", options)).unwrap_err();
+        assert!(
+            matches!(error, WorkspaceError::Exec(ExecError::NotSupported(_))),
+            "{error:?}"
+        );
+    }
+    assert!(!place.replica().exists("/ran").unwrap());
+}

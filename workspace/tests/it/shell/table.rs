@@ -12,7 +12,7 @@ use cairn::exec::ExecOptions;
 use super::{Place, errors};
 
 /// Cases that are known to differ from bash, and in what.
-const DIFFERENT: [(&str, &str); 4] = [
+const DIFFERENT: [(&str, &str); 5] = [
     ("set -u in a command", "the status is 1, not 127"),
     (
         "expr with precedence",
@@ -104,4 +104,9 @@ fn the_language_is_that_of_bash() {
 #[test]
 fn the_tools_are_those_of_gnu() {
     check(include_str!("cases/tools.txt"));
+}
+
+#[test]
+fn jq_and_pipelines_are_as_elsewhere() {
+    check(include_str!("cases/jq.txt"));
 }
