@@ -23,6 +23,10 @@ const DIFFERENT: [(&str, &str); 5] = [
         "it is printed, where GNU's fails",
     ),
     (
+        "a script in the path with the name of a tool",
+        "a tool goes before what is in PATH",
+    ),
+    (
         "patch of a named file",
         "patches are read from the standard input",
     ),
