@@ -83,7 +83,10 @@ fn main() -> Result<(), Failure> {
     println!("| workload | shell | bash on tmpfs | shell/bash | just-bash |");
     println!("| --- | ---: | ---: | ---: | ---: |");
     for (name, script, fewer) in WORKLOADS {
-        let rounds = (rounds / fewer).max(3);
+        let rounds = match name {
+            "true" => rounds * 20,
+            _ => (rounds / fewer).max(3),
+        };
         let ours = measure(rounds, || {
             let exec = workspace.exec(Exec::from(script), ExecOptions::default());
             let exit = block_on(async { exec.await?.wait().await.map_err(Failure::from) })?;
@@ -104,7 +107,7 @@ fn main() -> Result<(), Failure> {
         })?;
         let other = match &just_bash {
             Some(dir) => just_bash_ms(dir, tmpfs.path(), script, rounds),
-            None => "".into(),
+            None => String::new(),
         };
         let ratio = ours.as_secs_f64() / bash.as_secs_f64();
         println!(
@@ -164,7 +167,9 @@ fn inputs(replica: &Replica, dir: &Path) -> Result<(), Failure> {
     for n in 0..1_000 {
         let mut text = String::new();
         while text.len() < 4_096 {
-            text.push_str(&format!("line {} of some text\n", next()));
+            text.push_str("line ");
+            text.push_str(&next().to_string());
+            text.push_str(" of some text\n");
         }
         if n % 10 == 0 {
             text.push_str("needle\n");

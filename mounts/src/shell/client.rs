@@ -3,11 +3,14 @@
 //! The interpreter runs on one thread, which has nothing to do while it waits.
 //! A worker whose host is gone ends at once.
 
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 
 use super::wire::{self, Answer, Ask, Change, Done, FromWorker, Node, Opened, PIECE, ToWorker};
 
@@ -28,15 +31,37 @@ pub(crate) struct Client {
 
 #[derive(Debug)]
 struct Wire {
-    from: BufReader<UnixStream>,
+    from: BufReader<Eager>,
     to: UnixStream,
+}
+
+/// How long an answer is looked for before the thread sleeps: waking it would
+/// take longer than most answers.
+const LOOK: Duration = Duration::from_micros(30);
+
+/// A stream that is looked at for a while before it is waited for.
+#[derive(Debug)]
+struct Eager(UnixStream);
+
+impl Read for Eager {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let begun = Instant::now();
+        loop {
+            match recv(&self.0, &mut *buffer, RecvFlags::DONTWAIT) {
+                Ok((read, _)) => return Ok(read),
+                Err(Errno::AGAIN) if begun.elapsed() < LOOK => std::hint::spin_loop(),
+                Err(Errno::AGAIN | Errno::INTR) => return self.0.read(buffer),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
 }
 
 impl Client {
     pub(crate) fn new(stream: UnixStream) -> io::Result<Self> {
         Ok(Self {
             wire: Mutex::new(Wire {
-                from: BufReader::with_capacity(64 << 10, stream.try_clone()?),
+                from: BufReader::with_capacity(64 << 10, Eager(stream.try_clone()?)),
                 to: stream,
             }),
             umask: AtomicU16::new(UMASK),

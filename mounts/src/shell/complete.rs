@@ -68,10 +68,8 @@ fn has_open_document(script: &str) -> bool {
             .take_while(|c| !(c.is_whitespace() || ";|&<>()".contains(*c)))
             .filter(|c| !"'\"\\".contains(*c))
             .collect();
-        let is_end = |line: &str| match strip {
-            true => line.trim_start_matches('\t') == end,
-            false => line == end,
-        };
+        let stripped = |line: &str| line.trim_start_matches('\t') == end;
+        let is_end = |line: &str| line == end || strip && stripped(line);
         if !lines.by_ref().any(is_end) {
             return true;
         }

@@ -10,6 +10,7 @@ mod chmod;
 mod cut;
 mod dates;
 mod dd;
+mod df;
 mod diff;
 mod edits;
 mod head;
@@ -47,6 +48,7 @@ enum Tool {
     Chmod,
     Cut,
     Dd,
+    Df,
     Diff,
     Head,
     Ln,
@@ -61,11 +63,12 @@ enum Tool {
     Wc,
 }
 
-const TOOLS: [(&str, Tool); 16] = [
+const TOOLS: [(&str, Tool); 17] = [
     ("cat", Tool::Cat),
     ("chmod", Tool::Chmod),
     ("cut", Tool::Cut),
     ("dd", Tool::Dd),
+    ("df", Tool::Df),
     ("diff", Tool::Diff),
     ("head", Tool::Head),
     ("ln", Tool::Ln),
@@ -106,6 +109,7 @@ impl Command for Registered {
             Tool::Chmod => chmod::run(&call).await,
             Tool::Cut => cut::run(&call).await,
             Tool::Dd => dd::run(&call).await,
+            Tool::Df => df::run(&call).await,
             Tool::Diff => diff::run(&call).await,
             Tool::Head => head::run(&call).await,
             Tool::Ln => ln::run(&call).await,

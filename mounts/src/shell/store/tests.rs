@@ -128,7 +128,7 @@ fn a_staged_content_takes_the_place_of_the_old_one() {
 #[test]
 fn a_large_directory_comes_in_pages() {
     let mut store = store();
-    for n in 0..2 * PAGE + 1 {
+    for n in 0..=2 * PAGE {
         store.replica.write_file(format!("/f{n}"), b"").unwrap();
     }
     let (mut cookie, mut names, mut pages) = (Some(0), Vec::new(), 0);

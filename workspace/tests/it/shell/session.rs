@@ -233,3 +233,14 @@ fn what_a_script_cannot_have_is_refused_before_it_runs() {
     }
     assert!(!place.replica().exists("/ran").unwrap());
 }
+
+#[test]
+fn an_agents_tools_run_commands_in_it() {
+    let place = Place::new();
+    let tools = cairn::tools::Tools::new(place.workspace.clone());
+    let write = serde_json::json!({"path": "/a/b.txt", "content": "one\ntwo\n"});
+    block_on(tools.call("write", write)).unwrap();
+    let exec = serde_json::json!({"command": "cd a && wc -l b.txt; exit 3"});
+    let ran = block_on(tools.call("exec", exec)).unwrap();
+    assert_eq!(ran.text, "2 b.txt\n[exit code 3]", "{ran:?}");
+}

@@ -169,3 +169,10 @@ fn what_another_does_to_the_store_is_seen_at_once() {
     place.replica().write_file("/signal", b"here\n").unwrap();
     assert_eq!(cairn::block_on(exec.result()).unwrap().text(), "here\n");
 }
+
+#[test]
+fn the_space_is_that_of_the_disk() {
+    let place = Place::new();
+    let said = place.text("df -h . | tail -1 | awk '{ print $1, $6 }'; df | wc -l; df -i | wc -l");
+    assert_eq!(said, "cairn /workspace\n2\n2\n");
+}
