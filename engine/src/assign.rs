@@ -146,7 +146,11 @@ fn look(tree: &Tree, new: &Assignment) -> Result<(), Moved> {
         let node = node(ino)?;
         seen(node.data_ver)?;
         match &node.body {
-            Body::File(file) if !file.data_dirty && !matches!(file.over, Overlay::Staging(_)) => {}
+            // Who reads it directly could not be told: the node needs another inode.
+            Body::File(file)
+                if !file.data_dirty
+                    && file.direct.is_none()
+                    && !matches!(file.over, Overlay::Staging(_)) => {}
             _ => return Err(Moved),
         }
     }
@@ -384,14 +388,7 @@ fn tell_name(notes: &Notes<'_>, parent: Ino, key: &DirKey, old: Option<Ino>, new
 }
 
 fn set_content(tree: &mut Tree, notes: &Notes<'_>, ino: Ino, base: Base, now: Timestamp) {
-    let packed = match tree.nodes.get(&ino.0).map(|node| &node.body) {
-        Some(Body::File(file)) => file.direct.is_some(),
-        _ => return,
-    };
-    // Who reads its pack directly goes on to read what it was.
-    if !packed {
-        tree.drop_overlay(ino);
-    }
+    tree.drop_overlay(ino);
     let ver = tree.next_ver();
     let Some(node) = tree.nodes.get_mut(&ino.0) else {
         return;

@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 #[cfg(feature = "mcp")]
 use crate::commands::mcp;
 use crate::commands::{
-    cat, check, clone, completions, conflicts, du, export, gc, ignore, import, log, ls, mount,
-    serve, status, sync, token, umount,
+    cat, check, clone, completions, conflicts, du, evict, export, gc, ignore, import, log, ls,
+    mount, serve, status, sync, token, umount,
 };
 #[cfg(feature = "shell")]
 use crate::commands::{exec, shell};
@@ -69,6 +69,8 @@ pub(crate) enum Command {
     Conflicts(conflicts::Args),
     /// Show or change what is neither pushed to the hub nor taken from it
     Ignore(ignore::Args),
+    /// Give up the bytes of contents that the hub holds; who reads them fetches them again
+    Evict(evict::Args),
     /// Show or make the token that a replica's hub asks for
     Token(token::Args),
     /// Serve the tools for agents over the Model Context Protocol, on the standard input and output

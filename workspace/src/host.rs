@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "shell")]
 use crate::commands::exec;
 use crate::commands::{
-    cat, check, conflicts, du, export, gc, ignore, import, log, ls, status, sync, token,
+    cat, check, conflicts, du, evict, export, gc, ignore, import, log, ls, status, sync, token,
 };
 use crate::console::Console;
 use crate::control::Client;
@@ -132,6 +132,7 @@ pub(crate) enum Request {
     Conflicts(conflicts::Request),
     Token(token::Request),
     Ignore(ignore::Request),
+    Evict(evict::Request),
     #[cfg(feature = "shell")]
     Exec(Box<exec::Request>),
 }
@@ -152,6 +153,7 @@ impl Request {
             Self::Sync(request) => sync::perform(&request, host, console),
             Self::Conflicts(request) => conflicts::perform(&request, host, console),
             Self::Ignore(request) => ignore::perform(&request, host, console),
+            Self::Evict(request) => evict::perform(&request, host, console),
             #[cfg(feature = "shell")]
             Self::Exec(request) => exec::perform(*request, host, console),
             Self::Token(request) => token::perform(&request, host, console),

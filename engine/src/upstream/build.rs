@@ -52,6 +52,7 @@ pub(super) fn build(plan: &mut Plan<'_>, seen: Ver) -> Result<Option<Assignment>
     if plan.clash {
         return Ok(None);
     }
+    plan.renew(&mut targets)?;
     let mut shape = Shape::default();
     shape.find_nodes(plan, &mut targets)?;
     if !shape.find_names(plan, &targets)? || !shape.is_tree(plan)? {
@@ -333,10 +334,14 @@ fn make(plan: &Plan<'_>, id: NodeId) -> Result<Node> {
     let kind = kind_of(plan, id)?.ok_or_else(|| corrupt(id, "nobody knows what it is"))?;
     let record = plan.shared.record(id)?;
     let record = record.unwrap_or_else(|| Record::new(kind, 0));
+    let renewed = plan.renewed.get(&id);
     let replayed = plan.replayed.as_ref();
     let data = replayed.and_then(|all| all.data.get(&id).cloned());
     let data = data.or(record.data.map(|(_, data)| data));
-    let meta = replayed.and_then(|all| all.metas.get(&id).copied());
+    let meta = match renewed {
+        Some(noted) => plan.renewed_meta(id, noted)?,
+        None => replayed.and_then(|all| all.metas.get(&id).copied()),
+    };
     let meta = meta.or(record.meta.map(|(_, meta)| meta));
     let mut rdev = 0;
     let body = match (kind, data) {
@@ -367,17 +372,24 @@ fn make(plan: &Plan<'_>, id: NodeId) -> Result<Node> {
     if let Some(meta) = meta {
         set_attributes(&mut node, &meta);
     }
-    let mut xattrs = BTreeMap::new();
-    for (name, value, _) in plan.shared.attributes(id)? {
-        if let Some(value) = value {
+    let values = if let Some(noted) = renewed {
+        plan.renewed_xattrs(id, noted)?
+    } else {
+        let all = plan.shared.attributes(id)?.into_iter();
+        all.filter_map(|(name, value, _)| Some((name, value?)))
+            .collect()
+    };
+    let xattrs: BTreeMap<_, _> = values
+        .into_iter()
+        .map(|(name, value)| {
             let xattr = Xattr {
                 value: Some(value),
                 ver: 0,
                 dirty: true,
             };
-            xattrs.insert(name, xattr);
-        }
-    }
+            (name, xattr)
+        })
+        .collect();
     if !xattrs.is_empty() {
         node.xattrs = Some(Box::new(xattrs));
     }

@@ -64,6 +64,14 @@ impl<'a> Local<'a> {
         Ok(())
     }
 
+    /// Takes back that an inode got a new id that only it has.
+    pub(super) fn unbind(&mut self, ino: Ino, id: NodeId) {
+        if let Some(new) = self.bound.remove(&ino.0) {
+            self.inodes.remove(&new);
+        }
+        self.inodes.insert(id, Some(ino));
+    }
+
     /// The inodes that got other ids.
     pub(super) fn bound(&self) -> impl Iterator<Item = (Ino, NodeId)> {
         self.bound.iter().map(|(ino, id)| (Ino(*ino), *id))

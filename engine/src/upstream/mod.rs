@@ -36,6 +36,7 @@ mod local;
 mod look;
 mod plan;
 mod push;
+mod renew;
 mod replay;
 mod rider;
 mod stage;

@@ -74,6 +74,8 @@ pub(super) struct Plan<'a> {
     /// Places that are set whatever the hub has there.
     pub(super) forced: BTreeMap<Place, Option<NodeId>>,
     pub(super) replayed: Option<Replayed>,
+    /// Nodes that get other inodes, with what was noted of the old ones.
+    pub(super) renewed: BTreeMap<NodeId, Noted>,
     /// Something makes a replay necessary.
     pub(super) clash: bool,
 }
@@ -102,6 +104,7 @@ impl<'a> Plan<'a> {
             nodes: BTreeMap::new(),
             forced: BTreeMap::new(),
             replayed: None,
+            renewed: BTreeMap::new(),
             clash: false,
         }
     }

@@ -32,6 +32,7 @@ pub(super) struct Replayed {
 impl Plan<'_> {
     /// Resolves the edits that are left on the hub's tree (R14).
     pub(super) fn replay(&mut self, scanned: Ver) -> Result<()> {
+        self.take_back_renewals();
         let edits = {
             let paths = Paths::new(self.ignore, Whose::Here);
             let (local, frozen) = (&self.local, &self.frozen);

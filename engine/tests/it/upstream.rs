@@ -2,6 +2,8 @@
 //! several replicas do, and what the peers of this system get wrong is right.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
 use cairn_engine::{Ino, NewNode, NodeKind, RenameMode, Replica, SetAttr, SetTime, Upstream};
@@ -486,6 +488,69 @@ fn r12_an_open_file_becomes_the_copy() {
         assert_eq!(client.read(&format!("/{copy}")), b"of b! and more, still");
         assert_eq!(copies.len(), 2);
     }
+    assert_equal(&[&a, &b], &side);
+}
+
+/// What a handle reads without asking cannot be changed for it, so it keeps what
+/// it opened, and who opens the file again reads what the hub has.
+#[test]
+fn who_reads_a_file_directly_keeps_its_content_and_the_next_one_gets_the_new() {
+    read_directly_while_it_is_replaced(false);
+}
+
+/// The same where the edits have to be replayed.
+#[test]
+fn who_reads_a_file_directly_keeps_its_content_when_names_meet() {
+    read_directly_while_it_is_replaced(true);
+}
+
+fn read_directly_while_it_is_replaced(names_meet: bool) {
+    let mut side = Side::default();
+    let (_dir, path) = support::place();
+    let (a, b) = (Client::new(), Client::of(support::open(&path)));
+    let (old, new) = (support::noise(2 << 20, 1), support::noise(3 << 20, 2));
+    b.replica.write_file("/f", &old).unwrap();
+    b.replica.hard_link("/f", "/g").unwrap();
+    b.replica.set_xattr_path("/f", b"user.x", b"1").unwrap();
+    b.replica.cursor().unwrap();
+    b.sync(&mut side);
+    a.sync(&mut side);
+    let ino = b.ino("/f");
+    b.replica.retain(ino, false).unwrap();
+    let direct = b.replica.resume_direct(ino, false).unwrap();
+    let under = direct.expect("it is one pack").as_fd().try_clone_to_owned();
+    let under = std::fs::File::from(under.unwrap());
+    // The hub gets another content, the replica has edits of its own.
+    a.replica.write_file("/f", &new).unwrap();
+    if names_meet {
+        a.replica.mkdir("/h").unwrap();
+    }
+    support::eventually("the new content is pushed", || {
+        a.sync(&mut side);
+        a.replica.usage().unwrap().unsealed_bytes == 0
+    });
+    b.replica.chmod("/f", 0o700).unwrap();
+    b.replica.set_xattr_path("/f", b"user.y", b"2").unwrap();
+    b.replica.rename_path("/g", "/h").unwrap();
+    b.sync(&mut side);
+    let mut seen = vec![0; old.len()];
+    under.read_exact_at(&mut seen, 0).unwrap();
+    assert!(seen == old);
+    let now = b.replica.stat("/f").unwrap();
+    assert_ne!(now.ino, ino);
+    assert_eq!((now.nlink, now.perm), (2, 0o700));
+    let mut files = b.names("/");
+    files.retain(|name| !(names_meet && name == "h"));
+    assert_eq!(files.len(), 2);
+    for name in files {
+        assert!(b.read(&format!("/{name}")) == new, "{name}");
+    }
+    assert!(b.replica.end_direct(ino).is_some());
+    b.replica.release(ino, false);
+    assert_eq!(b.sync(&mut side), []);
+    a.sync(&mut side);
+    assert_eq!(a.replica.xattr_path("/f", b"user.y").unwrap(), &b"2"[..]);
+    assert_eq!(a.replica.stat("/f").unwrap().perm, 0o700);
     assert_equal(&[&a, &b], &side);
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod clone;
 pub(crate) mod completions;
 pub(crate) mod conflicts;
 pub(crate) mod du;
+pub(crate) mod evict;
 #[cfg(feature = "shell")]
 pub(crate) mod exec;
 pub(crate) mod export;
@@ -51,6 +52,7 @@ pub(crate) fn run(command: Command) -> Result {
         Command::Clone(args) => clone::run(&args),
         Command::Sync(args) => sync::run(&args),
         Command::Conflicts(args) => conflicts::run(&args),
+        Command::Evict(args) => evict::run(&args),
         Command::Ignore(args) => ignore::run(&args),
         Command::Token(args) => token::run(&args),
         #[cfg(feature = "mcp")]

@@ -108,6 +108,16 @@ impl Follow {
         Ok(self.store.set_ignore_rules(rules)?)
     }
 
+    /// Gives up the bytes of contents that the hub holds, too; who reads them
+    /// fetches them again. Returns how many bytes.
+    ///
+    /// # Errors
+    ///
+    /// What the database or the disk says.
+    pub fn evict(&self) -> Result<u64, SyncError> {
+        Ok(self.store.evict()?)
+    }
+
     /// What was sent and received so far.
     pub fn counters(&self) -> Counters {
         self.client

@@ -1,6 +1,7 @@
 //! Replicas in step with a hub, over real connections: each has the name of a
 //! failure that somebody's sync has.
 
+use std::io::Read;
 use std::path::Path;
 
 use serde_json::Value;
@@ -524,6 +525,40 @@ fn edits_on_one_mount_appear_on_the_other() {
     }
 }
 
+/// The kernel reads a large file without asking the mount. Whoever opens it
+/// after a change came gets the change, also beside a handle that was there before.
+#[test]
+fn a_large_file_that_is_open_on_one_mount_is_replaced_on_the_other() {
+    if !can_mount() {
+        return;
+    }
+    let (scratch, _hub) = two("quic");
+    let (a, b) = (scratch.mount("a"), scratch.mount("b"));
+    let at = |name: &str| scratch.join(name);
+    let old = noise(8 << 20);
+    let new: Vec<u8> = old.iter().map(|byte| !byte).collect();
+    let shows = |path: &Path, content: &[u8]| std::fs::read(path).is_ok_and(|c| c == content);
+    std::fs::write(at("a/large"), &old).unwrap();
+    until("the file appears", || shows(&at("b/large"), &old));
+    let mut open = std::fs::File::open(at("a/large")).unwrap();
+    let mut start = vec![0; 1 << 20];
+    open.read_exact(&mut start).unwrap();
+    std::fs::write(at("b/large"), &new).unwrap();
+    until("it is replaced", || shows(&at("a/large"), &new));
+    let mut rest = Vec::new();
+    open.read_to_end(&mut rest).unwrap();
+    let seen = [start, rest].concat();
+    // One that is not read directly sees the change.
+    assert!(seen == old || seen[1 << 20..] == new[1 << 20..]);
+    drop(open);
+    std::fs::write(at("a/large"), "small").unwrap();
+    until("it is small on both", || shows(&at("b/large"), b"small"));
+    drop((a, b));
+    for name in ["a", "b"] {
+        scratch.cairn(&format!("check {name}.cairn")).done();
+    }
+}
+
 #[test]
 fn what_is_edited_without_a_hub_is_pushed_when_it_is_back() {
     if !can_mount() {
@@ -612,6 +647,10 @@ fn a_lazy_replica_is_there_at_once_and_fetches_what_is_read() {
         std::fs::write(scratch.join("a/tree/9"), "edited").unwrap();
     }
     scratch.sync("a");
+    // What the hub has can be given up, and is fetched again.
+    let gone = scratch.cairn("evict a.cairn --json").done().json();
+    assert!(gone["bytes"].as_u64().unwrap() >= 20_000, "{gone}");
+    assert_eq!(scratch.cairn("cat a.cairn/tree/7").done().out, wanted);
     hub.end();
     // What was read stays; for the rest there is nobody to ask.
     assert_eq!(scratch.cairn("cat a.cairn/tree/7").done().out, wanted);

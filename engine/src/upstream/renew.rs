@@ -1,0 +1,91 @@
+//! Files that are read directly while a cut brings them another content.
+//!
+//! Who reads the pack under a file reads it without asking anybody, so what such
+//! handles see cannot be changed, and the kernel gives whoever opens the inode
+//! beside them the same pack. So the node gets another inode, as if its content
+//! had been replaced by a rename: who has it open goes on to read what was
+//! opened, all of it, and who opens it from now on reads the new content.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use cairn_protocol::merge::Place;
+use cairn_protocol::{Meta, NodeId, ReplicaTag, XattrName};
+
+use super::plan::{Noted, Plan, reserve};
+use crate::Result;
+use crate::attr::Ino;
+use crate::db::own_id;
+use crate::node::{Body, Node};
+
+impl Plan<'_> {
+    /// Takes the inodes away from the nodes that need others. What the places
+    /// of these stand for is added to `targets`.
+    pub(super) fn renew(&mut self, targets: &mut BTreeMap<Place, Option<NodeId>>) -> Result<()> {
+        let mut found = Vec::new();
+        for (id, noted) in &self.nodes {
+            if let Some(here) = &noted.here
+                && self.is_read_directly(here.ino)
+                && self.data_target(*id, noted)?.is_some()
+            {
+                found.push((*id, here.ino));
+            }
+        }
+        for (id, ino) in found {
+            for place in self.local.places(ino)? {
+                targets.entry(place).or_insert(Some(id));
+            }
+            // Without a name, and unknown to everybody else.
+            let nobody = own_id(ReplicaTag(self.inner.identity.tag), reserve(self.inner));
+            self.local.bind(ino, nobody)?;
+            let noted = self.nodes.remove(&id);
+            self.renewed.extend(noted.map(|noted| (id, noted)));
+        }
+        Ok(())
+    }
+
+    fn is_read_directly(&self, ino: Ino) -> bool {
+        let tree = self.inner.tree.lock();
+        match tree.nodes.get(&ino.0) {
+            Some(Node {
+                body: Body::File(file),
+                ..
+            }) => file.direct.is_some(),
+            _ => false,
+        }
+    }
+
+    /// Gives the nodes their inodes back, before everything is looked at anew.
+    pub(super) fn take_back_renewals(&mut self) {
+        for (id, noted) in std::mem::take(&mut self.renewed) {
+            if let Some(here) = &noted.here {
+                self.local.unbind(here.ino, id);
+            }
+            self.nodes.insert(id, noted);
+        }
+    }
+
+    /// The attributes of the new inode: those of the old one, edited or not,
+    /// but for what the cut changes.
+    pub(super) fn renewed_meta(&self, id: NodeId, noted: &Noted) -> Result<Option<Meta>> {
+        let target = self.meta_target(id, noted)?;
+        Ok(target.or(noted.here.as_ref().map(|here| here.meta)))
+    }
+
+    /// Its extended attributes likewise.
+    pub(super) fn renewed_xattrs(
+        &self,
+        id: NodeId,
+        noted: &Noted,
+    ) -> Result<BTreeMap<XattrName, Bytes>> {
+        let here = noted.here.as_ref();
+        let mut all = here.map_or_else(BTreeMap::new, |here| here.xattrs.clone());
+        for (name, value) in self.xattr_targets(id, noted)? {
+            match value {
+                Some(value) => drop(all.insert(name, value)),
+                None => drop(all.remove(&name)),
+            }
+        }
+        Ok(all)
+    }
+}
