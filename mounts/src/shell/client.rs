@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
+use super::listed::Listed;
 use super::wire::{self, Answer, Ask, Change, Done, FromWorker, Node, Opened, PIECE, ToWorker};
 
 /// Permissions of a new file, before the umask.
@@ -25,6 +26,7 @@ pub(crate) const UMASK: u16 = 0o022;
 #[derive(Debug)]
 pub(crate) struct Client {
     wire: Mutex<Wire>,
+    listed: Mutex<Listed>,
     umask: AtomicU16,
     whole_file_bytes: AtomicU64,
 }
@@ -64,6 +66,7 @@ impl Client {
                 from: BufReader::with_capacity(64 << 10, Eager(stream.try_clone()?)),
                 to: stream,
             }),
+            listed: Mutex::default(),
             umask: AtomicU16::new(UMASK),
             whole_file_bytes: AtomicU64::new(0),
         })
@@ -75,6 +78,11 @@ impl Client {
 
     pub(crate) fn set_umask(&self, umask: u16) {
         self.umask.store(umask & 0o777, Ordering::Relaxed);
+    }
+
+    /// A new script knows nothing of what an earlier one has listed.
+    pub(crate) fn begin(&self) {
+        self.listed.lock().forget();
     }
 
     pub(crate) fn set_whole_file_bytes(&self, bytes: u64) {
@@ -113,12 +121,14 @@ impl Client {
         let sent = wire::send(&mut wire.to, &FromWorker::Ask(ask), bytes);
         sent.and_then(|()| wire.to.flush())
             .unwrap_or_else(|_| gone());
-        match wire::receive(&mut wire.from) {
-            Ok(Some((ToWorker::Answer(Answer::Failed(errno, reason)), _))) => {
-                Err(error(errno, reason))
-            }
-            Ok(Some((ToWorker::Answer(answer), bytes))) => Ok((answer, bytes)),
-            _ => gone(),
+        let Ok(Some((ToWorker::Answer(answer, change), bytes))) = wire::receive(&mut wire.from)
+        else {
+            gone()
+        };
+        self.listed.lock().heard(change);
+        match answer {
+            Answer::Failed(errno, reason) => Err(error(errno, reason)),
+            answer => Ok((answer, bytes)),
         }
     }
 
@@ -134,6 +144,9 @@ impl Client {
     }
 
     pub(crate) fn stat(&self, path: Vec<u8>) -> io::Result<Node> {
+        if let Some(node) = self.listed.lock().get(&path) {
+            return Ok(node);
+        }
         match self.ask(Ask::Stat(path), &[])? {
             (Answer::Node(node), _) => Ok(node),
             _ => Err(unexpected()),
@@ -148,6 +161,7 @@ impl Client {
             let Answer::Entries(entries, next) = answer else {
                 return Err(unexpected());
             };
+            self.listed.lock().add(path, &entries);
             all.extend(entries);
             cookie = next;
         }

@@ -46,6 +46,7 @@ pub(crate) fn run(
     stdin: Vec<u8>,
     began: impl FnOnce(Token),
 ) -> Done {
+    client.begin();
     client.set_whole_file_bytes(run.limits.whole_file_bytes);
     let kept = run.session.then(|| session.bash.take()).flatten();
     let mut bash = match kept {

@@ -143,7 +143,7 @@ fn scripts(client: &Arc<Client>, current: &Current) -> std::io::Result<()> {
                 );
                 client.done(done);
             }
-            (ToWorker::Answer(_), _) => return Err(std::io::ErrorKind::InvalidData.into()),
+            (ToWorker::Answer(..), _) => return Err(std::io::ErrorKind::InvalidData.into()),
         }
     }
 }
