@@ -230,7 +230,7 @@ fn outcome(
             (code, Some(format!("{name}: {limit}\n")))
         }
         Error::Parse { .. } => (2, error.syntax_report(name, script)),
-        Error::Io(error) => (1, Some(format!("{name}: {error}\n"))),
+        Error::Io(error) => (1, Some(format!("{name}: {}\n", commands::reason(&error)))),
         error => (1, Some(format!("{name}: {error}\n"))),
     };
     done.code = code;

@@ -15,6 +15,7 @@ mod diff;
 mod edits;
 mod head;
 mod host;
+mod join;
 mod keys;
 mod ln;
 mod long;
@@ -39,6 +40,7 @@ use bashkit::{BashBuilder, Command, CommandContext, CommandStatus, async_trait};
 
 use call::Call;
 
+pub(crate) use call::reason;
 pub(crate) use place::Place;
 
 /// A tool of our own.
@@ -51,6 +53,7 @@ enum Tool {
     Df,
     Diff,
     Head,
+    Join,
     Ln,
     Ls,
     Mkdir,
@@ -63,7 +66,7 @@ enum Tool {
     Wc,
 }
 
-const TOOLS: [(&str, Tool); 17] = [
+const TOOLS: [(&str, Tool); 18] = [
     ("cat", Tool::Cat),
     ("chmod", Tool::Chmod),
     ("cut", Tool::Cut),
@@ -71,6 +74,7 @@ const TOOLS: [(&str, Tool); 17] = [
     ("df", Tool::Df),
     ("diff", Tool::Diff),
     ("head", Tool::Head),
+    ("join", Tool::Join),
     ("ln", Tool::Ln),
     ("ls", Tool::Ls),
     ("mkdir", Tool::Mkdir),
@@ -112,6 +116,7 @@ impl Command for Registered {
             Tool::Df => df::run(&call).await,
             Tool::Diff => diff::run(&call).await,
             Tool::Head => head::run(&call).await,
+            Tool::Join => join::run(&call).await,
             Tool::Ln => ln::run(&call).await,
             Tool::Ls => ls::run(&call).await,
             Tool::Mkdir => mkdir::run(&call).await,
