@@ -48,34 +48,35 @@ pub(crate) async fn run(call: &Call<'_>) -> Outcome {
         return call.usage("two files are joined", 1).await;
     };
     let texts = [read(call, first).await?, read(call, second).await?];
-    let [a, b] = [&texts[0], &texts[1]].map(|text| lines(text, &style));
-    let (mut i, mut j) = (0, 0);
-    while i < a.len() || j < b.len() {
-        let order = match (a.get(i), b.get(j)) {
-            (Some(x), Some(y)) => compare(&style, x, y),
+    let [old, new] = [&texts[0], &texts[1]].map(|text| lines(text, &style));
+    let (mut old, mut new) = (&*old, &*new);
+    while !(old.is_empty() && new.is_empty()) {
+        let order = match (old.first(), new.first()) {
+            (Some(one), Some(other)) => compare(&style, one, other),
             (Some(_), None) => Ordering::Less,
             _ => Ordering::Greater,
         };
         match order {
             Ordering::Less => {
-                alone(call, &style, 0, &a[i]).await?;
-                i += 1;
+                alone(call, &style, 0, &old[0]).await?;
+                old = &old[1..];
             }
             Ordering::Greater => {
-                alone(call, &style, 1, &b[j]).await?;
-                j += 1;
+                alone(call, &style, 1, &new[0]).await?;
+                new = &new[1..];
             }
             Ordering::Equal => {
-                let same = |line: &&Line<'_>| compare(&style, &a[i], line) == Ordering::Equal;
-                let partners = b[j..].iter().take_while(same).count();
-                let of_a = |line: &&Line<'_>| compare(&style, line, &b[j]) == Ordering::Equal;
-                let group = a[i..].iter().take_while(of_a).count();
-                for x in &a[i..i + group] {
-                    for y in &b[j..j + partners] {
-                        pair(call, &style, x, y).await?;
+                let same = |one: &Line<'_>, other: &Line<'_>| {
+                    compare(&style, one, other) == Ordering::Equal
+                };
+                let ones = old.iter().take_while(|line| same(line, &new[0])).count();
+                let others = new.iter().take_while(|line| same(&old[0], line)).count();
+                for one in &old[..ones] {
+                    for other in &new[..others] {
+                        pair(call, &style, one, other).await?;
                     }
                 }
-                (i, j) = (i + group, j + partners);
+                (old, new) = (&old[ones..], &new[others..]);
             }
         }
     }
@@ -201,25 +202,22 @@ async fn put(call: &Call<'_>, style: &Style, sides: [Option<&Line<'_>>; 2]) -> O
     };
     let common = usize::from(sides[0].is_none());
     let common = field(common, style.fields[common]);
-    let shown: Vec<&[u8]> = match &style.parts {
-        Some(parts) => {
-            let part = |part: &Part| match part {
-                Part::Common => common,
-                Part::Field(side, at) => field(*side, *at),
-            };
-            parts.iter().map(part).collect()
-        }
-        None => {
-            let rest = sides.iter().enumerate().flat_map(|(side, line)| {
-                let fields = line.map(|line| line.iter().copied()).into_iter().flatten();
-                let own = style.fields[side];
-                fields
-                    .enumerate()
-                    .filter(move |(at, _)| *at != own)
-                    .map(|(_, field)| field)
-            });
-            std::iter::once(common).chain(rest).collect()
-        }
+    let shown: Vec<&[u8]> = if let Some(parts) = &style.parts {
+        let part = |part: &Part| match part {
+            Part::Common => common,
+            Part::Field(side, at) => field(*side, *at),
+        };
+        parts.iter().map(part).collect()
+    } else {
+        let rest = sides.iter().enumerate().flat_map(|(side, line)| {
+            let fields = line.map(|line| line.iter().copied());
+            let own = style.fields[side];
+            let others = fields.into_iter().flatten().enumerate();
+            others
+                .filter(move |(at, _)| *at != own)
+                .map(|(_, field)| field)
+        });
+        std::iter::once(common).chain(rest).collect()
     };
     let between = [style.separator.unwrap_or(b' ')];
     let mut text = shown.join(&between[..]);
