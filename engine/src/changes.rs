@@ -67,6 +67,12 @@ impl Replica {
         self.committed_cursor()
     }
 
+    /// The number of the last change, whether it is committed or not: equal
+    /// numbers mean that names, attributes and contents are the same.
+    pub fn last_change(&self) -> u64 {
+        self.inner.tree.lock().seq
+    }
+
     /// The cursor of the last commit, without waiting for another.
     ///
     /// # Errors

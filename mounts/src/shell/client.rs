@@ -3,12 +3,16 @@
 //! The interpreter runs on one thread, which has nothing to do while it waits.
 //! A worker whose host is gone ends at once.
 
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 
+use super::listed::Listed;
 use super::wire::{self, Answer, Ask, Change, Done, FromWorker, Node, Opened, PIECE, ToWorker};
 
 /// Permissions of a new file, before the umask.
@@ -22,23 +26,47 @@ pub(crate) const UMASK: u16 = 0o022;
 #[derive(Debug)]
 pub(crate) struct Client {
     wire: Mutex<Wire>,
+    listed: Mutex<Listed>,
     umask: AtomicU16,
     whole_file_bytes: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Wire {
-    from: BufReader<UnixStream>,
+    from: BufReader<Eager>,
     to: UnixStream,
+}
+
+/// How long an answer is looked for before the thread sleeps: waking it would
+/// take longer than most answers.
+const LOOK: Duration = Duration::from_micros(30);
+
+/// A stream that is looked at for a while before it is waited for.
+#[derive(Debug)]
+struct Eager(UnixStream);
+
+impl Read for Eager {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let begun = Instant::now();
+        loop {
+            match recv(&self.0, &mut *buffer, RecvFlags::DONTWAIT) {
+                Ok((read, _)) => return Ok(read),
+                Err(Errno::AGAIN) if begun.elapsed() < LOOK => std::hint::spin_loop(),
+                Err(Errno::AGAIN | Errno::INTR) => return self.0.read(buffer),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
 }
 
 impl Client {
     pub(crate) fn new(stream: UnixStream) -> io::Result<Self> {
         Ok(Self {
             wire: Mutex::new(Wire {
-                from: BufReader::with_capacity(64 << 10, stream.try_clone()?),
+                from: BufReader::with_capacity(64 << 10, Eager(stream.try_clone()?)),
                 to: stream,
             }),
+            listed: Mutex::default(),
             umask: AtomicU16::new(UMASK),
             whole_file_bytes: AtomicU64::new(0),
         })
@@ -50,6 +78,11 @@ impl Client {
 
     pub(crate) fn set_umask(&self, umask: u16) {
         self.umask.store(umask & 0o777, Ordering::Relaxed);
+    }
+
+    /// A new script knows nothing of what an earlier one has listed.
+    pub(crate) fn begin(&self) {
+        self.listed.lock().forget();
     }
 
     pub(crate) fn set_whole_file_bytes(&self, bytes: u64) {
@@ -88,12 +121,14 @@ impl Client {
         let sent = wire::send(&mut wire.to, &FromWorker::Ask(ask), bytes);
         sent.and_then(|()| wire.to.flush())
             .unwrap_or_else(|_| gone());
-        match wire::receive(&mut wire.from) {
-            Ok(Some((ToWorker::Answer(Answer::Failed(errno, reason)), _))) => {
-                Err(error(errno, reason))
-            }
-            Ok(Some((ToWorker::Answer(answer), bytes))) => Ok((answer, bytes)),
-            _ => gone(),
+        let Ok(Some((ToWorker::Answer(answer, change), bytes))) = wire::receive(&mut wire.from)
+        else {
+            gone()
+        };
+        self.listed.lock().heard(change);
+        match answer {
+            Answer::Failed(errno, reason) => Err(error(errno, reason)),
+            answer => Ok((answer, bytes)),
         }
     }
 
@@ -109,6 +144,9 @@ impl Client {
     }
 
     pub(crate) fn stat(&self, path: Vec<u8>) -> io::Result<Node> {
+        if let Some(node) = self.listed.lock().get(&path) {
+            return Ok(node);
+        }
         match self.ask(Ask::Stat(path), &[])? {
             (Answer::Node(node), _) => Ok(node),
             _ => Err(unexpected()),
@@ -123,6 +161,7 @@ impl Client {
             let Answer::Entries(entries, next) = answer else {
                 return Err(unexpected());
             };
+            self.listed.lock().add(path, &entries);
             all.extend(entries);
             cookie = next;
         }

@@ -310,11 +310,23 @@ impl Worker {
     }
 
     fn answer(&mut self, store: &mut Store, ask: Ask, bytes: &[u8]) -> io::Result<()> {
+        // What changes while a directory is listed may not be in the list.
+        let before = self.replica.last_change();
+        let lists = matches!(ask, Ask::List(..));
         let (answer, content) = match ask {
             Ask::Command(call) => self.command(&call, bytes),
             ask => store.perform(ask, bytes),
         };
-        wire::send(&mut self.stream, &ToWorker::Answer(answer), &content)
+        let change = if lists {
+            before
+        } else {
+            self.replica.last_change()
+        };
+        wire::send(
+            &mut self.stream,
+            &ToWorker::Answer(answer, change),
+            &content,
+        )
     }
 
     fn command(&self, call: &Call, stdin: &[u8]) -> (Answer, Vec<u8>) {

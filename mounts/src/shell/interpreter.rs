@@ -46,6 +46,7 @@ pub(crate) fn run(
     stdin: Vec<u8>,
     began: impl FnOnce(Token),
 ) -> Done {
+    client.begin();
     client.set_whole_file_bytes(run.limits.whole_file_bytes);
     let kept = run.session.then(|| session.bash.take()).flatten();
     let mut bash = match kept {
@@ -229,7 +230,7 @@ fn outcome(
             (code, Some(format!("{name}: {limit}\n")))
         }
         Error::Parse { .. } => (2, error.syntax_report(name, script)),
-        Error::Io(error) => (1, Some(format!("{name}: {error}\n"))),
+        Error::Io(error) => (1, Some(format!("{name}: {}\n", commands::reason(&error)))),
         error => (1, Some(format!("{name}: {error}\n"))),
     };
     done.code = code;

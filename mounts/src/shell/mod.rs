@@ -16,7 +16,7 @@
 //! | `store` | what a worker asks for, on the replica |
 //! | `wire` | the messages between them, and their bounds |
 //! | `worker` | the process: its confinement, its threads |
-//! | `client` | the worker's end of the connection |
+//! | `client`, `listed` | the worker's end of the connection, and what it remembers of a listing |
 //! | `interpreter` | setting up the interpreter, and what its result means |
 //! | `adapter` | the store as the interpreter's filesystem |
 //! | `commands` | tools of our own, where the interpreter's change bytes or lack options |
@@ -33,6 +33,7 @@ mod host;
 mod incoming;
 mod interpreter;
 mod limits;
+mod listed;
 mod names;
 mod store;
 mod wire;

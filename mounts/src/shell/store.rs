@@ -457,3 +457,6 @@ fn token() -> u64 {
     let own = u64::from(std::process::id());
     own << 32 | NEXT.fetch_add(1, Ordering::Relaxed) & 0xffff_ffff
 }
+
+#[cfg(test)]
+mod tests;

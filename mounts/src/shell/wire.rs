@@ -49,8 +49,9 @@ pub(crate) enum ToWorker {
     Input,
     /// Run the script that the bytes are.
     Run(Box<Run>),
-    /// The answer to an [`Ask`].
-    Answer(Answer),
+    /// The answer to an [`Ask`], and the number of the last change of the
+    /// replica that it may tell of.
+    Answer(Answer, u64),
 }
 
 /// How a script is run.

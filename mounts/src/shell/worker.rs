@@ -17,14 +17,14 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope,
 };
 use parking_lot::Mutex;
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::client::Client;
 use super::interpreter::{self, Session, Token};
 use super::wire::{Done, FromWorker, Run, ToWorker, VERSION};
 
 /// Stack of the interpreter. It is address space, and becomes memory as it is used.
-const STACK: usize = 512 << 20;
+const STACK: usize = 128 << 20;
 /// Stack of threads that the interpreter starts, to parse long scripts.
 const HELPER_STACK: usize = 64 << 20;
 /// Address space for what else the process needs, such as the arenas of its threads.
@@ -71,7 +71,9 @@ fn confine(memory_bytes: u64) -> std::io::Result<()> {
     // It fails for the first of a process group, which then stays one.
     let _ = rustix::process::setsid();
     let limit = |resource, value: u64| {
-        let value = Some(value);
+        // What is limited further already cannot be raised.
+        let most = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        let value = Some(value.min(most));
         setrlimit(
             resource,
             Rlimit {
@@ -141,7 +143,7 @@ fn scripts(client: &Arc<Client>, current: &Current) -> std::io::Result<()> {
                 );
                 client.done(done);
             }
-            (ToWorker::Answer(_), _) => return Err(std::io::ErrorKind::InvalidData.into()),
+            (ToWorker::Answer(..), _) => return Err(std::io::ErrorKind::InvalidData.into()),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use cairn::backend::Local;
 use cairn::exec::{Confine, Network, Want};
 use cairn::tools::Tools;
-use cairn::{Options, Workspace, WorkspaceError};
+use cairn::{Builder, Options, Workspace, WorkspaceError};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::sync::oneshot;
@@ -18,6 +18,7 @@ use crate::{host, locate};
 const BACKEND: &str = "local";
 
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Args {
     /// The replica's directory or file
     replica: PathBuf,
@@ -30,6 +31,10 @@ pub(crate) struct Args {
     /// Run no commands, only the tools for files
     #[arg(long)]
     no_exec: bool,
+    /// Run commands as bash scripts on the replica itself: without a mount, programs or network
+    #[cfg(feature = "shell")]
+    #[arg(long, conflicts_with_all = ["no_exec", "read_only"])]
+    shell: bool,
     /// The network that commands have
     #[arg(long, value_name = "NET", default_value = "direct", value_parser = ["direct", "none"])]
     network: String,
@@ -59,10 +64,7 @@ pub(crate) fn run(args: &Args) -> Result {
         ..Options::default()
     };
     let replica = host::own(&dir, &options)?;
-    let mut builder = Workspace::builder();
-    if !args.read_only && !args.no_exec {
-        builder = builder.backend(BACKEND, Local::new().confine(args.confine()));
-    }
+    let builder = backend(args, Workspace::builder());
     let workspace = builder.of(replica).map_err(failure)?;
     let tools = if args.read_only {
         Tools::read_only(workspace.clone())
@@ -72,6 +74,18 @@ pub(crate) fn run(args: &Args) -> Result {
     let served = serve(tools);
     cairn::block_on(workspace.close()).map_err(failure)?;
     served
+}
+
+/// Adds what runs commands, if anything does.
+fn backend(args: &Args, builder: Builder) -> Builder {
+    #[cfg(feature = "shell")]
+    if args.shell {
+        return builder.backend("shell", cairn::backend::Shell::new());
+    }
+    if args.read_only || args.no_exec {
+        return builder;
+    }
+    builder.backend(BACKEND, Local::new().confine(args.confine()))
 }
 
 /// Serves until the client or a signal ends it.

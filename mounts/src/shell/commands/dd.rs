@@ -11,6 +11,10 @@ use super::source::{Sink, Source};
 const BLOCK_MAX: u64 = 1 << 30;
 
 #[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own"
+)]
 struct Plan {
     from: Option<String>,
     to: Option<String>,
@@ -24,7 +28,25 @@ struct Plan {
     conversions: Vec<String>,
     append: bool,
     quiet: bool,
+    /// `skip` is in bytes.
+    skip_bytes: bool,
+    /// `seek` is in bytes.
+    seek_bytes: bool,
 }
+
+/// Conversions that are known; those about durability have nothing to do.
+const CONVERSIONS: [&str; 10] = [
+    "notrunc",
+    "sync",
+    "ucase",
+    "lcase",
+    "fsync",
+    "fdatasync",
+    "noerror",
+    "swab",
+    "excl",
+    "nocreat",
+];
 
 pub(crate) async fn run(call: &Call<'_>) -> Outcome {
     let plan = match read(call.args()) {
@@ -59,67 +81,63 @@ fn read(args: &[String]) -> Result<Plan, String> {
         conversions: Vec::new(),
         append: false,
         quiet: false,
+        skip_bytes: false,
+        seek_bytes: false,
     };
-    let (mut skip_bytes, mut seek_bytes) = (false, false);
     for arg in args {
-        let (name, value) = arg
-            .split_once('=')
-            .ok_or_else(|| format!("unrecognized operand '{arg}'"))?;
-        let number = || size(value).ok_or_else(|| format!("invalid number: '{value}'"));
-        let block = || match number()? {
-            0 => Err(format!("invalid number: '{value}'")),
-            block if block > BLOCK_MAX => Err(format!("invalid number: '{value}': too large")),
-            block => Ok(block),
-        };
-        match name {
-            "if" => plan.from = Some(value.into()),
-            "of" => plan.to = Some(value.into()),
-            "bs" => (plan.in_block, plan.out_block) = (block()?, block()?),
-            "ibs" => plan.in_block = block()?,
-            "obs" => plan.out_block = block()?,
-            "count" => plan.count = Some(number()?),
-            "skip" | "iseek" => plan.skip = number()?,
-            "seek" | "oseek" => plan.seek = number()?,
-            "conv" => plan.conversions = value.split(',').map(str::to_owned).collect(),
-            "status" => plan.quiet = value == "none",
-            "iflag" | "oflag" => {
-                for flag in value.split(',') {
-                    match flag {
-                        "append" => plan.append = true,
-                        "count_bytes" => plan.count_bytes = true,
-                        "skip_bytes" => skip_bytes = true,
-                        "seek_bytes" => seek_bytes = true,
-                        _ => {}
-                    }
-                }
-            }
-            _ => return Err(format!("unrecognized operand '{arg}'")),
-        }
+        operand(arg, &mut plan)?;
     }
-    for conversion in &plan.conversions {
-        let known = [
-            "notrunc",
-            "sync",
-            "ucase",
-            "lcase",
-            "fsync",
-            "fdatasync",
-            "noerror",
-            "swab",
-            "excl",
-            "nocreat",
-        ];
-        if !known.contains(&&**conversion) {
-            return Err(format!("invalid conversion: '{conversion}'"));
-        }
+    if let Some(unknown) = plan
+        .conversions
+        .iter()
+        .find(|c| !CONVERSIONS.contains(&c.as_str()))
+    {
+        return Err(format!("invalid conversion: '{unknown}'"));
     }
-    if !skip_bytes {
+    if !plan.skip_bytes {
         plan.skip = plan.skip.saturating_mul(plan.in_block);
     }
-    if !seek_bytes {
+    if !plan.seek_bytes {
         plan.seek = plan.seek.saturating_mul(plan.out_block);
     }
     Ok(plan)
+}
+
+/// Takes up one `NAME=VALUE`.
+fn operand(arg: &str, plan: &mut Plan) -> Result<(), String> {
+    let unknown = || format!("unrecognized operand '{arg}'");
+    let (name, value) = arg.split_once('=').ok_or_else(unknown)?;
+    let number = || size(value).ok_or_else(|| format!("invalid number: '{value}'"));
+    let block = || match number()? {
+        0 => Err(format!("invalid number: '{value}'")),
+        block if block > BLOCK_MAX => Err(format!("invalid number: '{value}': too large")),
+        block => Ok(block),
+    };
+    match name {
+        "if" => plan.from = Some(value.into()),
+        "of" => plan.to = Some(value.into()),
+        "bs" => (plan.in_block, plan.out_block) = (block()?, block()?),
+        "ibs" => plan.in_block = block()?,
+        "obs" => plan.out_block = block()?,
+        "count" => plan.count = Some(number()?),
+        "skip" | "iseek" => plan.skip = number()?,
+        "seek" | "oseek" => plan.seek = number()?,
+        "conv" => plan.conversions = value.split(',').map(str::to_owned).collect(),
+        "status" => plan.quiet = value == "none",
+        "iflag" | "oflag" => {
+            for flag in value.split(',') {
+                match flag {
+                    "append" => plan.append = true,
+                    "count_bytes" => plan.count_bytes = true,
+                    "skip_bytes" => plan.skip_bytes = true,
+                    "seek_bytes" => plan.seek_bytes = true,
+                    _ => {}
+                }
+            }
+        }
+        _ => return Err(unknown()),
+    }
+    Ok(())
 }
 
 /// What was copied.
@@ -151,16 +169,34 @@ async fn copy(call: &Call<'_>, plan: &Plan) -> Outcome<Step<Copied>> {
     if let Err(error) = blocks.skip(&mut source, plan.skip).await {
         return Ok(Err((format!("error reading '{name}'"), error)));
     }
-    let (mut done, mut left) = (Copied::default(), plan.count);
+    let mut done = Copied::default();
+    let copied = blocks_of(call, plan, (&mut source, &mut blocks), &mut sink, &mut done).await?;
+    done.whole_out = done.bytes / plan.out_block;
+    done.parts_out = u64::from(done.bytes % plan.out_block > 0);
+    Ok(copied.map(|()| done))
+}
+
+/// Copies block by block, as far as is wanted.
+async fn blocks_of(
+    call: &Call<'_>,
+    plan: &Plan,
+    (source, blocks): (&mut Source<'_>, &mut Blocks),
+    sink: &mut Option<Sink<'_>>,
+    done: &mut Copied,
+) -> Outcome<Step<()>> {
+    let mut left = plan.count;
     while left != Some(0) {
         let most = match left {
             Some(left) if plan.count_bytes => left.min(plan.in_block),
             _ => plan.in_block,
         };
-        let block = match blocks.next(&mut source, most).await {
+        let block = match blocks.next(source, most).await {
             Ok(block) if block.is_empty() => break,
             Ok(block) => block,
-            Err(error) => return Ok(Err((format!("error reading '{name}'"), error))),
+            Err(error) => {
+                let from = plan.from.as_deref().unwrap_or("-");
+                return Ok(Err((format!("error reading '{from}'"), error)));
+            }
         };
         if block.len() as u64 == plan.in_block {
             done.whole_in += 1;
@@ -175,19 +211,17 @@ async fn copy(call: &Call<'_>, plan: &Plan) -> Outcome<Step<Copied>> {
         left = left.map(|left| left - taken);
         let block = converted(block, plan);
         done.bytes += block.len() as u64;
-        match &mut sink {
+        match sink {
+            None => call.out(&block).await?,
             Some(sink) => {
                 if let Err(error) = sink.write(&block).await {
                     let to = plan.to.as_deref().unwrap_or_default();
                     return Ok(Err((format!("error writing '{to}'"), error)));
                 }
             }
-            None => call.out(&block).await?,
         }
     }
-    done.whole_out = done.bytes / plan.out_block;
-    done.parts_out = u64::from(done.bytes % plan.out_block > 0);
-    Ok(Ok(done))
+    Ok(Ok(()))
 }
 
 async fn open_sink<'a>(call: &'a Call<'a>, plan: &Plan) -> Step<Option<Sink<'a>>> {

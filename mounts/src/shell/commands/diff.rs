@@ -350,35 +350,43 @@ async fn unified(
         call.out(head.as_bytes()).await?;
     }
     for hunk in hunks(found, context) {
-        let (Some(first), Some(last)) = (hunk.first(), hunk.last()) else {
-            continue;
-        };
-        let from = first.old.start.saturating_sub(context);
-        let to = (last.old.end + context).min(lines[0].len());
-        let new_from = first.new.start - (first.old.start - from);
-        let new_to = last.new.end + (to - last.old.end);
-        let head = format!(
-            "@@ -{} +{} @@\n",
-            counted(from..to),
-            counted(new_from..new_to)
-        );
-        call.out(head.as_bytes()).await?;
-        let mut at = from;
-        for edit in hunk {
-            for line in &lines[0][at..edit.old.start] {
-                put(call, b" ", line).await?;
-            }
-            for line in &lines[0][edit.old.clone()] {
-                put(call, b"-", line).await?;
-            }
-            for line in &lines[1][edit.new.clone()] {
-                put(call, b"+", line).await?;
-            }
-            at = edit.old.end;
-        }
-        for line in &lines[0][at..to] {
+        show_hunk(call, lines, hunk, context).await?;
+    }
+    Ok(())
+}
+
+/// Some edits, with the lines around them.
+async fn show_hunk(
+    call: &Call<'_>,
+    lines: &[Vec<&[u8]>; 2],
+    hunk: &[Edit],
+    context: usize,
+) -> Outcome<()> {
+    let (Some(first), Some(last)) = (hunk.first(), hunk.last()) else {
+        return Ok(());
+    };
+    let from = first.old.start.saturating_sub(context);
+    let to = (last.old.end + context).min(lines[0].len());
+    let new_from = first.new.start - (first.old.start - from);
+    let new_to = last.new.end + (to - last.old.end);
+    let (old, new) = (counted(from..to), counted(new_from..new_to));
+    call.out(format!("@@ -{old} +{new} @@\n").as_bytes())
+        .await?;
+    let mut at = from;
+    for edit in hunk {
+        for line in &lines[0][at..edit.old.start] {
             put(call, b" ", line).await?;
         }
+        for line in &lines[0][edit.old.clone()] {
+            put(call, b"-", line).await?;
+        }
+        for line in &lines[1][edit.new.clone()] {
+            put(call, b"+", line).await?;
+        }
+        at = edit.old.end;
+    }
+    for line in &lines[0][at..to] {
+        put(call, b" ", line).await?;
     }
     Ok(())
 }

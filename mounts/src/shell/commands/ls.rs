@@ -93,29 +93,8 @@ impl Style {
             Some(last) => "lgno\u{2}".contains(last),
             None => spelled,
         };
-        let by_time = given.last_of("cu").is_some() && !long;
-        let order = match (given.last_of("tSXUvf"), &*value('\u{6}')) {
-            (_, "time") | (Some('t'), _) => Order::Time,
-            (_, "size") | (Some('S'), _) => Order::Size,
-            (_, "extension") | (Some('X'), _) => Order::Extension,
-            (_, "version") | (Some('v'), _) => Order::Version,
-            (_, "none") | (Some(_), _) => Order::None,
-            (None, _) if by_time => Order::Time,
-            (None, _) => Order::Name,
-        };
-        let time: fn(&Node) -> Timestamp = match (given.last_of("cu"), &*value('\u{7}')) {
-            (Some('c'), _) | (_, "ctime" | "status") => |node| node.ctime,
-            (Some(_), _) | (_, "atime" | "access" | "use") => |node| node.atime,
-            (_, "birth" | "creation") => |node| node.btime,
-            _ => |node| node.mtime,
-        };
-        let times = match (given.has('\u{2}'), &*value('\u{8}')) {
-            (true, _) | (_, "full-iso") => Times::Full,
-            (_, "long-iso") => Times::LongIso,
-            (_, "iso") => Times::Iso,
-            (_, "+%s") => Times::Seconds,
-            _ => Times::Short,
-        };
+        let order = order(&given, long);
+        let (time, times) = (time(&given), times(&given));
         let sizes = match given.last_of("h\u{5}") {
             Some('h') => Sizes::Human,
             Some(_) => Sizes::Si,
@@ -140,6 +119,41 @@ impl Style {
 
     fn has(&self, option: char) -> bool {
         self.given.has(option)
+    }
+}
+
+/// How entries are ordered: with `-c` or `-u` alone by that time.
+fn order(given: &Given, long: bool) -> Order {
+    let by_time = given.last_of("cu").is_some() && !long;
+    match (given.last_of("tSXUvf"), given.value('\u{6}')) {
+        (_, Some("time")) | (Some('t'), _) => Order::Time,
+        (_, Some("size")) | (Some('S'), _) => Order::Size,
+        (_, Some("extension")) | (Some('X'), _) => Order::Extension,
+        (_, Some("version")) | (Some('v'), _) => Order::Version,
+        (_, Some("none")) | (Some(_), _) => Order::None,
+        (None, _) if by_time => Order::Time,
+        (None, _) => Order::Name,
+    }
+}
+
+/// The time that is shown and ordered by.
+fn time(given: &Given) -> fn(&Node) -> Timestamp {
+    match (given.last_of("cu"), given.value('\u{7}')) {
+        (Some('c'), _) | (_, Some("ctime" | "status")) => |node| node.ctime,
+        (Some(_), _) | (_, Some("atime" | "access" | "use")) => |node| node.atime,
+        (_, Some("birth" | "creation")) => |node| node.btime,
+        _ => |node| node.mtime,
+    }
+}
+
+/// How times are shown.
+fn times(given: &Given) -> Times {
+    match (given.has('\u{2}'), given.value('\u{8}')) {
+        (true, _) | (_, Some("full-iso")) => Times::Full,
+        (_, Some("long-iso")) => Times::LongIso,
+        (_, Some("iso")) => Times::Iso,
+        (_, Some("+%s")) => Times::Seconds,
+        _ => Times::Short,
     }
 }
 

@@ -10,10 +10,12 @@ mod chmod;
 mod cut;
 mod dates;
 mod dd;
+mod df;
 mod diff;
 mod edits;
 mod head;
 mod host;
+mod join;
 mod keys;
 mod ln;
 mod long;
@@ -38,6 +40,7 @@ use bashkit::{BashBuilder, Command, CommandContext, CommandStatus, async_trait};
 
 use call::Call;
 
+pub(crate) use call::reason;
 pub(crate) use place::Place;
 
 /// A tool of our own.
@@ -47,8 +50,10 @@ enum Tool {
     Chmod,
     Cut,
     Dd,
+    Df,
     Diff,
     Head,
+    Join,
     Ln,
     Ls,
     Mkdir,
@@ -61,13 +66,15 @@ enum Tool {
     Wc,
 }
 
-const TOOLS: [(&str, Tool); 16] = [
+const TOOLS: [(&str, Tool); 18] = [
     ("cat", Tool::Cat),
     ("chmod", Tool::Chmod),
     ("cut", Tool::Cut),
     ("dd", Tool::Dd),
+    ("df", Tool::Df),
     ("diff", Tool::Diff),
     ("head", Tool::Head),
+    ("join", Tool::Join),
     ("ln", Tool::Ln),
     ("ls", Tool::Ls),
     ("mkdir", Tool::Mkdir),
@@ -106,8 +113,10 @@ impl Command for Registered {
             Tool::Chmod => chmod::run(&call).await,
             Tool::Cut => cut::run(&call).await,
             Tool::Dd => dd::run(&call).await,
+            Tool::Df => df::run(&call).await,
             Tool::Diff => diff::run(&call).await,
             Tool::Head => head::run(&call).await,
+            Tool::Join => join::run(&call).await,
             Tool::Ln => ln::run(&call).await,
             Tool::Ls => ls::run(&call).await,
             Tool::Mkdir => mkdir::run(&call).await,

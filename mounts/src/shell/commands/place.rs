@@ -21,6 +21,11 @@ impl Place {
         })
     }
 
+    /// The directory it is at.
+    pub(crate) fn root(&self) -> std::path::Display<'_> {
+        self.root.display()
+    }
+
     /// The path in the store of a path without dots, if it is in the workspace.
     pub(crate) fn inside(&self, path: &Path) -> Option<Vec<u8>> {
         let rest = path.strip_prefix(&self.root).ok()?;

@@ -174,6 +174,23 @@ impl Shared {
         // Before its end is told: who asks for the next one then finds this.
         self.give_back(Some(worker));
         self.end(running, ended.code, ended.why);
+        self.refill();
+    }
+
+    /// Starts a worker for the next script where the last one was not kept.
+    fn refill(&self) {
+        let session = self.shell.session;
+        {
+            let mut workers = self.workers.lock();
+            let busy = session && workers.taken;
+            if workers.closed || busy || !workers.idle.is_empty() {
+                return;
+            }
+            // A session has one worker at a time.
+            workers.taken = session;
+        }
+        // Who needs one tries again, and is told why it fails.
+        self.give_back(self.start().ok());
     }
 
     /// A session whose worker died goes on where it was, without its variables.
@@ -220,6 +237,11 @@ impl Shared {
         }
         if options.detach {
             return Err(ExecError::NotSupported("processes that outlive a script"));
+        }
+        if options.limits != crate::exec::Limits::default() {
+            return Err(ExecError::NotSupported(
+                "limits of one script; `Shell::limits` is for all",
+            ));
         }
         let mut env = self.shell.env.clone();
         for (name, value) in &options.env {

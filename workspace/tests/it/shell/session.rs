@@ -213,3 +213,34 @@ fn a_closed_workspace_leaves_no_worker() {
     block_on(place.workspace.close()).unwrap();
     assert!(block_on(exec.wait()).is_ok());
 }
+
+#[test]
+fn what_a_script_cannot_have_is_refused_before_it_runs() {
+    let place = Place::new();
+    let asked: [fn(&mut ExecOptions); 3] = [
+        |options| options.terminal = Some(cairn::exec::Terminal::default()),
+        |options| options.detach = true,
+        |options| options.limits.cpu_seconds = Some(1),
+    ];
+    for ask in asked {
+        let mut options = ExecOptions::default();
+        ask(&mut options);
+        let error = block_on(place.workspace.exec("touch ran", options)).unwrap_err();
+        assert!(
+            matches!(error, WorkspaceError::Exec(ExecError::NotSupported(_))),
+            "{error:?}"
+        );
+    }
+    assert!(!place.replica().exists("/ran").unwrap());
+}
+
+#[test]
+fn an_agents_tools_run_commands_in_it() {
+    let place = Place::new();
+    let tools = cairn::tools::Tools::new(place.workspace.clone());
+    let write = serde_json::json!({"path": "/a/b.txt", "content": "one\ntwo\n"});
+    block_on(tools.call("write", write)).unwrap();
+    let exec = serde_json::json!({"command": "cd a && wc -l b.txt; exit 3"});
+    let ran = block_on(tools.call("exec", exec)).unwrap();
+    assert_eq!(ran.text, "2 b.txt\n[exit code 3]", "{ran:?}");
+}

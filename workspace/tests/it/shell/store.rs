@@ -169,3 +169,29 @@ fn what_another_does_to_the_store_is_seen_at_once() {
     place.replica().write_file("/signal", b"here\n").unwrap();
     assert_eq!(cairn::block_on(exec.result()).unwrap().text(), "here\n");
 }
+
+#[test]
+fn the_space_is_that_of_the_disk() {
+    let place = Place::new();
+    let said = place.text("df -h . | tail -1 | awk '{ print $1, $6 }'; df | wc -l; df -i | wc -l");
+    assert_eq!(said, "cairn /workspace\n2\n2\n");
+}
+
+#[test]
+fn a_change_that_a_script_hears_of_is_seen_after_a_listing() {
+    let place = Place::new();
+    let replica = place.replica();
+    replica.write_file("/f", b"x").unwrap();
+    let exec = place.start(
+        "ls > /dev/null; echo go; until [ -e signal ]; do :; done; stat -c %s f; [ -e g ] && echo g",
+        ExecOptions::default(),
+    );
+    let mut events = exec.events(cairn::exec::ReadFrom::Start);
+    cairn::block_on(events.next()).unwrap();
+    replica.write_file("/f", b"longer").unwrap();
+    replica.write_file("/g", b"").unwrap();
+    replica.write_file("/signal", b"").unwrap();
+    assert_eq!(cairn::block_on(exec.result()).unwrap().text(), "go\n6\ng\n");
+    let said = place.text("ls > /dev/null; rm f; [ -e f ] || echo gone; echo abc > g; ls -l g | cut -d' ' -f5; mv g h; ls");
+    assert_eq!(said, "gone\n4\nh\nsignal\n");
+}

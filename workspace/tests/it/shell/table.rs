@@ -12,7 +12,7 @@ use cairn::exec::ExecOptions;
 use super::{Place, errors};
 
 /// Cases that are known to differ from bash, and in what.
-const DIFFERENT: [(&str, &str); 4] = [
+const DIFFERENT: [(&str, &str); 5] = [
     ("set -u in a command", "the status is 1, not 127"),
     (
         "expr with precedence",
@@ -21,6 +21,10 @@ const DIFFERENT: [(&str, &str); 4] = [
     (
         "readlink of what is missing",
         "it is printed, where GNU's fails",
+    ),
+    (
+        "a script in the path with the name of a tool",
+        "a tool goes before what is in PATH",
     ),
     (
         "patch of a named file",
@@ -104,4 +108,9 @@ fn the_language_is_that_of_bash() {
 #[test]
 fn the_tools_are_those_of_gnu() {
     check(include_str!("cases/tools.txt"));
+}
+
+#[test]
+fn jq_and_pipelines_are_as_elsewhere() {
+    check(include_str!("cases/jq.txt"));
 }
