@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cairn::backend::{Local, Sandbox};
 use cairn::exec::{
@@ -91,6 +93,70 @@ fn x1_each_command_sees_the_last_write_and_the_host_each_of_its_writes() {
     assert_eq!(output.text(), "501\n");
     block_on(workspace.run("rm -rf * && ls")).unwrap();
     assert_eq!(fs.walk_dir("/").unwrap().count(), 0);
+    block_on(workspace.close()).unwrap();
+    daemon.end();
+}
+
+#[test]
+fn x8_a_command_waits_for_what_takes_its_time_to_arrive() {
+    if !can_mount() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let daemon = Daemon::new(&scratch, "w", &["--plain"]);
+    let workspace = with(daemon.sandbox("ws"));
+    block_on(workspace.run("true")).unwrap();
+    let fs = workspace.fs().blocking();
+    for round in 0..3_u8 {
+        // Nothing that can be told in a few words: it is longer under way than the command.
+        let mut state = u64::from(round) + 1;
+        let content: Vec<u8> = (0..32 << 20)
+            .map(|_| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                (state >> 56) as u8
+            })
+            .collect();
+        fs.write_file("/big", &content).unwrap();
+        let output = block_on(workspace.run("wc -c < big; cp big back")).unwrap();
+        assert_eq!(output.text(), format!("{}\n", content.len()));
+        assert!(fs.read_file("/back").unwrap() == content);
+    }
+    block_on(workspace.close()).unwrap();
+    daemon.end();
+}
+
+#[test]
+fn x8_an_end_waits_for_a_working_tree_that_is_busy() {
+    if !can_mount() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let daemon = Daemon::new(&scratch, "w", &["--plain"]);
+    let workspace = with(daemon.sandbox("ws"));
+    let fs = workspace.fs().blocking();
+    fs.mkdir("/d").unwrap();
+    // The host goes on changing what the commands change, so that their changes cannot
+    // be applied at once.
+    let over = Arc::new(AtomicBool::new(false));
+    let busy = std::thread::spawn({
+        let (fs, over) = (fs.clone(), Arc::clone(&over));
+        move || {
+            while !over.load(Ordering::Relaxed) {
+                fs.write_file("/d/busy", b"here").unwrap();
+            }
+        }
+    });
+    for round in 0..10 {
+        let script = format!("echo there > d/busy; echo {round} > d/{round}");
+        let exec = start(&workspace, script, ExecOptions::default());
+        assert!(block_on(exec.wait()).unwrap().is_success());
+        let came = fs.read_file(format!("/d/{round}"));
+        assert_eq!(came.unwrap(), format!("{round}\n").as_bytes());
+    }
+    over.store(true, Ordering::Relaxed);
+    busy.join().unwrap();
     block_on(workspace.close()).unwrap();
     daemon.end();
 }
@@ -210,11 +276,14 @@ fn ten_thousand_files_are_here_when_the_command_has_ended() {
     let scratch = Scratch::new();
     let daemon = Daemon::new(&scratch, "w", &[]);
     let workspace = with(daemon.sandbox("quic"));
-    let script = "mkdir d && cd d && seq 10000 | split -l 1 -a 4 - f && ls | wc -l";
-    let output = block_on(workspace.run(script)).unwrap();
+    let script = "mkdir d && cd d && seq 10000 | split -l 1 -a 4 - f && ls | wc -l; touch ../last";
+    let exec = start(&workspace, script, ExecOptions::default());
+    assert!(block_on(exec.wait()).unwrap().is_success());
+    let fs = workspace.fs().blocking();
+    assert!(fs.stat("/last").is_ok());
+    let output = block_on(exec.result()).unwrap();
     assert_eq!(output.text(), "10000\n");
     assert_eq!(output.synced, Synced::Complete);
-    let fs = workspace.fs().blocking();
     let mut sum = 0_u64;
     for found in fs.walk_dir("/d").unwrap() {
         let content = fs.read_file(found.unwrap().path).unwrap();

@@ -157,6 +157,7 @@ impl Breaking {
 
 #[test]
 fn x4_a_connection_that_is_cut_anywhere_runs_nothing_twice_and_loses_nothing() {
+    const ROUNDS: u64 = 120;
     if !can_mount() {
         return;
     }
@@ -166,12 +167,12 @@ fn x4_a_connection_that_is_cut_anywhere_runs_nothing_twice_and_loses_nothing() {
     let workspace = with(breaking.sandbox(&daemon));
     let fs = workspace.fs().blocking();
     block_on(workspace.run("true")).unwrap();
-    for round in 0..40_u64 {
+    for round in 0..ROUNDS {
         // The two connections that come next break after so many bytes, in the handshake, in
         // the greeting, in the push, in the command's output, or in the pull.
         breaking
             .link
-            .cut_after([150 + round * 61, 150 + round * 37]);
+            .cut_after([300 + round * 11, 300 + round * 11]);
         breaking.link.cut_now();
         fs.write_file("/in", format!("in {round}").as_bytes())
             .unwrap();
@@ -188,7 +189,7 @@ fn x4_a_connection_that_is_cut_anywhere_runs_nothing_twice_and_loses_nothing() {
     }
     let ran = String::from_utf8(fs.read_file("/ran").unwrap()).unwrap();
     let ran: Vec<u64> = ran.lines().map(|line| line.parse().unwrap()).collect();
-    assert_eq!(ran, (0..40).collect::<Vec<_>>());
+    assert_eq!(ran, (0..ROUNDS).collect::<Vec<_>>());
     block_on(workspace.close()).unwrap();
     daemon.end();
 }
