@@ -24,17 +24,23 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// What the hub is called in logs.
 const NAME: &str = "workspace";
 
-/// The hub of a replica, until it is dropped. There is one of a replica at a time,
-/// and none beside a [`Serve`](super::Serve) of it.
+/// The hub of a replica, until it is ended or dropped. There is one of a replica at
+/// a time, and none beside a [`Serve`](super::Serve) of it.
 #[derive(Debug)]
 pub(crate) struct OwnHub {
+    workspace: u64,
+    handle: Handle,
+    parts: Mutex<Option<Parts>>,
+}
+
+/// What there is until it is ended: all that holds the replica.
+#[derive(Debug)]
+struct Parts {
     hub: Arc<Hub>,
     tag: ReplicaTag,
-    workspace: u64,
     replica: Replica,
-    tree: Mutex<Option<Client>>,
-    handle: Handle,
-    runtime: Mutex<Option<Runtime>>,
+    tree: Client,
+    runtime: Runtime,
 }
 
 impl OwnHub {
@@ -49,13 +55,15 @@ impl OwnHub {
             tree
         };
         Ok(Self {
-            tag: hub.tag()?,
             workspace: hub.workspace()?,
-            hub,
-            replica: replica.clone(),
-            tree: Mutex::new(Some(tree)),
             handle: runtime.handle().clone(),
-            runtime: Mutex::new(Some(runtime)),
+            parts: Mutex::new(Some(Parts {
+                tag: hub.tag()?,
+                hub,
+                replica: replica.clone(),
+                tree,
+                runtime,
+            })),
         })
     }
 
@@ -74,12 +82,14 @@ impl OwnHub {
     /// the hub has is in the working tree. Gives the hub's commit. To be awaited in
     /// a task of [`Self::handle`].
     pub(crate) async fn fence(&self) -> Result<Cursor, SyncError> {
-        let replica = self.replica.clone();
+        let parts = self.parts.lock().as_ref().map(|parts| {
+            let asked = parts.tree.handle();
+            (parts.replica.clone(), asked)
+        });
+        let (replica, asked) = parts.ok_or(SyncError::NoUpstream)?;
         // What is not sealed yet is edited, too.
         let sealed = tokio::task::spawn_blocking(move || replica.cursor()).await;
         sealed.map_err(|error| SyncError::Start(error.into()))??;
-        let asked = self.tree.lock().as_ref().map(Client::handle);
-        let asked = asked.ok_or(SyncError::NoUpstream)?;
         let address = NAME.to_owned();
         match asked.fence().await {
             Ok(Ok(cursor)) => Ok(cursor),
@@ -90,9 +100,36 @@ impl OwnHub {
 
     /// Is the hub of the replica at the other end of a channel, until either ends.
     pub(crate) async fn host(&self, channel: Channel, stop: oneshot::Receiver<()>) {
-        let hub = Arc::clone(&self.hub) as Arc<dyn cairn_transports::Hub>;
-        let ended = cairn_transports::host(hub, self.tag, channel, stop).await;
+        let parts = self.parts.lock().as_ref().map(|parts| {
+            let hub = Arc::clone(&parts.hub) as Arc<dyn cairn_transports::Hub>;
+            (hub, parts.tag)
+        });
+        let Some((hub, tag)) = parts else { return };
+        let ended = cairn_transports::host(hub, tag, channel, stop).await;
         tracing::debug!(%ended, "the session with a sandbox is over");
+    }
+
+    /// Ends it, with all tasks of its runtime, and lets go of the replica. It blocks,
+    /// so it is called by none of these tasks.
+    pub(crate) fn end(&self) {
+        let Some(parts) = self.parts.lock().take() else {
+            return;
+        };
+        let ended = parts.tree.shutdown();
+        let patient = async { tokio::time::timeout(FAREWELL, ended).await };
+        let _ = parts.runtime.block_on(patient);
+        parts.runtime.shutdown_timeout(FAREWELL);
+    }
+}
+
+impl Drop for OwnHub {
+    fn drop(&mut self) {
+        let parts = self.parts.lock().take();
+        // It may be dropped in a task, where nothing may block on a runtime.
+        if let Some(parts) = parts {
+            drop(parts.tree);
+            parts.runtime.shutdown_background();
+        }
     }
 }
 
@@ -109,20 +146,4 @@ pub(crate) fn proceed(client: &Client) {
             }
         }
     });
-}
-
-impl Drop for OwnHub {
-    fn drop(&mut self) {
-        let (tree, runtime) = (self.tree.lock().take(), self.runtime.lock().take());
-        let Some(runtime) = runtime else { return };
-        // It may be dropped in a task, where nothing may block on a runtime.
-        let ending = std::thread::spawn(move || {
-            if let Some(tree) = tree {
-                let ended = tree.shutdown();
-                let _ = runtime.block_on(async { tokio::time::timeout(FAREWELL, ended).await });
-            }
-            runtime.shutdown_timeout(FAREWELL);
-        });
-        let _ = ending.join();
-    }
 }

@@ -162,6 +162,51 @@ fn x8_an_end_waits_for_a_working_tree_that_is_busy() {
 }
 
 #[test]
+fn a_closed_workspace_lets_go_of_its_replica_and_leaves_the_sandbox_to_the_next() {
+    if !can_mount() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let daemon = Daemon::new(&scratch, "w", &["--plain"]);
+    let replica = scratch.join("w.cairn");
+    let open = || {
+        let builder = Workspace::builder().backend("box", daemon.sandbox("ws"));
+        block_on(builder.create(&replica)).unwrap()
+    };
+    let workspace = open();
+    let options = ExecOptions {
+        id: Some(id("one")),
+        ..ExecOptions::default()
+    };
+    let script = "echo on; until [ -e go ]; do sleep 0.01; done; echo out > out";
+    let exec = start(&workspace, script, options);
+    block_on(workspace.close()).unwrap();
+    drop(workspace);
+    let closed = block_on(exec.wait()).unwrap_err();
+    assert!(matches!(closed, ExecError::Closed), "{closed:?}");
+    // The exec is held, and the replica is not.
+    let workspace = open();
+    let again = block_on(workspace.get_exec(&id("one"), None)).unwrap();
+    workspace.fs().blocking().write_file("/go", b"").unwrap();
+    let output = block_on(again.result()).unwrap();
+    assert_eq!(
+        (output.text().as_str(), output.synced),
+        ("on\n", Synced::Complete)
+    );
+    assert_eq!(
+        workspace.fs().blocking().read_file("/out").unwrap(),
+        b"out\n"
+    );
+    // Dropped without being closed, it lets go as well.
+    drop(workspace);
+    until("the replica is free", || {
+        cairn::Replica::open(&replica, cairn::Options::default()).is_ok()
+    });
+    daemon.end();
+    drop((exec, again));
+}
+
+#[test]
 fn one_workspace_has_a_local_and_two_sandbox_backends_at_once() {
     if !can_mount() {
         return;
@@ -259,6 +304,25 @@ fn a_package_is_installed_from_a_cache() {
         node -p \"require('leaf')\"";
     let output = block_on(workspace.run(script)).unwrap();
     assert_eq!(output.text(), "leaf\n", "{output:?}");
+    // One of the registry, where there is one.
+    let cache = scratch.join("cache");
+    let fill = format!(
+        "timeout 60 npm cache add is-number@7.0.0 --cache {}",
+        cache.display()
+    );
+    if scratch.sh(&fill).status.success() {
+        let script = format!(
+            "npm install --silent --no-audit --no-fund --offline --cache {} is-number@7.0.0 &&
+             node -p \"require('is-number')(7)\"",
+            cache.display()
+        );
+        let output = block_on(workspace.run(script)).unwrap();
+        assert_eq!(output.text(), "true\n", "{output:?}");
+        let manifest = fs
+            .read_file("/node_modules/is-number/package.json")
+            .unwrap();
+        assert!(String::from_utf8(manifest).unwrap().contains("7.0.0"));
+    }
     assert_eq!(
         fs.read_file("/node_modules/leaf/i.js").unwrap(),
         b"module.exports = 'leaf';\n"

@@ -220,7 +220,9 @@ impl Bracket {
 
     /// The commit of what was edited here so far.
     async fn here(&self) -> Result<Cursor> {
-        let fenced = self.link.hub().fence().await;
+        let hub = self.link.hub();
+        let hub = hub.map_err(|error| ExecError::Push(Box::new(error)))?;
+        let fenced = hub.fence().await;
         fenced.map_err(|error| ExecError::Push(Box::new(error)))
     }
 
