@@ -198,19 +198,13 @@ impl DaemonBuilder {
             let _inside = runtime.enter();
             Arc::new(Station::start(options)?)
         };
-        let server = match self.listen {
-            Some(address) => {
-                let mut server = Server::builder()
-                    .listen(address)
-                    .insecure(self.insecure)
-                    .guests(Arc::new(guests::Door::new(&station)));
-                if let Some(identity) = self.identity {
-                    server = server.identity(identity);
-                }
-                Some(runtime.block_on(server.start(Arc::new(NoHubs)))?)
-            }
-            None => None,
-        };
+        let server = serve(
+            &runtime,
+            &station,
+            self.listen,
+            self.identity,
+            self.insecure,
+        )?;
         if let Some(host) = &self.dial {
             let _inside = runtime.enter();
             dial::start(&station, host)?;
@@ -222,6 +216,28 @@ impl DaemonBuilder {
             runtime: Some(runtime),
         })
     }
+}
+
+/// Listens for hosts, if it is to.
+fn serve(
+    runtime: &Runtime,
+    station: &Arc<Station>,
+    listen: Option<SocketAddr>,
+    identity: Option<Identity>,
+    insecure: bool,
+) -> Result<Option<Server>, DaemonError> {
+    let Some(address) = listen else {
+        return Ok(None);
+    };
+    let mut server = Server::builder()
+        .listen(address)
+        .insecure(insecure)
+        .guests(Arc::new(guests::Door::new(station)));
+    if let Some(identity) = identity {
+        server = server.identity(identity);
+    }
+    let started = runtime.block_on(server.start(Arc::new(NoHubs)))?;
+    Ok(Some(started))
 }
 
 /// Where the logs of execs are.
@@ -291,20 +307,15 @@ impl Daemon {
         let (Some(runtime), Some(station)) = (self.runtime.take(), self.station.take()) else {
             return Ok(());
         };
-        if let Some(server) = self.server.take() {
-            runtime.block_on(async {
-                station.close_execs().await;
-                station.last_words(LAST).await;
-                station.close().await;
+        let server = self.server.take();
+        runtime.block_on(async {
+            station.close_execs().await;
+            station.last_words(LAST).await;
+            station.close().await;
+            if let Some(server) = server {
                 server.shutdown().await;
-            });
-        } else {
-            runtime.block_on(async {
-                station.close_execs().await;
-                station.last_words(LAST).await;
-                station.close().await;
-            });
-        }
+            }
+        });
         let unmounted = self.mount.take().map_or(Ok(()), Mount::unmount);
         let synced = station.replica().sync();
         drop(station);
