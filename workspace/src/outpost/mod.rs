@@ -75,7 +75,7 @@ impl From<ServeError> for DaemonError {
 }
 
 /// What a daemon is to be.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct DaemonBuilder {
     store: Option<PathBuf>,
     mount: Option<PathBuf>,
@@ -87,6 +87,28 @@ pub struct DaemonBuilder {
     dial: Option<Upstream>,
     confine: Confine,
     env: Vec<(std::ffi::OsString, std::ffi::OsString)>,
+}
+
+impl Default for DaemonBuilder {
+    fn default() -> Self {
+        Self {
+            store: None,
+            mount: None,
+            mount_options: MountOptions {
+                // A file that the kernel writes by itself is pushed only when the mount
+                // was told that it was closed, which it is after its writer has ended.
+                passthrough: false,
+                ..MountOptions::default()
+            },
+            listen: None,
+            identity: None,
+            insecure: false,
+            token: String::new(),
+            dial: None,
+            confine: Confine::default(),
+            env: Vec::new(),
+        }
+    }
 }
 
 impl DaemonBuilder {
@@ -106,7 +128,8 @@ impl DaemonBuilder {
         self
     }
 
-    /// How it is mounted.
+    /// How it is mounted. Default: without passthrough, with which what a command
+    /// wrote may not be with the host when its end is told.
     #[must_use]
     pub fn mount_options(mut self, options: MountOptions) -> Self {
         self.mount_options = options;

@@ -5,9 +5,9 @@
 //! follows this hub, over a connection that this process or the sandbox has made.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use cairn_engine::Replica;
+use cairn_engine::{Replica, Upstream};
 use cairn_protocol::{Cursor, ReplicaTag};
 use cairn_transports::{Channel, Client, ClientEvent};
 use parking_lot::Mutex;
@@ -20,6 +20,11 @@ use cairn_protocol::session::Event;
 
 /// How long a session with the working tree has to end.
 const FAREWELL: Duration = Duration::from_secs(5);
+
+/// How long a file that is being written may take to be closed, and between two
+/// looks whether it is.
+const CLOSING: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_millis(2);
 
 /// What the hub is called in logs.
 const NAME: &str = "workspace";
@@ -38,6 +43,7 @@ pub(crate) struct OwnHub {
 struct Parts {
     hub: Arc<Hub>,
     tag: ReplicaTag,
+    store: Arc<Upstream>,
     replica: Replica,
     tree: Client,
     runtime: Runtime,
@@ -48,9 +54,10 @@ impl OwnHub {
     pub(crate) fn start(replica: &Replica) -> Result<Self, SyncError> {
         let hub = Arc::new(Hub::new(NAME, replica)?);
         let runtime = runtime().map_err(SyncError::Start)?;
+        let store = Arc::new(replica.own_upstream()?);
         let tree = {
             let _inside = runtime.enter();
-            let tree = hub.follow()?;
+            let tree = hub.follow_with(Arc::clone(&store))?;
             proceed(&tree);
             tree
         };
@@ -60,6 +67,7 @@ impl OwnHub {
             parts: Mutex::new(Some(Parts {
                 tag: hub.tag()?,
                 hub,
+                store,
                 replica: replica.clone(),
                 tree,
                 runtime,
@@ -84,11 +92,10 @@ impl OwnHub {
     pub(crate) async fn fence(&self) -> Result<Cursor, SyncError> {
         let parts = self.parts.lock().as_ref().map(|parts| {
             let asked = parts.tree.handle();
-            (parts.replica.clone(), asked)
+            (parts.replica.clone(), Arc::clone(&parts.store), asked)
         });
-        let (replica, asked) = parts.ok_or(SyncError::NoUpstream)?;
-        // What is not sealed yet is edited, too.
-        let sealed = tokio::task::spawn_blocking(move || replica.cursor()).await;
+        let (replica, store, asked) = parts.ok_or(SyncError::NoUpstream)?;
+        let sealed = tokio::task::spawn_blocking(move || seal(&replica, &store)).await;
         sealed.map_err(|error| SyncError::Start(error.into()))??;
         let address = NAME.to_owned();
         match asked.fence().await {
@@ -131,6 +138,19 @@ impl Drop for OwnHub {
             parts.runtime.shutdown_background();
         }
     }
+}
+
+/// Seals what is edited, which is pushed only then. A file that the kernel writes by
+/// itself is sealed when it is closed, and a mount is told of that only after the
+/// process that had it may have ended; so there is a moment for it.
+fn seal(replica: &Replica, store: &Upstream) -> Result<(), SyncError> {
+    let begun = Instant::now();
+    replica.cursor()?;
+    while store.writing()? > 0 && begun.elapsed() < CLOSING {
+        std::thread::sleep(LOOK);
+        replica.cursor()?;
+    }
+    Ok(())
 }
 
 /// What the programs of a sandbox remove, they mean to remove.

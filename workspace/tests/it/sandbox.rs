@@ -130,6 +130,37 @@ fn x8_a_command_waits_for_what_takes_its_time_to_arrive() {
     daemon.end();
 }
 
+/// A file that the kernel wrote by itself was sealed when the mount had heard that it
+/// was closed. On a busy machine that was after its writer had ended, and the end was
+/// told without the file.
+#[test]
+fn regression_a_file_is_here_though_its_mount_hears_late_that_it_was_closed() {
+    if !can_mount() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let daemon = Daemon::new(&scratch, "w", &["--plain"]);
+    let workspace = with(daemon.sandbox("ws"));
+    block_on(workspace.run("true")).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let workspace = &workspace;
+            scope.spawn(move || {
+                for round in 0..25 {
+                    let name = format!("{thread}-{round}");
+                    let script = format!("echo {name} > {name}");
+                    let exec = start(workspace, script, ExecOptions::default());
+                    assert!(block_on(exec.wait()).unwrap().is_success());
+                    let came = workspace.fs().blocking().read_file(format!("/{name}"));
+                    assert_eq!(came.unwrap(), format!("{name}\n").as_bytes());
+                }
+            });
+        }
+    });
+    block_on(workspace.close()).unwrap();
+    daemon.end();
+}
+
 #[test]
 fn x8_an_end_waits_for_a_working_tree_that_is_busy() {
     if !can_mount() {

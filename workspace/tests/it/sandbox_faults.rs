@@ -89,6 +89,10 @@ fn x4_a_daemon_that_is_killed_loses_its_execs_and_no_edit_of_the_host() {
     let output = block_on(workspace.run("cat kept done")).unwrap();
     assert_eq!(output.text(), "by the hostdone\n");
     assert_ne!(block_on(workspace.ready(None)).unwrap(), before);
+    // What it changed and did not get here is gone, and nobody waits for it.
+    until("nothing is pending", || {
+        block_on(workspace.pending(None)).unwrap().is_empty()
+    });
     assert_eq!(fs.read_file("/done").unwrap(), b"done\n");
     block_on(workspace.close()).unwrap();
     daemon.end();
