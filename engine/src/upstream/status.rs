@@ -85,6 +85,17 @@ impl Upstream {
         })
     }
 
+    /// Files whose content is being written, and is pushed when that has ended.
+    ///
+    /// # Errors
+    ///
+    /// What the database says.
+    pub fn writing(&self) -> Result<u64> {
+        let db = self.inner().db.reader();
+        let count = db.query_row("SELECT count(*) FROM staging", [], |row| row.get(0))?;
+        Ok(crate::db::uint(count))
+    }
+
     /// What this replica knows of the hub's tree, as the changes that make it,
     /// and as of when. Reads all of it: for checks.
     ///

@@ -29,8 +29,8 @@ const HEAD_MAX: usize = 8192;
 const SYNC: &str = websocket::SYNC.at;
 const EXEC: &str = websocket::EXEC.at;
 
-/// How long a request may take, from its first byte to the last of its answer: a
-/// checkpoint waits for what is edited to be with the hub.
+/// How long a request to a daemon may take, from its first byte to the last of its
+/// answer: a checkpoint waits for what is edited to be with the hub.
 const ANSWER: Duration = Duration::from_mins(1);
 
 type Answer = Response<Full<Bytes>>;
@@ -68,7 +68,12 @@ pub(super) async fn serve<S>(
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     // A peer that takes its time to read an answer is cut off.
-    match tokio::time::timeout(ANSWER, connection).await {
+    let patience = if shared.guests.is_some() {
+        ANSWER
+    } else {
+        2 * GREETING
+    };
+    match tokio::time::timeout(patience, connection).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "no answer"),
         Err(_) => tracing::debug!("no answer in time"),

@@ -19,7 +19,7 @@ pub use shell::Shell;
 
 use std::fmt::Debug;
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use cairn_engine::Replica;
 use parking_lot::Mutex;
@@ -44,30 +44,38 @@ pub struct Host {
     pub(crate) hub: Arc<HostHub>,
 }
 
-/// The hub of a workspace, which is there while a backend needs it.
+/// The hub of a workspace, which is there from when a backend needs it on.
 #[derive(Debug)]
 pub(crate) struct HostHub {
-    replica: Replica,
-    hub: Mutex<Weak<OwnHub>>,
+    replica: Mutex<Option<Replica>>,
+    hub: Mutex<Option<Arc<OwnHub>>>,
 }
 
 impl HostHub {
     pub(crate) fn new(replica: Replica) -> Self {
         Self {
-            replica,
-            hub: Mutex::default(),
+            replica: Mutex::new(Some(replica)),
+            hub: Mutex::new(None),
         }
     }
 
     /// The hub. It blocks.
     pub(crate) fn get(&self) -> Result<Arc<OwnHub>, SyncError> {
         let mut slot = self.hub.lock();
-        if let Some(hub) = slot.upgrade() {
-            return Ok(hub);
+        if let Some(hub) = &*slot {
+            return Ok(Arc::clone(hub));
         }
-        let hub = Arc::new(OwnHub::start(&self.replica)?);
-        *slot = Arc::downgrade(&hub);
-        Ok(hub)
+        let replica = self.replica.lock().clone();
+        let replica = replica.ok_or(SyncError::NoUpstream)?;
+        Ok(Arc::clone(slot.insert(Arc::new(OwnHub::start(&replica)?))))
+    }
+
+    /// Ends it, and lets go of the replica. It blocks.
+    pub(crate) fn end(&self) {
+        self.replica.lock().take();
+        if let Some(hub) = self.hub.lock().take() {
+            hub.end();
+        }
     }
 }
 

@@ -57,20 +57,19 @@ async fn greeted(station: &Weak<Station>, mut channel: Channel) -> Result<(), Fa
         refuse(&channel, &fault);
         return Err(fault);
     }
-    welcome(&mut channel, station.card())?;
-    settle_in(&station, greeting.purpose, channel).await;
-    Ok(())
-}
-
-/// Serves a connection for what it is for.
-async fn settle_in(station: &Arc<Station>, purpose: Purpose, channel: Channel) {
-    match purpose {
-        Purpose::Sync => drop(station.arrivals().bring(channel)),
+    match greeting.purpose {
+        Purpose::Sync => {
+            welcome(&mut channel, station.card())?;
+            drop(station.arrivals().bring(channel));
+        }
         Purpose::Exec => {
+            // Before the host can ask what was started (X4).
             let seat = station.take_seat();
-            seat::serve(Arc::clone(station), channel, seat).await;
+            welcome(&mut channel, station.card())?;
+            seat::serve(station, channel, seat).await;
         }
     }
+    Ok(())
 }
 
 fn json(status: u16, value: &serde_json::Value) -> Answer {

@@ -75,7 +75,7 @@ impl From<ServeError> for DaemonError {
 }
 
 /// What a daemon is to be.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct DaemonBuilder {
     store: Option<PathBuf>,
     mount: Option<PathBuf>,
@@ -87,6 +87,28 @@ pub struct DaemonBuilder {
     dial: Option<Upstream>,
     confine: Confine,
     env: Vec<(std::ffi::OsString, std::ffi::OsString)>,
+}
+
+impl Default for DaemonBuilder {
+    fn default() -> Self {
+        Self {
+            store: None,
+            mount: None,
+            mount_options: MountOptions {
+                // A file that the kernel writes by itself is pushed only when the mount
+                // was told that it was closed, which it is after its writer has ended.
+                passthrough: false,
+                ..MountOptions::default()
+            },
+            listen: None,
+            identity: None,
+            insecure: false,
+            token: String::new(),
+            dial: None,
+            confine: Confine::default(),
+            env: Vec::new(),
+        }
+    }
 }
 
 impl DaemonBuilder {
@@ -106,7 +128,8 @@ impl DaemonBuilder {
         self
     }
 
-    /// How it is mounted.
+    /// How it is mounted. Default: without passthrough, with which what a command
+    /// wrote may not be with the host when its end is told.
     #[must_use]
     pub fn mount_options(mut self, options: MountOptions) -> Self {
         self.mount_options = options;
@@ -198,19 +221,13 @@ impl DaemonBuilder {
             let _inside = runtime.enter();
             Arc::new(Station::start(options)?)
         };
-        let server = match self.listen {
-            Some(address) => {
-                let mut server = Server::builder()
-                    .listen(address)
-                    .insecure(self.insecure)
-                    .guests(Arc::new(guests::Door::new(&station)));
-                if let Some(identity) = self.identity {
-                    server = server.identity(identity);
-                }
-                Some(runtime.block_on(server.start(Arc::new(NoHubs)))?)
-            }
-            None => None,
-        };
+        let server = serve(
+            &runtime,
+            &station,
+            self.listen,
+            self.identity,
+            self.insecure,
+        )?;
         if let Some(host) = &self.dial {
             let _inside = runtime.enter();
             dial::start(&station, host)?;
@@ -222,6 +239,28 @@ impl DaemonBuilder {
             runtime: Some(runtime),
         })
     }
+}
+
+/// Listens for hosts, if it is to.
+fn serve(
+    runtime: &Runtime,
+    station: &Arc<Station>,
+    listen: Option<SocketAddr>,
+    identity: Option<Identity>,
+    insecure: bool,
+) -> Result<Option<Server>, DaemonError> {
+    let Some(address) = listen else {
+        return Ok(None);
+    };
+    let mut server = Server::builder()
+        .listen(address)
+        .insecure(insecure)
+        .guests(Arc::new(guests::Door::new(station)));
+    if let Some(identity) = identity {
+        server = server.identity(identity);
+    }
+    let started = runtime.block_on(server.start(Arc::new(NoHubs)))?;
+    Ok(Some(started))
 }
 
 /// Where the logs of execs are.
@@ -291,20 +330,15 @@ impl Daemon {
         let (Some(runtime), Some(station)) = (self.runtime.take(), self.station.take()) else {
             return Ok(());
         };
-        if let Some(server) = self.server.take() {
-            runtime.block_on(async {
-                station.close_execs().await;
-                station.last_words(LAST).await;
-                station.close().await;
+        let server = self.server.take();
+        runtime.block_on(async {
+            station.close_execs().await;
+            station.last_words(LAST).await;
+            station.close().await;
+            if let Some(server) = server {
                 server.shutdown().await;
-            });
-        } else {
-            runtime.block_on(async {
-                station.close_execs().await;
-                station.last_words(LAST).await;
-                station.close().await;
-            });
-        }
+            }
+        });
         let unmounted = self.mount.take().map_or(Ok(()), Mount::unmount);
         let synced = station.replica().sync();
         drop(station);

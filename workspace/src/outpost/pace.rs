@@ -1,12 +1,14 @@
 //! Waiting for sync: as long as it takes while it gets on, and not for ever.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_engine::Upstream;
 use cairn_protocol::Cursor;
 use cairn_protocol::session::Event;
+use cairn_protocol::wire;
 use cairn_transports::{Client, ClientEvent, State};
-use std::sync::Arc;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
@@ -48,6 +50,19 @@ fn late(client: &Client) -> Fault {
         State::Waiting { why } | State::Over { why } => format!("there is no session: {why}"),
     };
     Fault::new(Code::NOT_IN_STEP, &why)
+}
+
+/// Waits until the host does not take what is pushed, and will not in a moment.
+pub(super) async fn not_taken(events: &mut Receiver<ClientEvent>) -> wire::Code {
+    loop {
+        match events.recv().await {
+            Ok(ClientEvent::Session(Event::NotPushed {
+                code, retry_after, ..
+            })) if retry_after.is_none() || code == wire::Code::QUOTA => return code,
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
 }
 
 /// Waits until the replica is at a commit of the hub, or after it.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cairn_protocol::wire::IGNORABLE;
 use cairn_transports::Channel;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -13,7 +14,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::station::Station;
-use crate::exec::{ExecId, Execution, Keep, Signal, Terminal};
+use crate::exec::{Event, EventKind, ExecId, Execution, Keep, Seq, Signal, Terminal};
 use crate::remote::{
     CALL, CALLS_MAX, CANCEL, Call, CallFrame, Code, EventWire, Fault, READ_MAX, REPLY, Reply,
     ReplyFrame, decode, encode,
@@ -37,45 +38,73 @@ pub(super) async fn serve(station: Arc<Station>, channel: Channel, seat: u64) {
         }
     };
     let receiving = async {
-        let places = Arc::new(Semaphore::new(CALLS_MAX));
-        let under_way = UnderWay::default();
-        // What is under way ends with this, but for what has begun to start.
-        let mut calls = JoinSet::new();
+        let mut desk = Desk {
+            station,
+            seat,
+            replies,
+            places: Arc::new(Semaphore::new(CALLS_MAX)),
+            under_way: UnderWay::default(),
+            calls: JoinSet::new(),
+        };
         // A host that is there says something every few seconds.
         while let Ok(Some(Ok((kind, payload)))) = timeout(SILENCE, receiver.next()).await {
-            while calls.try_join_next().is_some() {}
-            match kind {
-                CALL => {
-                    let Ok(frame) = decode::<CallFrame>(&payload) else {
-                        return;
-                    };
-                    let place = Arc::clone(&places).try_acquire_owned().ok();
-                    let doing = Doing {
-                        station: Arc::clone(&station),
-                        seat,
-                        place,
-                        replies: replies.clone(),
-                        under_way: Arc::clone(&under_way),
-                    };
-                    let number = frame.number;
-                    let mut all = under_way.lock();
-                    all.insert(number, calls.spawn(doing.run(frame)));
-                }
-                CANCEL => {
-                    let number = decode::<u64>(&payload).unwrap_or(u64::MAX);
-                    if let Some(call) = under_way.lock().remove(&number) {
-                        call.abort();
-                    }
-                }
-                // A newer host may say more.
-                kind if kind & cairn_protocol::wire::IGNORABLE != 0 => {}
-                _ => return,
+            if !desk.take(kind, &payload) {
+                return;
             }
         }
     };
     tokio::select! {
         () = sending => {}
         () = receiving => {}
+    }
+}
+
+/// What takes the frames of a connection.
+struct Desk {
+    station: Arc<Station>,
+    seat: u64,
+    replies: mpsc::Sender<Bytes>,
+    places: Arc<Semaphore>,
+    under_way: UnderWay,
+    /// What is under way ends with this, but for what has begun to start.
+    calls: JoinSet<()>,
+}
+
+impl Desk {
+    /// Takes a frame. `false` for one that makes no sense.
+    fn take(&mut self, kind: u16, payload: &Bytes) -> bool {
+        while self.calls.try_join_next().is_some() {}
+        match kind {
+            CALL => {
+                let Ok(frame) = decode::<CallFrame>(payload) else {
+                    return false;
+                };
+                self.begin(frame);
+            }
+            CANCEL => {
+                let number = decode::<u64>(payload).unwrap_or(u64::MAX);
+                if let Some(call) = self.under_way.lock().remove(&number) {
+                    call.abort();
+                }
+            }
+            // A newer host may say more.
+            kind => return kind & IGNORABLE != 0,
+        }
+        true
+    }
+
+    fn begin(&mut self, frame: CallFrame) {
+        let doing = Doing {
+            station: Arc::clone(&self.station),
+            seat: self.seat,
+            place: Arc::clone(&self.places).try_acquire_owned().ok(),
+            replies: self.replies.clone(),
+            under_way: Arc::clone(&self.under_way),
+        };
+        let number = frame.number;
+        // It is known before it can end.
+        let mut all = self.under_way.lock();
+        all.insert(number, self.calls.spawn(doing.run(frame)));
     }
 }
 
@@ -127,14 +156,7 @@ impl Doing {
                 id,
                 from,
                 bytes_max,
-            } => {
-                let max = usize::try_from(bytes_max).unwrap_or(READ_MAX).min(READ_MAX);
-                let events = self.exec(&id).await?.read(from, max).await?;
-                let events = events.into_iter().map(EventWire::new);
-                let events = events.collect::<Result<Vec<_>, _>>()?;
-                let long = |_| Fault::new(Code::LOG, "too many events for a reply");
-                Reply::Events(events.try_into().map_err(long)?)
-            }
+            } => self.read(&parsed(&id)?, from, bytes_max).await?,
             Call::Bounds { id } => {
                 let bounds = self.exec(&id).await?.bounds().await?;
                 Reply::Bounds {
@@ -154,6 +176,20 @@ impl Doing {
             Call::Settle => Reply::Settled(station.settle().await?),
             other => self.control(other).await?,
         })
+    }
+
+    /// A page of events.
+    async fn read(&self, id: &ExecId, from: Seq, bytes_max: u32) -> Result<Reply, Fault> {
+        let max = usize::try_from(bytes_max).unwrap_or(READ_MAX).min(READ_MAX);
+        let events = self.station.find(id).await?.read(from, max).await?;
+        let ends = |event: &Event| matches!(event.kind, EventKind::Exit(_));
+        if events.last().is_some_and(ends) {
+            self.station.forget_input(id);
+        }
+        let events = events.into_iter().map(EventWire::new);
+        let events = events.collect::<Result<Vec<_>, _>>()?;
+        let long = |_| Fault::new(Code::LOG, "too many events for a reply");
+        Ok(Reply::Events(events.try_into().map_err(long)?))
     }
 
     /// What is done to an exec.

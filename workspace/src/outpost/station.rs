@@ -13,7 +13,7 @@ use cairn_transports::{Arrivals, Client, ClientOptions, State};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::pace::{PATIENCE, paced, reach};
+use super::pace::{PATIENCE, not_taken, paced, reach};
 use crate::exec::{Command, Confine, ExecId, ExecOptions, Execution, Runtime, RuntimeOptions};
 use crate::remote::{Card, Code, Fault};
 use crate::sync::{Attached, SyncError, proceed};
@@ -181,7 +181,15 @@ impl Station {
         sealed
             .map_err(|error| failed(&error))?
             .map_err(|error| failed(&error))?;
-        match paced(&client, client.handle().fence()).await? {
+        let mut events = client.events();
+        let handle = client.handle();
+        let fenced = async {
+            tokio::select! {
+                fenced = handle.fence() => fenced,
+                code = not_taken(&mut events) => Ok(Err(code)),
+            }
+        };
+        match paced(&client, fenced).await? {
             Ok(Ok(cursor)) => Ok(cursor),
             Ok(Err(code)) => Err(Fault::new(
                 Code::NOT_IN_STEP,

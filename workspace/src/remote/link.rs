@@ -133,13 +133,20 @@ pub(super) const AGENT: &str = concat!("cairn/", env!("CARGO_PKG_VERSION"));
 /// The connections to a daemon. They end when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Link {
-    hub: Arc<OwnHub>,
-    source: Arc<Source>,
+    /// Until it is closed: who holds an exec does not hold the replica.
+    ends: Quick<Option<Ends>>,
     patience: Duration,
     caller: Mutex<Option<Arc<Caller>>>,
     /// The daemon was reached just now.
     there: Arc<Notify>,
     sync: Quick<Option<Syncing>>,
+}
+
+/// What is at the ends of connections. Both hold the replica.
+#[derive(Clone, Debug)]
+struct Ends {
+    hub: Arc<OwnHub>,
+    source: Arc<Source>,
 }
 
 #[derive(Debug)]
@@ -153,17 +160,16 @@ impl Link {
     /// the hub's.
     pub(crate) fn start(hub: Arc<OwnHub>, source: Source, patience: Duration) -> Self {
         let source = Arc::new(source);
+        let ends = Ends { hub, source };
         let (stop, stopped) = oneshot::channel();
         let there = Arc::new(Notify::new());
         let keeper = Step {
-            hub: Arc::clone(&hub),
-            source: Arc::clone(&source),
+            ends: ends.clone(),
             there: Arc::clone(&there),
         };
         let task = tokio::spawn(keeper.keep(stopped));
         Self {
-            hub,
-            source,
+            ends: Quick::new(Some(ends)),
             patience,
             caller: Mutex::new(None),
             there,
@@ -174,15 +180,12 @@ impl Link {
     /// The connection for calls: the one that there is, or a new one.
     pub(crate) async fn caller(&self) -> Result<Arc<Caller>, LinkError> {
         let mut slot = self.caller.lock().await;
-        let newer = self.source.has_newer(Purpose::Exec);
+        let Ends { hub, source } = self.ends()?;
+        let newer = source.has_newer(Purpose::Exec);
         if let Some(caller) = slot.as_ref().filter(|caller| caller.is_alive() && !newer) {
             return Ok(Arc::clone(caller));
         }
-        if self.sync.lock().is_none() {
-            return Err(LinkError::Closed);
-        }
-        let workspace = self.hub.workspace();
-        let made = self.source.channel(Purpose::Exec, workspace, self.patience);
+        let made = source.channel(Purpose::Exec, hub.workspace(), self.patience);
         let (channel, card) = made.await?;
         let caller = Caller::start(channel, card);
         *slot = Some(Arc::clone(&caller));
@@ -214,8 +217,12 @@ impl Link {
     }
 
     /// The hub, which the daemon follows.
-    pub(crate) fn hub(&self) -> &Arc<OwnHub> {
-        &self.hub
+    pub(crate) fn hub(&self) -> Result<Arc<OwnHub>, LinkError> {
+        Ok(self.ends()?.hub)
+    }
+
+    fn ends(&self) -> Result<Ends, LinkError> {
+        self.ends.lock().clone().ok_or(LinkError::Closed)
     }
 
     /// Ends the connections; the daemon is told.
@@ -226,13 +233,14 @@ impl Link {
             let _ = task.await;
         }
         *self.caller.lock().await = None;
+        let ends = self.ends.lock().take();
+        drop(ends);
     }
 }
 
 /// What keeps a daemon in step.
 struct Step {
-    hub: Arc<OwnHub>,
-    source: Arc<Source>,
+    ends: Ends,
     there: Arc<Notify>,
 }
 
@@ -243,9 +251,9 @@ impl Step {
         const PATIENCE: Duration = Duration::from_hours(1);
         let mut pause = PAUSE.0;
         loop {
-            let workspace = self.hub.workspace();
+            let Ends { hub, source } = &self.ends;
             let made = tokio::select! {
-                made = self.source.channel(Purpose::Sync, workspace, PATIENCE) => made,
+                made = source.channel(Purpose::Sync, hub.workspace(), PATIENCE) => made,
                 _ = &mut stop => return,
             };
             match made {
@@ -269,12 +277,12 @@ impl Step {
     /// One session. `false` when there is to be no other.
     async fn session(&self, channel: Channel, stop: &mut oneshot::Receiver<()>) -> bool {
         let (end, ended) = oneshot::channel();
-        let session = self.hub.host(channel, ended);
+        let session = self.ends.hub.host(channel, ended);
         tokio::pin!(session);
         tokio::select! {
             () = &mut session => true,
             // The one before is dead, and it is not known yet.
-            () = self.source.newer(Purpose::Sync) => true,
+            () = self.ends.source.newer(Purpose::Sync) => true,
             _ = stop => {
                 drop(end);
                 session.await;

@@ -5,9 +5,9 @@
 //! follows this hub, over a connection that this process or the sandbox has made.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use cairn_engine::Replica;
+use cairn_engine::{Replica, Upstream};
 use cairn_protocol::{Cursor, ReplicaTag};
 use cairn_transports::{Channel, Client, ClientEvent};
 use parking_lot::Mutex;
@@ -21,20 +21,32 @@ use cairn_protocol::session::Event;
 /// How long a session with the working tree has to end.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// How long a file that is being written may take to be closed, and between two
+/// looks whether it is.
+const CLOSING: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_millis(2);
+
 /// What the hub is called in logs.
 const NAME: &str = "workspace";
 
-/// The hub of a replica, until it is dropped. There is one of a replica at a time,
-/// and none beside a [`Serve`](super::Serve) of it.
+/// The hub of a replica, until it is ended or dropped. There is one of a replica at
+/// a time, and none beside a [`Serve`](super::Serve) of it.
 #[derive(Debug)]
 pub(crate) struct OwnHub {
+    workspace: u64,
+    handle: Handle,
+    parts: Mutex<Option<Parts>>,
+}
+
+/// What there is until it is ended: all that holds the replica.
+#[derive(Debug)]
+struct Parts {
     hub: Arc<Hub>,
     tag: ReplicaTag,
-    workspace: u64,
+    store: Arc<Upstream>,
     replica: Replica,
-    tree: Mutex<Option<Client>>,
-    handle: Handle,
-    runtime: Mutex<Option<Runtime>>,
+    tree: Client,
+    runtime: Runtime,
 }
 
 impl OwnHub {
@@ -42,20 +54,24 @@ impl OwnHub {
     pub(crate) fn start(replica: &Replica) -> Result<Self, SyncError> {
         let hub = Arc::new(Hub::new(NAME, replica)?);
         let runtime = runtime().map_err(SyncError::Start)?;
+        let store = Arc::new(replica.own_upstream()?);
         let tree = {
             let _inside = runtime.enter();
-            let tree = hub.follow()?;
+            let tree = hub.follow_with(Arc::clone(&store))?;
             proceed(&tree);
             tree
         };
         Ok(Self {
-            tag: hub.tag()?,
             workspace: hub.workspace()?,
-            hub,
-            replica: replica.clone(),
-            tree: Mutex::new(Some(tree)),
             handle: runtime.handle().clone(),
-            runtime: Mutex::new(Some(runtime)),
+            parts: Mutex::new(Some(Parts {
+                tag: hub.tag()?,
+                hub,
+                store,
+                replica: replica.clone(),
+                tree,
+                runtime,
+            })),
         })
     }
 
@@ -74,12 +90,13 @@ impl OwnHub {
     /// the hub has is in the working tree. Gives the hub's commit. To be awaited in
     /// a task of [`Self::handle`].
     pub(crate) async fn fence(&self) -> Result<Cursor, SyncError> {
-        let replica = self.replica.clone();
-        // What is not sealed yet is edited, too.
-        let sealed = tokio::task::spawn_blocking(move || replica.cursor()).await;
+        let parts = self.parts.lock().as_ref().map(|parts| {
+            let asked = parts.tree.handle();
+            (parts.replica.clone(), Arc::clone(&parts.store), asked)
+        });
+        let (replica, store, asked) = parts.ok_or(SyncError::NoUpstream)?;
+        let sealed = tokio::task::spawn_blocking(move || seal(&replica, &store)).await;
         sealed.map_err(|error| SyncError::Start(error.into()))??;
-        let asked = self.tree.lock().as_ref().map(Client::handle);
-        let asked = asked.ok_or(SyncError::NoUpstream)?;
         let address = NAME.to_owned();
         match asked.fence().await {
             Ok(Ok(cursor)) => Ok(cursor),
@@ -90,10 +107,50 @@ impl OwnHub {
 
     /// Is the hub of the replica at the other end of a channel, until either ends.
     pub(crate) async fn host(&self, channel: Channel, stop: oneshot::Receiver<()>) {
-        let hub = Arc::clone(&self.hub) as Arc<dyn cairn_transports::Hub>;
-        let ended = cairn_transports::host(hub, self.tag, channel, stop).await;
+        let parts = self.parts.lock().as_ref().map(|parts| {
+            let hub = Arc::clone(&parts.hub) as Arc<dyn cairn_transports::Hub>;
+            (hub, parts.tag)
+        });
+        let Some((hub, tag)) = parts else { return };
+        let ended = cairn_transports::host(hub, tag, channel, stop).await;
         tracing::debug!(%ended, "the session with a sandbox is over");
     }
+
+    /// Ends it, with all tasks of its runtime, and lets go of the replica. It blocks,
+    /// so it is called by none of these tasks.
+    pub(crate) fn end(&self) {
+        let Some(parts) = self.parts.lock().take() else {
+            return;
+        };
+        let ended = parts.tree.shutdown();
+        let patient = async { tokio::time::timeout(FAREWELL, ended).await };
+        let _ = parts.runtime.block_on(patient);
+        parts.runtime.shutdown_timeout(FAREWELL);
+    }
+}
+
+impl Drop for OwnHub {
+    fn drop(&mut self) {
+        let parts = self.parts.lock().take();
+        // It may be dropped in a task, where nothing may block on a runtime.
+        if let Some(parts) = parts {
+            drop(parts.tree);
+            parts.runtime.shutdown_background();
+        }
+    }
+}
+
+/// Seals what is edited, which is pushed only then. A file that the kernel writes by
+/// itself is sealed when it is closed, and a mount is told of that only after the
+/// process that had it may have ended; so there is a moment for it.
+fn seal(replica: &Replica, store: &Upstream) -> Result<(), SyncError> {
+    let begun = Instant::now();
+    replica.cursor()?;
+    while store.writing()? > 0 && begun.elapsed() < CLOSING {
+        std::thread::sleep(LOOK);
+        replica.cursor()?;
+    }
+    Ok(())
 }
 
 /// What the programs of a sandbox remove, they mean to remove.
@@ -109,20 +166,4 @@ pub(crate) fn proceed(client: &Client) {
             }
         }
     });
-}
-
-impl Drop for OwnHub {
-    fn drop(&mut self) {
-        let (tree, runtime) = (self.tree.lock().take(), self.runtime.lock().take());
-        let Some(runtime) = runtime else { return };
-        // It may be dropped in a task, where nothing may block on a runtime.
-        let ending = std::thread::spawn(move || {
-            if let Some(tree) = tree {
-                let ended = tree.shutdown();
-                let _ = runtime.block_on(async { tokio::time::timeout(FAREWELL, ended).await });
-            }
-            runtime.shutdown_timeout(FAREWELL);
-        });
-        let _ = ending.join();
-    }
 }

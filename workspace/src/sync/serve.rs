@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use cairn_engine::{Hub as Store, Replica};
+use cairn_engine::{Hub as Store, Replica, Upstream};
 use cairn_protocol::Seq;
 use cairn_protocol::session::{HubAction, HubDone};
 use cairn_transports::tls::{Fingerprint, Identity};
@@ -60,12 +60,16 @@ impl Hub {
     }
 
     /// The working tree as a client of its own hub.
-    pub(super) fn follow(&self) -> Result<Client, SyncError> {
+    fn follow(&self) -> Result<Client, SyncError> {
+        self.follow_with(Arc::new(self.replica.own_upstream()?))
+    }
+
+    /// The same, with this store of the working tree.
+    pub(super) fn follow_with(&self, tree: Arc<Upstream>) -> Result<Client, SyncError> {
         let here = cairn_transports::Upstream::Here {
             hub: Arc::new(self.clone()),
             replica: self.store.tag()?,
         };
-        let tree = Arc::new(self.replica.own_upstream()?);
         let options = ClientOptions::default();
         Ok(Client::start(here, options, Arc::new(Attached(tree))))
     }

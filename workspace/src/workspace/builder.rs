@@ -144,6 +144,7 @@ impl Builder {
         let backends = self.backends.into_iter().map(slot).collect();
         let inner = Inner {
             backends,
+            hub,
             fs: AsyncReplica::from(replica),
             closed: AtomicBool::new(false),
         };

@@ -17,7 +17,7 @@ pub use builder::Builder;
 use error::Result;
 pub use error::WorkspaceError;
 
-use crate::backend::{Backend, Connection, Host};
+use crate::backend::{Backend, Connection, Host, HostHub};
 use crate::exec::{
     Command, Confinement, Exec, ExecError, ExecId, ExecOptions, Output, RuntimeId, Signal,
 };
@@ -27,6 +27,8 @@ use crate::waiting::elsewhere;
 struct Inner {
     /// Before the replica, which they may have mounted.
     backends: Vec<Slot>,
+    /// After them.
+    hub: Arc<HostHub>,
     fs: AsyncReplica,
     closed: AtomicBool,
 }
@@ -146,6 +148,8 @@ impl Workspace {
             let closed = slot.close().await;
             first = first.and(closed);
         }
+        let hub = Arc::clone(&self.inner.hub);
+        elsewhere(move || hub.end()).await?;
         let replica = self.fs().blocking().clone();
         let synced = elsewhere(move || replica.sync()).await?;
         first.and(synced.map_err(WorkspaceError::from))

@@ -17,6 +17,8 @@ mod layers;
 mod mcp;
 mod program;
 mod sandbox;
+mod sandbox_daemon;
+mod sandbox_exec;
 mod sandbox_faults;
 mod scratch;
 #[cfg(feature = "shell")]

@@ -136,8 +136,10 @@ impl Bracket {
         if caller.card.runtime == self.card.runtime {
             return Ok(Some(caller));
         }
-        // The next use makes a connection of its own.
+        // The next use makes a connection of its own, which sees to what is pending.
         self.lost.store(true, Ordering::SeqCst);
+        self.closed.send_replace(true);
+        self.brackets.leave_all();
         self.link.close().await;
         Ok(None)
     }
@@ -202,7 +204,10 @@ impl Bracket {
         match self.start(&id, cut, plan).await {
             Ok(()) => {}
             // Its changes may come.
-            Err(error @ (ExecError::MayRun { .. } | ExecError::Lost { .. })) => return Err(error),
+            Err(error @ (ExecError::MayRun { .. } | ExecError::Lost { .. })) => {
+                handle.spawn(self.recover(id));
+                return Err(error);
+            }
             Err(error) => {
                 if fresh {
                     self.brackets.close(&id);
@@ -220,7 +225,9 @@ impl Bracket {
 
     /// The commit of what was edited here so far.
     async fn here(&self) -> Result<Cursor> {
-        let fenced = self.link.hub().fence().await;
+        let hub = self.link.hub();
+        let hub = hub.map_err(|error| ExecError::Push(Box::new(error)))?;
+        let fenced = hub.fence().await;
         fenced.map_err(|error| ExecError::Push(Box::new(error)))
     }
 

@@ -112,6 +112,13 @@ impl Brackets {
         self.set(id, Stage::Left);
     }
 
+    /// What ran them is no more.
+    pub(super) fn leave_all(&self) {
+        for note in self.notes.lock().values_mut() {
+            note.stage = Stage::Left;
+        }
+    }
+
     /// What it changed is here, or it was not started.
     pub(super) fn close(&self, id: &ExecId) {
         self.notes.lock().remove(id);
@@ -136,12 +143,13 @@ impl Brackets {
         ended.map(|(id, _)| id.clone()).collect()
     }
 
-    /// Those that were left, which who asks sees to from now on.
+    /// Those that were left, and those that have ended, which who asks sees to from
+    /// now on.
     pub(super) fn take_up(&self) -> Vec<ExecId> {
         let mut notes = self.notes.lock();
         let left = notes
             .iter_mut()
-            .filter(|(_, note)| note.stage == Stage::Left);
+            .filter(|(_, note)| note.stage != Stage::Running);
         left.map(|(id, note)| {
             note.stage = Stage::Running;
             id.clone()
@@ -173,7 +181,10 @@ mod tests {
         assert_eq!(brackets.store_of(&ids[1]), Some(7));
         assert_eq!(brackets.take_up(), ids[1..]);
         assert!(brackets.take_up().is_empty());
-        brackets.leave(&ids[1]);
-        assert_eq!(brackets.take_up(), ids[1..]);
+        let leave_all = |all: &Brackets, _: &ExecId| all.leave_all();
+        for end in [Brackets::leave, Brackets::has_ended, leave_all] {
+            end(&brackets, &ids[1]);
+            assert_eq!(brackets.take_up(), ids[1..]);
+        }
     }
 }

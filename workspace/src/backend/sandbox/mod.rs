@@ -283,6 +283,14 @@ struct SandboxConnection {
     handle: Handle,
 }
 
+impl Drop for SandboxConnection {
+    fn drop(&mut self) {
+        // Execs that callers hold, and pulls that are tried again, do not keep it up.
+        let bracket = Arc::clone(&self.bracket);
+        self.handle.spawn(async move { bracket.close().await });
+    }
+}
+
 /// What a task of the workspace's runtime gives, or that it is no more.
 async fn of_task<T, E>(
     task: tokio::task::JoinHandle<Result<T, E>>,
