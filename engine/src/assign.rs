@@ -45,6 +45,21 @@ pub(crate) struct Assignment {
     pub(crate) targets: Vec<(Ino, Bytes)>,
     pub(crate) metas: Vec<(Ino, Meta)>,
     pub(crate) xattrs: Vec<(Ino, XattrName, Option<Bytes>)>,
+    /// What nodes in memory gained by rows that were written in the transaction
+    /// that is open; see [`crate::shift`].
+    pub(crate) gained: Vec<(Ino, Gained)>,
+    /// How many nodes these rows made.
+    pub(crate) rows: u64,
+}
+
+/// What rows that are not in memory mean for a node that is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Gained {
+    /// Entries of a directory, and those of them that are directories.
+    pub(crate) entries: u64,
+    pub(crate) dirs: u32,
+    /// Names of something else.
+    pub(crate) links: u32,
 }
 
 impl Assignment {
@@ -57,6 +72,7 @@ impl Assignment {
             && self.targets.is_empty()
             && self.metas.is_empty()
             && self.xattrs.is_empty()
+            && self.gained.is_empty()
     }
 }
 
@@ -79,6 +95,13 @@ pub(crate) fn assign(
         make(tree, ino, node);
     }
     set_names(tree, notes, &new.names, now);
+    for (ino, gained) in &new.gained {
+        gain(tree, *ino, *gained);
+    }
+    if !new.gained.is_empty() {
+        tree.count += new.rows;
+        forget_absence(tree, new.gained.iter().map(|(ino, _)| *ino));
+    }
     for (ino, base) in new.contents {
         set_content(tree, notes, ino, base, now);
     }
@@ -159,6 +182,17 @@ fn look(tree: &Tree, new: &Assignment) -> Result<(), Moved> {
     for (ino, name, _) in &new.xattrs {
         let xattrs = node(ino)?.xattrs.as_ref();
         seen(xattrs.and_then(|all| all.get(name)).map_or(0, |x| x.ver))?;
+    }
+    if !new.gained.is_empty() {
+        // One that is made here is not in memory yet. Others may have been
+        // removed since they were looked at.
+        let made: FxHashSet<u64> = new.made.iter().map(|(ino, _)| ino.0).collect();
+        for ino in new.gained.iter().map(|(ino, _)| ino.0) {
+            let lives = |node: &Node| node.nlink > 0;
+            if !made.contains(&ino) && !tree.nodes.get(&ino).is_some_and(lives) {
+                return Err(Moved);
+            }
+        }
     }
     look_at_names(tree, new)
 }
@@ -278,6 +312,35 @@ fn make(tree: &mut Tree, ino: Ino, mut node: Node) {
     tree.count += 1;
     tree.nodes.insert(ino.0, node);
     tree.dirty_nodes.insert(ino.0);
+}
+
+/// Counts the rows that name a node or are named in it.
+fn gain(tree: &mut Tree, ino: Ino, gained: Gained) {
+    if let Some(node) = tree.nodes.get_mut(&ino.0) {
+        node.nlink += gained.dirs + gained.links;
+        if let Body::Dir(dir) = &mut node.body {
+            dir.entries += gained.entries;
+        }
+    }
+    tree.touch_private(ino);
+}
+
+/// Forgets which names directories do not have: there may be rows of them. What
+/// somebody has just read of them is of no use any more.
+pub(crate) fn forget_absence(tree: &mut Tree, dirs: impl Iterator<Item = Ino>) {
+    for ino in dirs {
+        if let Some(Node {
+            body: Body::Dir(dir),
+            ..
+        }) = tree.nodes.get_mut(&ino.0)
+        {
+            dir.complete = false;
+            dir.window = None;
+            let known = |dirent: &Dirent| dirent.target.is_some() || dirent.state.pinned();
+            dir.children.retain(|_, dirent| known(dirent));
+        }
+    }
+    tree.evictions += 1;
 }
 
 /// Takes away all names that go, then puts those that come.

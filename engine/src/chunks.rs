@@ -154,13 +154,33 @@ impl Places {
     }
 }
 
+/// What gc has to leave alone although no row names it.
+#[derive(Debug, Default)]
+pub(crate) struct Leased {
+    /// Chunks that somebody counts on, with how many do.
+    chunks: HashMap<ChunkHash, u32>,
+    /// How many count on more chunks than they can name.
+    all: u32,
+}
+
+impl Leased {
+    /// Whether somebody counts on a chunk.
+    pub(crate) fn holds(&self, hash: &ChunkHash) -> bool {
+        self.all > 0 || self.chunks.contains_key(hash)
+    }
+
+    /// Somebody more counts on a chunk.
+    pub(crate) fn take(&mut self, hash: ChunkHash) {
+        *self.chunks.entry(hash).or_default() += 1;
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Chunks {
     pub(crate) files: Files,
     pending: Mutex<HashMap<ChunkHash, Pending>>,
     places: Mutex<Places>,
-    /// Chunks that a seal counts on and no row names yet, with how many seals.
-    leases: Mutex<HashMap<ChunkHash, u32>>,
+    leases: Mutex<Leased>,
     tail: Mutex<Option<Tail>>,
     gate: RwLock<()>,
     /// Packs that somebody reads past this replica, each as one file; gc
@@ -413,17 +433,29 @@ impl Chunks {
     /// Keeps a chunk from gc until [`Self::end_leases`]. Comes before the look
     /// whether it is stored.
     pub(crate) fn lease(&self, hash: ChunkHash) {
-        *self.leases.lock().entry(hash).or_default() += 1;
+        self.leases.lock().take(hash);
+    }
+
+    /// Keeps every chunk from gc until [`Self::end_lease_of_all`]: for who counts
+    /// on more than memory should name.
+    pub(crate) fn lease_all(&self) {
+        self.leases.lock().all += 1;
+    }
+
+    /// Ends what [`Self::lease_all`] began.
+    pub(crate) fn end_lease_of_all(&self) {
+        let mut leases = self.leases.lock();
+        leases.all = leases.all.saturating_sub(1);
     }
 
     /// Ends leases whose references are committed.
     pub(crate) fn end_leases(&self, hashes: &[ChunkHash]) {
         let mut leases = self.leases.lock();
         for hash in hashes {
-            if let Some(count) = leases.get_mut(hash) {
+            if let Some(count) = leases.chunks.get_mut(hash) {
                 *count -= 1;
                 if *count == 0 {
-                    leases.remove(hash);
+                    leases.chunks.remove(hash);
                 }
             }
         }
@@ -431,7 +463,7 @@ impl Chunks {
 
     /// The leases, held still: while this is held none begins, and gc may
     /// decide what is dead.
-    pub(crate) fn leases(&self) -> MutexGuard<'_, HashMap<ChunkHash, u32>> {
+    pub(crate) fn leases(&self) -> MutexGuard<'_, Leased> {
         self.leases.lock()
     }
 

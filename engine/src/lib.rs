@@ -58,6 +58,7 @@ mod rows;
 mod seal;
 mod search;
 mod shared;
+mod shift;
 mod sync;
 mod tree;
 mod upstream;

@@ -8,21 +8,28 @@ use cairn_protocol::merge::Place;
 use cairn_protocol::session::{Applied, Report, Wanted};
 use cairn_protocol::wire::PushAck;
 use cairn_protocol::{
-    Change, ChunkHash, Cursor, Entry, NodeId, Outcome, Refusal, ReplicaTag, XattrName,
+    Change, ChunkHash, Cursor, Entry, NodeId, Outcome, Refusal, ReplicaTag, Ver, XattrName,
 };
 use rusqlite::Connection;
 
-use super::build::build;
+use super::build::{Built, build};
+use super::grow::{Growth, LEAST};
 use super::layout;
 use super::local::Local;
 use super::plan::Plan;
 use super::rider::Rider;
+use super::spool::Spool;
+use super::stage::Held;
 use super::state::{Flight, Rows, State};
 use super::{Failure, Reset, Upstream};
-use crate::assign::{Assignment, assign};
+use crate::assign::assign;
+use crate::db;
+use crate::node::DirKey;
+use crate::observe::Invalidation;
 use crate::refs::Refs;
 use crate::replica::{Notes, now};
 use crate::shared::Shared;
+use crate::tree::{Tree, lowest_name};
 use crate::{FsError, Result};
 
 /// How often a cut is planned anew because programs changed what it touches.
@@ -35,7 +42,7 @@ struct Cut {
     cursor: Cursor,
     ack: Option<PushAck>,
     flight: Option<Arc<Flight>>,
-    changes: Vec<Change>,
+    changes: Arc<Spool>,
     reports: Vec<Report>,
     reset: Option<Reset>,
     confirmed: bool,
@@ -101,7 +108,7 @@ impl Upstream {
             cursor,
             ack: None,
             flight: None,
-            changes: Vec::new(),
+            changes: Arc::default(),
             reports: Vec::new(),
             reset: None,
             confirmed: true,
@@ -135,24 +142,24 @@ impl Upstream {
         let (state, frozen) = (rows.state()?, rows.frozen()?);
         let shared = Shared::new(&db, side);
         let anew = cut.reset.is_some_and(Reset::is_anew);
-        let mut changes = cut.changes.clone();
+        let mut more = Vec::new();
         if cut.reset.is_some() {
-            end_unplaced(cut.cursor.seq, &mut changes);
+            end_unplaced(cut.cursor.seq, &cut.changes, &mut more)?;
         }
         if cut.reset.is_some() && !anew {
-            bury_absent(shared, cut.cursor.seq, &mut changes)?;
+            bury_absent(shared, cut.cursor.seq, &cut.changes, &mut more)?;
         }
         let local = Local::new(inner, &db);
         if !cut.confirmed
             && !anew
-            && let Some(halted) = halts(shared, &local, &changes)?
+            && let Some(halted) = halts(shared, &local, &cut.changes, &more)?
         {
             return Ok(Some(halted));
         }
         db.execute_batch("BEGIN IMMEDIATE").map_err(FsError::from)?;
         let _undo = Undo(&db);
         let flight = cut.flight.as_deref();
-        let mut rider = self.rider(cut, changes, &state, anew);
+        let mut rider = self.rider(cut, more, &state, anew);
         rider.begin(inner, &db)?;
         let before = if anew {
             0
@@ -166,8 +173,13 @@ impl Upstream {
         };
         let ignore = self.ignore.lock().clone();
         let mut plan = Plan::new(inner, &db, side, before, kept, flight, &ignore);
-        plan.look(&rider.changes, flight, cut.ack.as_ref())?;
         let uncovered = self.uncovered.lock().clone();
+        // Ignored places would have to be told from fresh ones.
+        plan.grows = std::env::var_os("NOGROW").is_none()
+            && cut.changes.len() >= LEAST
+            && ignore.is_empty()
+            && uncovered.is_empty();
+        plan.look(&rider.changes, &rider.more, flight, cut.ack.as_ref())?;
         plan.uncover(&uncovered)?;
         rider.set_tree(inner, &db)?;
         let missing = self.missing(&rider, &db)?;
@@ -176,15 +188,19 @@ impl Upstream {
         }
         plan.land(flight, cut.ack.as_ref())?;
         let seen = inner.committed.load(std::sync::atomic::Ordering::SeqCst);
-        let new = if let Some(new) = build(&mut plan, seen)? {
-            new
+        let built = if let Some(built) = build(&mut plan, seen, &cut.changes)? {
+            built
         } else {
             plan.replay(rider.state.scanned)?;
-            let new = build(&mut plan, seen)?;
-            new.ok_or_else(|| FsError::Corrupt("the edits make no tree".into()))?
+            let built = build(&mut plan, seen, &cut.changes)?;
+            built.ok_or_else(|| FsError::Corrupt("the edits make no tree".into()))?
         };
+        let as_told =
+            plan.replayed.is_none() && plan.forced.is_empty() && built.new.bound.is_empty();
         rider.frozen = (frozen, plan.frozen);
-        if !self.set(rider, new) {
+        // Nobody brings rows to memory until those of this transaction are there.
+        let _shifting = built.growth.is_some().then(|| inner.shift.begin());
+        if !self.set(rider, built, as_told, &db)? {
             return Ok(None);
         }
         if let Err(error) = inner.commit_locked(&db, true) {
@@ -203,22 +219,56 @@ impl Upstream {
         Ok(Some(Applied::Done))
     }
 
-    /// Sets the working tree. `false` when something moved meanwhile.
-    fn set(&self, rider: Rider, new: Assignment) -> bool {
+    /// Sets the working tree. `false` when something moved meanwhile. With
+    /// `as_told`, it becomes what the hub told, where it changes.
+    fn set(
+        &self,
+        mut rider: Box<Rider>,
+        built: Built,
+        as_told: bool,
+        db: &Connection,
+    ) -> Result<bool> {
+        let Built { new, growth } = built;
         let inner = self.inner();
         let notes = Notes::new(inner, 0);
         let mut tree = inner.tree.lock();
-        if !new.is_empty() && assign(&mut tree, &notes, new, now()).is_err() {
-            return false;
+        let seen = new.seen;
+        let alone = as_told && tree.is_clean() && rider.state.scanned == seen;
+        if let Some((growth, hasher)) = growth {
+            if is_taken(&tree, &growth, seen, db)? {
+                return Ok(false);
+            }
+            (rider.growth, rider.hasher) = (Some(growth), Some(hasher));
         }
-        let mut rider = Box::new(rider);
+        if !new.is_empty() && assign(&mut tree, &notes, new, now()).is_err() {
+            return Ok(false);
+        }
+        if let Some(growth) = &mut rider.growth {
+            for (parent, name) in std::mem::take(&mut growth.names) {
+                if notes.known(parent) {
+                    let name = name.as_bytes();
+                    notes.tell(|| Invalidation::Entry {
+                        parent,
+                        name: name.to_vec(),
+                    });
+                }
+            }
+            for ino in growth.dirs() {
+                notes.tell(|| Invalidation::Attr { ino });
+            }
+        }
+        if alone && std::env::var_os("NOSCAN").is_none() {
+            // What the log has of this commit came from the hub: it is not to be
+            // looked at for edits, which takes 20 us a file.
+            rider.state.scanned = tree.seq;
+        }
         let staged = std::mem::take(&mut *self.staged.lock());
-        rider.leased = staged.leased.into_iter().collect();
+        rider.leased = staged.leased;
         tree.rider = Some(rider);
-        true
+        Ok(true)
     }
 
-    fn rider(&self, cut: &Cut, changes: Vec<Change>, state: &State, anew: bool) -> Rider {
+    fn rider(&self, cut: &Cut, more: Vec<Change>, state: &State, anew: bool) -> Box<Rider> {
         let tag = ReplicaTag(self.inner().identity.tag);
         let mut state = State {
             cursor: Some(cut.cursor),
@@ -248,26 +298,30 @@ impl Upstream {
             (state.scanned, state.batch, state.digest) = (0, reset.last_batch, None);
         }
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        Rider {
+        Box::new(Rider {
             side: self.side,
             lazy: self.is_lazy(),
             anew,
-            changes,
+            changes: cut.changes.clone(),
+            more,
             aliases,
             refs: None,
+            missing: Vec::new(),
+            growth: None,
+            hasher: None,
             state,
             landed: cut.ack.is_some() || anew,
             frozen: Default::default(),
             conflicts,
             at_ms: since.map_or(0, |t| i64::try_from(t.as_millis()).unwrap_or(i64::MAX)),
-            leased: Vec::new(),
+            leased: Held::default(),
             dead: 0,
-        }
+        })
     }
 
     /// The chunks that the tree would name and that are not here.
     fn missing(&self, rider: &Rider, db: &Connection) -> Result<Vec<Wanted>> {
-        let mut missing = Vec::new();
+        let mut missing: Vec<Wanted> = rider.missing.iter().map(|hash| (*hash, None)).collect();
         // What the transaction just noted as being elsewhere is not missing.
         let lazy = rider.refs.iter().filter(|_| rider.lazy);
         let lazy: BTreeSet<ChunkHash> = lazy.flat_map(Refs::lengths).map(|(h, _)| h).collect();
@@ -292,14 +346,47 @@ fn is_told(outcome: &Outcome) -> bool {
     )
 }
 
+/// Whether a program changed a name since it was looked at that is a row now.
+fn is_taken(tree: &Tree, growth: &Growth, seen: Ver, db: &Connection) -> Result<bool> {
+    for dir in growth.dirs() {
+        let names = (dir.0, lowest_key()?)..(dir.0 + 1, lowest_key()?);
+        for (_, key) in tree.dirty_names.range(names) {
+            let row = db::load_name(db, dir, key.0, &key.1)?;
+            if row.is_some_and(|(_, ver)| ver > seen) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// The key before all of a directory.
+fn lowest_key() -> Result<DirKey> {
+    Ok((0, lowest_name()?))
+}
+
 /// Whether a cut takes so much away that somebody has to say that it may. What
 /// was removed here does not count.
-fn halts(shared: Shared<'_>, local: &Local<'_>, changes: &[Change]) -> Result<Option<Applied>> {
-    let gone = changes.iter().filter_map(|change| match &change.entry {
-        Entry::Gone { node } => Some(*node),
-        _ => None,
-    });
-    let gone: BTreeSet<NodeId> = gone.collect();
+fn halts(
+    shared: Shared<'_>,
+    local: &Local<'_>,
+    changes: &Spool,
+    more: &[Change],
+) -> Result<Option<Applied>> {
+    let mut gone = BTreeSet::new();
+    let mut note = |changes: &[Change]| {
+        for Change { entry, .. } in changes {
+            if let Entry::Gone { node } = entry {
+                gone.insert(*node);
+            }
+        }
+    };
+    if changes.ends() {
+        for page in changes.pages() {
+            note(&page?);
+        }
+    }
+    note(more);
     if (gone.len() as u64) < HALT_MIN / 2 {
         return Ok(None);
     }
@@ -314,16 +401,18 @@ fn halts(shared: Shared<'_>, local: &Local<'_>, changes: &[Change]) -> Result<Op
 
 /// Adds the ends of nodes of a whole transfer that have no name in it: they are
 /// told for those who may know them.
-fn end_unplaced(ver: u64, changes: &mut Vec<Change>) {
+fn end_unplaced(ver: u64, changes: &Spool, more: &mut Vec<Change>) -> Result<()> {
     let mut places: BTreeMap<Place, Option<NodeId>> = BTreeMap::new();
     let mut nodes: BTreeSet<NodeId> = BTreeSet::new();
-    for Change { entry, .. } in changes.iter() {
-        match entry {
-            Entry::Node { id, .. } => drop(nodes.insert(*id)),
-            Entry::Name { parent, name, node } => {
-                places.insert((*parent, name.clone()), *node);
+    for page in changes.pages() {
+        for Change { entry, .. } in &*page? {
+            match entry {
+                Entry::Node { id, .. } => drop(nodes.insert(*id)),
+                Entry::Name { parent, name, node } => {
+                    places.insert((*parent, name.clone()), *node);
+                }
+                _ => {}
             }
-            _ => {}
         }
     }
     for node in places.values().flatten() {
@@ -335,25 +424,33 @@ fn end_unplaced(ver: u64, changes: &mut Vec<Change>) {
         ver,
         entry: Entry::Gone { node },
     });
-    changes.extend(ends);
+    more.extend(ends);
+    Ok(())
 }
 
 /// Adds the ends of what a whole transfer does not have: it is of the same
 /// life of the hub, so what is absent was removed.
-fn bury_absent(shared: Shared<'_>, ver: u64, changes: &mut Vec<Change>) -> Result<()> {
+fn bury_absent(
+    shared: Shared<'_>,
+    ver: u64,
+    changes: &Spool,
+    more: &mut Vec<Change>,
+) -> Result<()> {
     const PAGE: usize = 1_000;
     let mut names: BTreeSet<Place> = BTreeSet::new();
     let mut nodes: BTreeSet<NodeId> = BTreeSet::new();
     let mut xattrs: BTreeSet<(NodeId, XattrName)> = BTreeSet::new();
-    for Change { entry, .. } in changes.iter() {
-        match entry {
-            Entry::Name { parent, name, node } => {
-                names.insert((*parent, name.clone()));
-                // What has no name has ended, whatever else is told of it.
-                nodes.extend(node);
+    for page in changes.pages() {
+        for Change { entry, .. } in &*page? {
+            match entry {
+                Entry::Name { parent, name, node } => {
+                    names.insert((*parent, name.clone()));
+                    // What has no name has ended, whatever else is told of it.
+                    nodes.extend(node);
+                }
+                Entry::Xattr { node, name, .. } => drop(xattrs.insert((*node, name.clone()))),
+                _ => {}
             }
-            Entry::Xattr { node, name, .. } => drop(xattrs.insert((*node, name.clone()))),
-            _ => {}
         }
     }
     let mut after: Option<Place> = None;
@@ -364,7 +461,7 @@ fn bury_absent(shared: Shared<'_>, ver: u64, changes: &mut Vec<Change>) -> Resul
                 let (parent, name) = place.clone();
                 let node = None;
                 let entry = Entry::Name { parent, name, node };
-                changes.push(Change { ver, entry });
+                more.push(Change { ver, entry });
             }
         }
         match page.last() {
@@ -381,14 +478,14 @@ fn bury_absent(shared: Shared<'_>, ver: u64, changes: &mut Vec<Change>) -> Resul
                 let entry = Entry::Gone { node };
                 // Later than whatever else is told of it.
                 let ver = ver.saturating_add(1);
-                changes.push(Change { ver, entry });
+                more.push(Change { ver, entry });
                 continue;
             }
             for (name, value, _) in shared.attributes(node)? {
                 if value.is_some() && !xattrs.contains(&(node, name.clone())) {
                     let value = None;
                     let entry = Entry::Xattr { node, name, value };
-                    changes.push(Change { ver, entry });
+                    more.push(Change { ver, entry });
                 }
             }
         }

@@ -50,7 +50,7 @@ enum Work {
 /// What is known not to be edited, although it is not what the hub has: it will
 /// be, for the hub has just changed it.
 pub(super) trait Untouched {
-    fn name(&self, place: &Place) -> bool;
+    fn name(&self, place: &Place) -> Result<bool>;
     fn data(&self, node: NodeId) -> bool;
     /// The attributes that may be edited.
     fn meta(&self, node: NodeId) -> MetaFields;
@@ -252,8 +252,11 @@ impl<'a> Edits<'a> {
     }
 
     fn place(&mut self, place: Place, bounds: &Bounds) -> Result<bool> {
-        let untouched = self.replay.is_some_and(|replay| replay.name(&place));
-        if untouched || self.seen_places.contains(&place) || self.is_ignored(&place)? {
+        let untouched = self.replay.map(|replay| replay.name(&place)).transpose()?;
+        if untouched == Some(true)
+            || self.seen_places.contains(&place)
+            || self.is_ignored(&place)?
+        {
             return Ok(true);
         }
         let register = Register::Name {

@@ -64,6 +64,15 @@ impl<'a> Local<'a> {
         Ok(())
     }
 
+    /// The inodes of ids that changed hands.
+    pub(super) fn overrides(&self) -> &FxHashMap<NodeId, Option<Ino>> {
+        &self.inodes
+    }
+
+    pub(super) fn set_overrides(&mut self, inodes: FxHashMap<NodeId, Option<Ino>>) {
+        self.inodes = inodes;
+    }
+
     /// The inodes that got other ids.
     pub(super) fn bound(&self) -> impl Iterator<Item = (Ino, NodeId)> {
         self.bound.iter().map(|(ino, id)| (Ino(*ino), *id))

@@ -11,7 +11,9 @@ use cairn_protocol::{
 };
 use rustc_hash::FxHashMap;
 
+use super::fresh::Fresh;
 use super::plan::{DataSeen, Noted, Plan, Seen, outcomes};
+use super::spool::Spool;
 use super::state::{Base, Flight};
 use crate::Result;
 use crate::shared::Record;
@@ -19,7 +21,7 @@ use crate::shared::Record;
 /// What is in flight, by register.
 #[derive(Debug, Default)]
 pub(super) struct InFlight<'a> {
-    names: BTreeMap<Place, Option<NodeId>>,
+    pub(super) names: BTreeMap<Place, Option<NodeId>>,
     data: FxHashMap<NodeId, &'a Data>,
     metas: FxHashMap<NodeId, &'a Meta>,
     xattrs: BTreeMap<(NodeId, &'a XattrName), Option<&'a Bytes>>,
@@ -51,17 +53,17 @@ impl Plan<'_> {
     /// Looks at everything that will be touched.
     pub(super) fn look(
         &mut self,
-        changes: &[Change],
+        changes: &Spool,
+        more: &[Change],
         flight: Option<&Flight>,
         ack: Option<&PushAck>,
     ) -> Result<()> {
-        for change in changes {
-            match (&change.entry, change.entry.register()) {
-                (_, Some(register)) => self.note(&register)?,
-                (Entry::Gone { node }, None) => self.note_data(*node)?,
-                _ => {}
-            }
+        let mut fresh = self.grows.then(|| Fresh::new(flight, ack));
+        for page in changes.pages() {
+            self.look_at(&page?, &mut fresh)?;
         }
+        self.look_at(more, &mut None)?;
+        self.absent = fresh.map(|fresh| fresh.absent).unwrap_or_default();
         for edit in flight.iter().flat_map(|flight| &flight.edits) {
             match (edit, edit.register()) {
                 (_, Some(register)) => self.note(&register)?,
@@ -79,6 +81,31 @@ impl Plan<'_> {
                 for place in self.local.places(ino)? {
                     self.note_name(place)?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a node was fresh, now that the confirmed tree has it.
+    pub(super) fn was_fresh(&self, node: NodeId) -> Result<bool> {
+        if !self.grows || self.absent.contains(&node) {
+            return Ok(false);
+        }
+        let new = |record: Record| record.gone.is_none() && record.born > self.before;
+        Ok(self.shared.record(node)?.is_some_and(new) && self.local.ino(node)?.is_none())
+    }
+
+    fn look_at(&mut self, page: &[Change], fresh: &mut Option<Fresh>) -> Result<()> {
+        for change in page {
+            if let Some(fresh) = fresh
+                && fresh.is(self, &change.entry)?
+            {
+                continue;
+            }
+            match (&change.entry, change.entry.register()) {
+                (_, Some(register)) => self.note(&register)?,
+                (Entry::Gone { node }, None) => self.note_data(*node)?,
+                _ => {}
             }
         }
         Ok(())

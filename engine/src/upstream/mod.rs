@@ -20,15 +20,18 @@
 //! | `lazy`, `evict` | contents that are fetched when they are read, and given up again |
 //! | `ignore` | what is neither pushed nor shown |
 //! | `status` | where everything stands, for people and tests |
-//! | `stage`, `cut` | what comes, from the first change to the commit |
+//! | `stage`, `spool`, `cut` | what comes, from the first change to the commit |
 //! | `look`, `plan`, `replay` | what a cut means for the working tree |
-//! | `build`, `rider` | how it is set, and what goes with it |
+//! | `fresh`, `grow` | what nobody here has heard of, and how it becomes rows |
+//! | `build`, `rider` | how the rest is set, and what goes with it |
 
 mod build;
 mod conflicts;
 mod cut;
 mod edits;
 mod evict;
+mod fresh;
+mod grow;
 mod ignore;
 mod layout;
 mod lazy;
@@ -38,6 +41,7 @@ mod plan;
 mod push;
 mod replay;
 mod rider;
+mod spool;
 mod stage;
 mod state;
 mod status;
@@ -308,6 +312,6 @@ impl Store<ClientAction, ClientDone> for Upstream {
 fn lease(inner: &Inner, hashes: &[ChunkHash]) {
     let mut leases = inner.chunks.leases();
     for hash in hashes {
-        *leases.entry(*hash).or_default() += 1;
+        leases.take(*hash);
     }
 }

@@ -1,6 +1,7 @@
 //! A transfer while it comes in, and the chunks that it needs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_protocol::session::{Report, Wanted};
@@ -8,22 +9,61 @@ use cairn_protocol::wire::{ChunkData, Code};
 use cairn_protocol::{Change, ChunkError, ChunkHash, Data, Encoded, Entry, NodeId, decode_chunk};
 use rusqlite::Connection;
 
+use super::Upstream;
 use super::layout::{self, Chunks};
-use super::{Upstream, lease};
-use crate::Result;
+use super::spool::Spool;
+use crate::chunks;
 use crate::shared::Shared;
+use crate::{FsError, Result};
+
+/// So many chunks of a transfer are leased one by one; when there are more, gc
+/// waits for its cut: 65 536 leases take about 6 MiB.
+const LEASES_MAX: usize = if cfg!(debug_assertions) { 24 } else { 65_536 };
 
 /// The changes of a transfer so far.
 #[derive(Debug, Default)]
 pub(super) struct Staged {
-    pub(super) changes: Vec<Change>,
+    pub(super) changes: Arc<Spool>,
     pub(super) reports: Vec<Report>,
-    /// The chunks that its contents name: they stay until the cut.
-    pub(super) leased: BTreeSet<ChunkHash>,
+    /// The chunks that its contents name stay until the cut.
+    pub(super) leased: Held,
     /// Contents whose pages are not all here.
     partial: Vec<(NodeId, Data)>,
     /// New nodes that take the places of others, whose contents are much alike.
     replaced: BTreeMap<NodeId, NodeId>,
+}
+
+/// Chunks that stay, whatever names them.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    chunks: BTreeSet<ChunkHash>,
+    /// There are more than are listed: all chunks stay.
+    all: bool,
+}
+
+impl Held {
+    /// Keeps a chunk. `false` if it was kept already.
+    fn take(&mut self, store: &chunks::Chunks, hash: ChunkHash) -> bool {
+        if self.chunks.contains(&hash) {
+            return false;
+        }
+        if self.chunks.len() < LEASES_MAX {
+            store.lease(hash);
+            self.chunks.insert(hash);
+        } else if !std::mem::replace(&mut self.all, true) {
+            store.lease_all();
+        }
+        true
+    }
+
+    /// Lets go of all.
+    pub(crate) fn end(&mut self, store: &chunks::Chunks) {
+        let listed: Vec<ChunkHash> = std::mem::take(&mut self.chunks).into_iter().collect();
+        store.end_leases(&listed);
+        if std::mem::take(&mut self.all) {
+            store.end_lease_of_all();
+        }
+    }
 }
 
 impl Upstream {
@@ -49,7 +89,10 @@ impl Upstream {
                 }
             }
         }
-        staged.changes.extend(changes);
+        let files = &self.inner().chunks.files;
+        Arc::get_mut(&mut staged.changes)
+            .ok_or_else(|| FsError::Corrupt("a cut is applied while it is staged".into()))?
+            .push(files, changes)?;
         staged.reports.extend(reports);
         Ok(wanted)
     }
@@ -74,9 +117,8 @@ impl Upstream {
 
     /// Lets go of what was staged.
     pub(super) fn forget_staged(&self) {
-        let old = std::mem::take(&mut *self.staged.lock());
-        let leased: Vec<ChunkHash> = old.leased.into_iter().collect();
-        self.inner().chunks.end_leases(&leased);
+        let mut old = std::mem::take(&mut *self.staged.lock());
+        old.leased.end(&self.inner().chunks);
     }
 
     /// Adds the chunks of a content that are not here, as far as its pages are.
@@ -94,10 +136,9 @@ impl Upstream {
         }
         let mut old = None;
         for (at, hash) in chunks.all() {
-            if !staged.leased.insert(hash) {
+            if !staged.leased.take(&self.inner().chunks, hash) {
                 continue;
             }
-            lease(self.inner(), &[hash]);
             let fetched_later = at.is_some() && self.is_lazy();
             if fetched_later || layout::place(self.inner(), db, &hash)?.is_some() {
                 continue;
@@ -137,11 +178,18 @@ impl Upstream {
             return Ok(wanted);
         }
         let mut last = std::collections::BTreeMap::new();
-        for change in &staged.changes {
-            if let Entry::Data { node, data } = &change.entry {
-                last.insert(*node, data.clone());
+        let waiting: BTreeSet<NodeId> = partial.iter().map(|(node, _)| *node).collect();
+        let changes = staged.changes.clone();
+        for page in changes.pages() {
+            for change in &*page? {
+                if let Entry::Data { node, data } = &change.entry
+                    && waiting.contains(node)
+                {
+                    last.insert(*node, data.clone());
+                }
             }
         }
+        drop(changes);
         for (node, data) in partial {
             if last.get(&node) != Some(&data) {
                 continue;
@@ -158,9 +206,8 @@ impl Upstream {
             let hash = chunk.hash;
             match self.decode(chunk) {
                 Ok(bytes) => {
-                    if self.staged.lock().leased.insert(hash) {
-                        lease(self.inner(), &[hash]);
-                    }
+                    let store = &self.inner().chunks;
+                    self.staged.lock().leased.take(store, hash);
                     self.inner().chunks.store(&self.inner().db, hash, &bytes)?;
                 }
                 Err(ChunkError::NoBase { .. }) => refused.push((hash, Code::CHUNK_MISSING)),
