@@ -13,6 +13,7 @@ use cairn_protocol::{
 use rusqlite::Connection;
 
 use super::build::{Built, build};
+use super::echo::Echo;
 use super::grow::{Growth, LEAST};
 use super::layout;
 use super::local::Local;
@@ -179,7 +180,8 @@ impl Upstream {
             && cut.changes.len() >= LEAST
             && ignore.is_empty()
             && uncovered.is_empty();
-        plan.look(&rider.changes, &rider.more, flight, cut.ack.as_ref())?;
+        let echo = self.echo(cut, &db, &plan.local)?;
+        plan.look(&rider.changes, &rider.more, flight, cut.ack.as_ref(), echo)?;
         plan.uncover(&uncovered)?;
         rider.set_tree(inner, &db)?;
         let missing = self.missing(&rider, &db)?;
@@ -217,6 +219,15 @@ impl Upstream {
         *self.reset.lock() = None;
         self.uncovered.lock().clear();
         Ok(Some(Applied::Done))
+    }
+
+    /// What of a cut needs no look, if everything in the batch took effect.
+    fn echo(&self, cut: &Cut, db: &Connection, local: &Local<'_>) -> Result<Option<Echo>> {
+        let plain = cut.ack.as_ref().is_some_and(|ack| ack.outcomes.is_empty());
+        match *self.made_of.lock() {
+            Some(made) if plain => Echo::new(db, local, made),
+            _ => Ok(None),
+        }
     }
 
     /// Sets the working tree. `false` when something moved meanwhile. With

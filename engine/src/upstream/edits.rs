@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cairn_protocol::merge::Place;
 use cairn_protocol::{Data, Edit, MetaFields, Name, NodeId, NodeKind, Register, Ver, XattrName};
 use rusqlite::params;
+use rustc_hash::FxHashMap;
 
 use super::ignore::Paths;
 use super::local::{Here, Local};
@@ -21,7 +22,7 @@ use super::state::{Base, Frozen};
 use crate::Result;
 use crate::attr::Ino;
 use crate::db::{corrupt, int, uint};
-use crate::shared::{Record, Shared};
+use crate::shared::{Highest, Record, Shared};
 
 /// How much a batch takes.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +45,8 @@ impl Bounds {
 #[derive(Debug)]
 enum Work {
     Place(Place),
+    /// A place, and what is there here.
+    At(Place, Option<NodeId>),
     Node(Ino),
 }
 
@@ -75,6 +78,11 @@ pub(super) struct Edits<'a> {
     spread: BTreeSet<NodeId>,
     dropped: BTreeSet<NodeId>,
     known: BTreeMap<NodeId, bool>,
+    /// Most of what is pushed is new, and of that the hub's tree need not be
+    /// asked: it says nothing of a node above all that it knows of a replica.
+    highest: Highest,
+    /// The ids of directories.
+    dirs: FxHashMap<u64, NodeId>,
     work: Vec<Work>,
     bytes: usize,
     content: u64,
@@ -102,6 +110,8 @@ impl<'a> Edits<'a> {
             spread: BTreeSet::new(),
             dropped: BTreeSet::new(),
             known: BTreeMap::new(),
+            highest: Highest::default(),
+            dirs: FxHashMap::default(),
             work: Vec::new(),
             bytes: 0,
             content: 0,
@@ -119,12 +129,18 @@ impl<'a> Edits<'a> {
         while let Some(row) = rows.next()? {
             let (ver, ino) = (uint(row.get(0)?), Ino(uint(row.get(2)?)));
             match row.get::<_, u8>(1)? {
-                0 if self.is_node_current(ino, ver)? => self.work.push(Work::Node(ino)),
+                0 if !self.seen_nodes.contains(&ino.0) && self.is_node_current(ino, ver)? => {
+                    self.work.push(Work::Node(ino));
+                }
                 1 => {
-                    let name: Vec<u8> = row.get(4)?;
-                    if self.is_name_current(ino, row.get(3)?, &name, ver)? {
-                        let name = Name::new(&name).map_err(|e| corrupt(ino, e))?;
-                        self.work.push(Work::Place((self.local.id(ino)?, name)));
+                    let bytes: Vec<u8> = row.get(4)?;
+                    let name = Name::new(&bytes).map_err(|e| corrupt(ino, e))?;
+                    let place = (self.dir(ino)?, name);
+                    // Most came with their nodes.
+                    if !self.seen_places.contains(&place)
+                        && self.is_name_current(ino, row.get(3)?, &bytes, ver)?
+                    {
+                        self.work.push(Work::Place(place));
                     }
                 }
                 _ => {}
@@ -203,7 +219,8 @@ impl<'a> Edits<'a> {
     fn follow(&mut self, bounds: &Bounds) -> Result<bool> {
         while let Some(work) = self.work.pop() {
             let done = match work {
-                Work::Place(place) => self.place(place, bounds)?,
+                Work::Place(place) => self.place(place, None, bounds)?,
+                Work::At(place, node) => self.place(place, Some(node), bounds)?,
                 Work::Node(ino) => self.node(ino).map(|()| true)?,
             };
             if !done {
@@ -214,12 +231,36 @@ impl<'a> Edits<'a> {
         Ok(true)
     }
 
+    /// The id of a directory.
+    fn dir(&mut self, ino: Ino) -> Result<NodeId> {
+        if let Some(id) = self.dirs.get(&ino.0) {
+            return Ok(*id);
+        }
+        let id = self.local.id(ino)?;
+        self.dirs.insert(ino.0, id);
+        Ok(id)
+    }
+
+    /// What the hub has of a node.
+    fn record(&mut self, node: NodeId) -> Result<Option<Record>> {
+        if self.is_above(node)? {
+            return Ok(None);
+        }
+        self.shared.record(node)
+    }
+
+    /// Whether the hub has never heard of a node, nor of any after it.
+    fn is_above(&mut self, node: NodeId) -> Result<bool> {
+        let root = node == NodeId::ROOT;
+        Ok(!root && self.highest.is_new(self.shared, "shared_node", node)?)
+    }
+
     fn is_known(&mut self, node: NodeId) -> Result<bool> {
         if let Some(known) = self.known.get(&node) {
             return Ok(*known);
         }
         // One that has ended there may be forgotten (RST-4).
-        let record = self.shared.record(node)?;
+        let record = self.record(node)?;
         let known = record.is_some_and(|record| record.gone.is_none());
         self.known.insert(node, known);
         Ok(known)
@@ -251,7 +292,13 @@ impl<'a> Edits<'a> {
         }
     }
 
-    fn place(&mut self, place: Place, bounds: &Bounds) -> Result<bool> {
+    /// Looks at a place, and what is `here`, if that is known.
+    fn place(
+        &mut self,
+        place: Place,
+        here: Option<Option<NodeId>>,
+        bounds: &Bounds,
+    ) -> Result<bool> {
         let untouched = self.replay.map(|replay| replay.name(&place)).transpose()?;
         if untouched == Some(true)
             || self.seen_places.contains(&place)
@@ -263,12 +310,18 @@ impl<'a> Edits<'a> {
             parent: place.0,
             name: place.1.clone(),
         };
-        let there = self.shared.name(&place)?.and_then(|(node, _)| node);
+        let there = match self.is_above(place.0)? {
+            true => None,
+            false => self.shared.name(&place)?.and_then(|(node, _)| node),
+        };
         let was = match self.frozen.get(&register) {
             Some(Base::Name(was)) => *was,
             _ => there,
         };
-        let node = self.local.at(&place)?;
+        let node = match here {
+            Some(node) => node,
+            None => self.local.at(&place)?,
+        };
         if was == node {
             self.stale |= there != node;
             self.settle(register);
@@ -291,7 +344,10 @@ impl<'a> Edits<'a> {
             self.work.push(Work::Node(ino));
         }
         for node in [was, node].into_iter().flatten() {
-            self.all_places(node)?;
+            if !self.spread.contains(&node) {
+                let ino = self.local.ino(node)?;
+                self.all_places(node, ino)?;
+            }
         }
         let (parent, name) = place;
         self.push(Edit::Name {
@@ -330,18 +386,28 @@ impl<'a> Edits<'a> {
     }
 
     /// A node and all of its places, here and at the hub.
-    fn all_places(&mut self, node: NodeId) -> Result<()> {
+    fn all_places(&mut self, node: NodeId, ino: Option<Ino>) -> Result<()> {
         if !self.spread.insert(node) {
             return Ok(());
         }
-        let mut places = self.shared.places_of(node)?;
-        if let Some(ino) = self.local.ino(node)? {
-            places.extend(self.local.places(ino)?);
+        let mut there = match self.is_above(node)? {
+            true => Vec::new(),
+            false => self.shared.places_of(node)?,
+        };
+        if let Some(ino) = ino {
+            let mut dirs = std::mem::take(&mut self.dirs);
+            let here = self.local.places_with(ino, &mut dirs);
+            self.dirs = dirs;
+            let here = here?;
+            there.retain(|place| !here.contains(place));
+            let new = here.into_iter().filter(|p| !self.seen_places.contains(p));
+            self.work
+                .extend(new.map(|place| Work::At(place, Some(node))));
             if !self.is_known(node)? {
                 self.work.push(Work::Node(ino));
             }
         }
-        let new = places.into_iter().filter(|p| !self.seen_places.contains(p));
+        let new = there.into_iter().filter(|p| !self.seen_places.contains(p));
         self.work.extend(new.map(Work::Place));
         Ok(())
     }
@@ -380,7 +446,7 @@ impl<'a> Edits<'a> {
                 if self.is_full(bounds) {
                     return Ok(false);
                 }
-                if !self.place((dir, name.clone()), bounds)? {
+                if !self.place((dir, name.clone()), None, bounds)? {
                     return Ok(false);
                 }
             }
@@ -398,10 +464,10 @@ impl<'a> Edits<'a> {
         let Some(here) = self.local.node(ino)?.filter(|here| here.nlink > 0) else {
             return Ok(());
         };
-        if self.is_hidden(ino)? {
+        if self.paths.may_ignore() && self.is_hidden(ino)? {
             return Ok(());
         }
-        let record = self.shared.record(here.id)?;
+        let record = self.record(here.id)?;
         let lives = record.as_ref().is_some_and(|record| record.gone.is_none());
         if !lives && here.unsealed && self.replay.is_none() {
             self.seen_nodes.remove(&ino.0);
@@ -414,7 +480,7 @@ impl<'a> Edits<'a> {
         }
         self.registers(&here, &record, !lives)?;
         if !lives {
-            self.all_places(here.id)?;
+            self.all_places(here.id, Some(ino))?;
         }
         Ok(())
     }
@@ -458,7 +524,10 @@ impl<'a> Edits<'a> {
     }
 
     fn xattrs(&mut self, here: &Here) -> Result<()> {
-        let there = self.shared.attributes(here.id)?;
+        let there = match self.is_above(here.id)? {
+            true => Vec::new(),
+            false => self.shared.attributes(here.id)?,
+        };
         let replay = self.replay;
         let untouched = |name: &XattrName| replay.is_some_and(|r| r.xattr(here.id, name));
         for (name, value) in here.xattrs.iter().filter(|(name, _)| !untouched(name)) {

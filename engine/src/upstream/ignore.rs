@@ -81,6 +81,11 @@ impl<'a> Paths<'a> {
         }
     }
 
+    /// Whether there are rules.
+    pub(super) fn may_ignore(&self) -> bool {
+        !self.ignore.is_empty()
+    }
+
     pub(super) fn is_ignored(
         &self,
         local: &Local<'_>,

@@ -112,6 +112,15 @@ impl<'a> Local<'a> {
 
     /// The places of a node.
     pub(super) fn places(&self, ino: Ino) -> Result<Vec<Place>> {
+        self.places_with(ino, &mut FxHashMap::default())
+    }
+
+    /// The same, with ids of directories that are known, and are remembered.
+    pub(super) fn places_with(
+        &self,
+        ino: Ino,
+        dirs: &mut FxHashMap<u64, NodeId>,
+    ) -> Result<Vec<Place>> {
         let mut find = self
             .db
             .prepare_cached("SELECT parent, name FROM name WHERE child = ?")?;
@@ -120,7 +129,13 @@ impl<'a> Local<'a> {
         while let Some(row) = rows.next()? {
             let name: Vec<u8> = row.get(1)?;
             let name = Name::new(&name).map_err(|e| corrupt(ino, e))?;
-            places.push((self.id(Ino(uint(row.get(0)?)))?, name));
+            let dir = uint(row.get(0)?);
+            let id = match dirs.get(&dir) {
+                Some(id) => *id,
+                None => self.id(Ino(dir))?,
+            };
+            dirs.insert(dir, id);
+            places.push((id, name));
         }
         Ok(places)
     }
@@ -147,9 +162,15 @@ impl<'a> Local<'a> {
         };
         let xattrs = node.xattrs.iter().flat_map(|all| all.iter());
         let xattrs = xattrs.filter_map(|(name, x)| Some((name.clone(), x.value.clone()?)));
+        let own = || {
+            node.id
+                .as_deref()
+                .copied()
+                .unwrap_or_else(|| db::own_id(self.tag, ino))
+        };
         Ok(Some(Here {
             ino,
-            id: self.id(ino)?,
+            id: self.bound.get(&ino.0).copied().unwrap_or_else(own),
             kind: node.kind,
             nlink: node.nlink,
             entries,

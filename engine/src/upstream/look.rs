@@ -11,6 +11,7 @@ use cairn_protocol::{
 };
 use rustc_hash::FxHashMap;
 
+use super::echo::Echo;
 use super::fresh::Fresh;
 use super::plan::{DataSeen, Noted, Plan, Seen, outcomes};
 use super::spool::Spool;
@@ -21,7 +22,7 @@ use crate::shared::Record;
 /// What is in flight, by register.
 #[derive(Debug, Default)]
 pub(super) struct InFlight<'a> {
-    pub(super) names: BTreeMap<Place, Option<NodeId>>,
+    names: BTreeMap<Place, Option<NodeId>>,
     data: FxHashMap<NodeId, &'a Data>,
     metas: FxHashMap<NodeId, &'a Meta>,
     xattrs: BTreeMap<(NodeId, &'a XattrName), Option<&'a Bytes>>,
@@ -47,6 +48,23 @@ impl<'a> InFlight<'a> {
         }
         all
     }
+
+    /// What a place is to stand for, if the batch says that.
+    pub(super) fn name(&self, place: &Place) -> Option<Option<NodeId>> {
+        self.names.get(place).copied()
+    }
+
+    /// Whether the batch sets a register of a node to just that.
+    pub(super) fn has(&self, entry: &Entry) -> bool {
+        match entry {
+            Entry::Data { node, data } => self.data.get(node).copied() == Some(data),
+            Entry::Meta { node, meta } => self.metas.get(node).copied() == Some(meta),
+            Entry::Xattr { node, name, value } => {
+                self.xattrs.get(&(*node, name)) == Some(&value.as_ref())
+            }
+            _ => false,
+        }
+    }
 }
 
 impl Plan<'_> {
@@ -57,14 +75,18 @@ impl Plan<'_> {
         more: &[Change],
         flight: Option<&Flight>,
         ack: Option<&PushAck>,
+        mut echo: Option<Echo>,
     ) -> Result<()> {
         let mut fresh = self.grows.then(|| Fresh::new(flight, ack));
         for page in changes.pages() {
-            self.look_at(&page?, &mut fresh)?;
+            self.look_at(&page?, &mut fresh, &mut echo)?;
         }
-        self.look_at(more, &mut None)?;
+        self.look_at(more, &mut None, &mut None)?;
         self.absent = fresh.map(|fresh| fresh.absent).unwrap_or_default();
         for edit in flight.iter().flat_map(|flight| &flight.edits) {
+            if echo.as_ref().is_some_and(|echo| echo.was_told(edit)) {
+                continue;
+            }
             match (edit, edit.register()) {
                 (_, Some(register)) => self.note(&register)?,
                 (Edit::Drop { node, .. }, None) => self.note_data(*node)?,
@@ -95,8 +117,18 @@ impl Plan<'_> {
         Ok(self.shared.record(node)?.is_some_and(new) && self.local.ino(node)?.is_none())
     }
 
-    fn look_at(&mut self, page: &[Change], fresh: &mut Option<Fresh>) -> Result<()> {
+    fn look_at(
+        &mut self,
+        page: &[Change],
+        fresh: &mut Option<Fresh>,
+        echo: &mut Option<Echo>,
+    ) -> Result<()> {
         for change in page {
+            if let Some(echo) = echo
+                && echo.is(&self.flight, &change.entry)
+            {
+                continue;
+            }
             if let Some(fresh) = fresh
                 && fresh.is(self, &change.entry)?
             {

@@ -21,13 +21,14 @@
 //! | `ignore` | what is neither pushed nor shown |
 //! | `status` | where everything stands, for people and tests |
 //! | `stage`, `spool`, `cut` | what comes, from the first change to the commit |
-//! | `look`, `plan`, `replay` | what a cut means for the working tree |
+//! | `look`, `echo`, `plan`, `replay` | what a cut means for the working tree |
 //! | `fresh`, `grow` | what nobody here has heard of, and how it becomes rows |
 //! | `build`, `rider` | how the rest is set, and what goes with it |
 
 mod build;
 mod conflicts;
 mod cut;
+mod echo;
 mod edits;
 mod evict;
 mod fresh;
@@ -52,7 +53,7 @@ use std::sync::atomic::AtomicBool;
 use cairn_protocol::merge::Place;
 use cairn_protocol::session::{ClientAction, ClientDone, Store, StoreFailure};
 use cairn_protocol::wire::{Code, Start, Why};
-use cairn_protocol::{ChunkHash, Cursor, ReplicaTag};
+use cairn_protocol::{ChunkHash, Cursor, ReplicaTag, Ver};
 use parking_lot::Mutex;
 
 use crate::replica::{Inner, Replica};
@@ -76,6 +77,8 @@ pub struct Upstream {
     replica: Replica,
     side: u8,
     flight: Mutex<Option<Arc<Flight>>>,
+    /// The version of the tree that it was made of, if that was since the start.
+    made_of: Mutex<Option<Ver>>,
     /// Leases of the chunks of the batch in flight.
     aloft: Mutex<Vec<ChunkHash>>,
     staged: Mutex<Staged>,
@@ -166,6 +169,7 @@ impl Upstream {
             replica: replica.unobserved(),
             side,
             flight: Mutex::new(None),
+            made_of: Mutex::new(None),
             aloft: Mutex::default(),
             staged: Mutex::default(),
             reset: Mutex::new(None),

@@ -20,7 +20,7 @@ use super::state::{Flight, Rows};
 use super::{Upstream, lease};
 use crate::db::corrupt;
 use crate::replica::Inner;
-use crate::shared::Shared;
+use crate::shared::{Highest, Shared};
 use crate::{FsError, Result};
 
 /// What a batch has at most, about: a fraction of what it may have, for what
@@ -118,6 +118,7 @@ impl Upstream {
             inner.written.fetch_add(1, Ordering::SeqCst);
             inner.make_durable()?;
             self.lease_flight(flight);
+            *self.made_of.lock() = Some(inner.committed.load(Ordering::SeqCst));
         }
         Ok((flight, false))
     }
@@ -197,6 +198,7 @@ fn new_chunks(
     let mut listed = BTreeSet::new();
     let mut new = Vec::new();
     let replaced = replaced(edits);
+    let mut highest = Highest::default();
     for edit in edits {
         let Edit::Data { node, data, .. } = edit else {
             continue;
@@ -205,7 +207,11 @@ fn new_chunks(
         if chunks.partial {
             return Err(corrupt(node, "a page of its manifest is missing"));
         }
-        let before = match shared.record(*node)? {
+        let known = match highest.is_new(shared, "shared_node", *node)? {
+            true => None,
+            false => shared.record(*node)?,
+        };
+        let before = match known {
             None => match replaced.get(node) {
                 Some(before) => shared.record(*before)?,
                 None => None,
