@@ -33,9 +33,15 @@ fn main() -> Result {
 fn all(place: &Path, files: &str, bytes: &str, lazy: &str) -> Result {
     let place = tempfile::tempdir_in(place)?;
     let (a, b) = (place.path().join("a.cairn"), place.path().join("b.cairn"));
-    let path = |path: &Path| path.to_str().map(str::to_owned).ok_or("the place is no text");
+    let path = |path: &Path| {
+        path.to_str()
+            .map(str::to_owned)
+            .ok_or("the place is no text")
+    };
     let run = |words: &[&str]| -> Result {
-        let done = Command::new(std::env::current_exe()?).args(words).status()?;
+        let done = Command::new(std::env::current_exe()?)
+            .args(words)
+            .status()?;
         done.success().then_some(()).ok_or("a part failed".into())
     };
     run(&["fill", &path(&a)?, files, bytes])?;
@@ -86,7 +92,9 @@ fn follow(place: &Path, address: &str, lazy: bool) -> Result {
 fn say(what: &str, begun: Option<Instant>) -> Result {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let took = begun.map_or_else(String::new, |b| format!(" in {:.2} s", b.elapsed().as_secs_f64()));
+    let took = begun.map_or_else(String::new, |b| {
+        format!(" in {:.2} s", b.elapsed().as_secs_f64())
+    });
     let peak = peak.unwrap_or_default().trim();
     let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     writeln!(

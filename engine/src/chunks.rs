@@ -27,8 +27,8 @@ const SPILL_MAX: u64 = PACK_MAX / 2;
 /// Space is reserved in steps of this size, so that a sync seldom has to write
 /// the file's metadata.
 const RESERVE_STEP: u64 = 4 << 20;
-/// Places of chunks kept in memory, about 64 bytes each.
-const CACHED_PLACES: usize = 200_000;
+/// Places of chunks kept in memory: 7.5 MiB. One more would double the table.
+const CACHED_PLACES: usize = 114_688;
 
 /// The leases of one seal. They end with it, unless the seal took effect: then
 /// the commit that writes its references ends them.
@@ -225,6 +225,31 @@ impl Chunks {
             }
         }
         Ok(found)
+    }
+
+    /// The same of many at once, as one transaction: to begin and end one for
+    /// each look is half of what it costs (10 us each).
+    pub(crate) fn places<'h>(
+        &self,
+        db: &Db,
+        hashes: impl Iterator<Item = &'h ChunkHash>,
+    ) -> Result<Vec<Option<Place>>> {
+        let mut found: Vec<_> = hashes.map(|hash| (hash, self.known(hash))).collect();
+        if found.iter().any(|(_, place)| place.is_none()) {
+            let before = self.places.lock().moves;
+            let reader = db.reader();
+            let look = reader.unchecked_transaction()?;
+            for (hash, place) in found.iter_mut().filter(|(_, place)| place.is_none()) {
+                *place = place_in(&look, hash)?;
+                let mut places = self.places.lock();
+                if let Some(place) = place
+                    && places.moves == before
+                {
+                    places.insert(**hash, *place);
+                }
+            }
+        }
+        Ok(found.into_iter().map(|(_, place)| place).collect())
     }
 
     pub(crate) fn known(&self, hash: &ChunkHash) -> Option<Place> {

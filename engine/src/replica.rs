@@ -29,8 +29,8 @@ use crate::{FsError, OpenError, Result};
 /// Entries read from the database at a time.
 const PAGE: usize = 512;
 /// So many chunks that nothing names yet are committed all the same: about 200
-/// bytes of memory each.
-const SPARE_CHUNKS_MAX: usize = 65_536;
+/// bytes of memory each, 3 MiB.
+const SPARE_CHUNKS_MAX: usize = 16_384;
 /// With less free space than this beyond what is in memory, it is looked at
 /// before each write: between two looks of the committer, that much may go.
 const SPARE_MIN: u64 = 256 << 20;

@@ -176,10 +176,7 @@ impl Upstream {
         let mut plan = Plan::new(inner, &db, side, before, kept, flight, &ignore);
         let uncovered = self.uncovered.lock().clone();
         // Ignored places would have to be told from fresh ones.
-        plan.grows = std::env::var_os("NOGROW").is_none()
-            && cut.changes.len() >= LEAST
-            && ignore.is_empty()
-            && uncovered.is_empty();
+        plan.grows = cut.changes.len() >= LEAST && ignore.is_empty() && uncovered.is_empty();
         let echo = self.echo(cut, &db, &plan.local)?;
         plan.look(&rider.changes, &rider.more, flight, cut.ack.as_ref(), echo)?;
         plan.uncover(&uncovered)?;
@@ -268,7 +265,7 @@ impl Upstream {
                 notes.tell(|| Invalidation::Attr { ino });
             }
         }
-        if alone && std::env::var_os("NOSCAN").is_none() {
+        if alone {
             // What the log has of this commit came from the hub: it is not to be
             // looked at for edits, which takes 20 us a file.
             rider.state.scanned = tree.seq;

@@ -12,11 +12,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cairn_protocol::merge::Place;
-use cairn_protocol::{Data, Edit, MetaFields, Name, NodeId, NodeKind, Register, Ver, XattrName};
+use cairn_protocol::{
+    BATCH_CHUNKS_MAX, BATCH_EDITS_MAX, Data, Edit, MetaFields, Name, NodeId, NodeKind, Register,
+    Ver, XattrName,
+};
 use rusqlite::params;
 use rustc_hash::FxHashMap;
 
 use super::ignore::Paths;
+use super::layout::Chunks;
 use super::local::{Here, Local};
 use super::state::{Base, Frozen};
 use crate::Result;
@@ -41,6 +45,13 @@ impl Bounds {
         content: u64::MAX,
     };
 }
+
+/// New chunks of a file, at most: what comes along in its batch needs some, too.
+pub(super) const CHUNKS_MAX: usize = BATCH_CHUNKS_MAX - BATCH_EDITS_MAX / 2;
+/// A content of this many bytes for each of its chunks need not be counted: no
+/// chunker makes smaller ones but at the ends of files and at holes, of which
+/// there is one a block at most.
+const CHUNK_LEAST: u64 = cairn_protocol::HOLE_BLOCK as u64 / 2;
 
 #[derive(Debug)]
 enum Work {
@@ -78,6 +89,10 @@ pub(super) struct Edits<'a> {
     spread: BTreeSet<NodeId>,
     dropped: BTreeSet<NodeId>,
     known: BTreeMap<NodeId, bool>,
+    /// Files whose contents have more new chunks than a batch may: they wait
+    /// until they have fewer, and everything else goes on.
+    pub(super) outsized: BTreeSet<NodeId>,
+    chunks_max: usize,
     /// Most of what is pushed is new, and of that the hub's tree need not be
     /// asked: it says nothing of a node above all that it knows of a replica.
     highest: Highest,
@@ -110,12 +125,19 @@ impl<'a> Edits<'a> {
             spread: BTreeSet::new(),
             dropped: BTreeSet::new(),
             known: BTreeMap::new(),
+            outsized: BTreeSet::new(),
+            chunks_max: CHUNKS_MAX,
             highest: Highest::default(),
             dirs: FxHashMap::default(),
             work: Vec::new(),
             bytes: 0,
             content: 0,
         }
+    }
+
+    /// The same with another bound for the new chunks of a file.
+    pub(super) fn with_chunks_max(self, chunks_max: usize) -> Self {
+        Self { chunks_max, ..self }
     }
 
     /// Looks at what the log says after `from`, until there is enough. Returns
@@ -382,7 +404,32 @@ impl<'a> Edits<'a> {
         if self.replay.is_some() || self.is_known(node)? {
             return Ok(false);
         }
-        Ok(self.local.live(node)?.is_none_or(|here| here.unsealed))
+        let Some(here) = self.local.live(node)? else {
+            return Ok(true);
+        };
+        Ok(here.unsealed || self.is_outsized(&here)?)
+    }
+
+    /// Whether a content has more new chunks than a batch may. It is noted.
+    fn is_outsized(&mut self, here: &Here) -> Result<bool> {
+        let Some(data) = &here.data else {
+            return Ok(false);
+        };
+        if data.size() / CHUNK_LEAST < self.chunks_max as u64 {
+            return Ok(false);
+        }
+        let chunks = Chunks::of(self.local.inner, self.local.db, data)?;
+        let old = match self.record(here.id)?.and_then(|record| record.data) {
+            Some((_, old)) => Chunks::of(self.local.inner, self.local.db, &old)?,
+            None => Chunks::default(),
+        };
+        let old: BTreeSet<_> = old.all().map(|(_, hash)| hash).collect();
+        let new = chunks.all().filter(|(_, hash)| !old.contains(hash)).count();
+        let outsized = new > self.chunks_max;
+        if outsized {
+            self.outsized.insert(here.id);
+        }
+        Ok(outsized)
     }
 
     /// A node and all of its places, here and at the hub.
@@ -469,7 +516,8 @@ impl<'a> Edits<'a> {
         }
         let record = self.record(here.id)?;
         let lives = record.as_ref().is_some_and(|record| record.gone.is_none());
-        if !lives && here.unsealed && self.replay.is_none() {
+        let waits = here.unsealed || (!lives && self.is_outsized(&here)?);
+        if !lives && waits && self.replay.is_none() {
             self.seen_nodes.remove(&ino.0);
             return Ok(());
         }
@@ -496,7 +544,7 @@ impl<'a> Edits<'a> {
             // Of what is not sealed only the replay hears, and not what it is.
             if there.map(|(_, data)| data) == Some(data) && !here.unsealed && !all {
                 self.settle(Register::Data(node));
-            } else {
+            } else if self.replay.is_some() || !self.is_outsized(here)? {
                 let base = match self.frozen.get(&Register::Data(node)) {
                     Some(Base::Data(ver)) => *ver,
                     _ => there.map_or(0, |(ver, _)| *ver),

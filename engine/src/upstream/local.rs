@@ -37,6 +37,7 @@ pub(super) struct Here {
 /// The working tree, with the ids as they are about to be.
 #[derive(Debug)]
 pub(super) struct Local<'a> {
+    pub(super) inner: &'a Inner,
     pub(super) db: &'a Connection,
     tag: ReplicaTag,
     hash_key: &'a [u8; 32],
@@ -47,6 +48,7 @@ pub(super) struct Local<'a> {
 impl<'a> Local<'a> {
     pub(super) fn new(inner: &'a Inner, db: &'a Connection) -> Self {
         Self {
+            inner,
             db,
             tag: ReplicaTag(inner.identity.tag),
             hash_key: &inner.identity.hash_key,

@@ -48,7 +48,7 @@ mod state;
 mod status;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use cairn_protocol::merge::Place;
 use cairn_protocol::session::{ClientAction, ClientDone, Store, StoreFailure};
@@ -86,6 +86,8 @@ pub struct Upstream {
     reset: Mutex<Option<Reset>>,
     /// A commit failed: what is in memory may not be what the rows say.
     unsure: Mutex<bool>,
+    /// New chunks that a file may have and be pushed; less in tests.
+    chunks_max: AtomicUsize,
     /// Contents are fetched when they are read.
     lazy: AtomicBool,
     ignore: Mutex<Arc<Ignore>>,
@@ -174,6 +176,7 @@ impl Upstream {
             staged: Mutex::default(),
             reset: Mutex::new(None),
             unsure: Mutex::new(true),
+            chunks_max: AtomicUsize::new(edits::CHUNKS_MAX),
             lazy: AtomicBool::new(false),
             ignore: Mutex::default(),
             uncovered: Mutex::default(),

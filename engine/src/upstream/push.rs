@@ -75,12 +75,16 @@ impl Upstream {
         let (Some(seen), None) = (state.cursor, *self.reset.lock()) else {
             return Ok((None, false));
         };
+        // One transaction: else each of the looks begins and ends one, which is
+        // a seventh of the work of a push.
+        let tx = db.unchecked_transaction()?;
         let frozen = rows.frozen()?;
         let local = Local::new(inner, &db);
         let shared = Shared::new(&db, side);
         let ignore = self.ignore.lock().clone();
         let paths = Paths::new(&ignore, Whose::Here);
-        let mut edits = Edits::new(&local, shared, &frozen, &paths, None);
+        let mut edits = Edits::new(&local, shared, &frozen, &paths, None)
+            .with_chunks_max(self.chunks_max.load(Ordering::Relaxed));
         edits.scan_frozen(&BOUNDS)?;
         let scanned = edits.scan(state.scanned, &BOUNDS)?;
         if edits.stale {
@@ -90,12 +94,13 @@ impl Upstream {
         for register in &edits.settled {
             thawed.remove(register);
         }
+        let outsized = still_outsized(rows.outsized()?, &local, &edits)?;
         let list = edits.list;
         if list.is_empty() && scanned == state.scanned {
             return Ok((None, false));
         }
-        let tx = db.unchecked_transaction()?;
         rows.set_frozen(&frozen, &thawed)?;
+        rows.set_outsized(&outsized)?;
         let flight = if list.is_empty() {
             state.scanned = scanned;
             None
@@ -164,9 +169,11 @@ impl Upstream {
         let bases: BTreeMap<_, _> = bases.copied().collect();
         let (mut chunks, mut missing) = (Vec::new(), Vec::new());
         let (mut taken, mut bytes) = (0, 0);
-        for (hash, again) in asked {
+        let store = &self.inner().chunks;
+        let places = store.places(&self.inner().db, asked.iter().map(|(hash, _)| hash))?;
+        for ((hash, again), place) in asked.iter().zip(places) {
             let db = self.inner().db.reader();
-            if layout::place(self.inner(), &db, hash)?.is_none() {
+            if place.is_none() {
                 missing.push(*hash);
                 taken += 1;
                 continue;
@@ -187,6 +194,34 @@ impl Upstream {
         })
     }
 }
+
+/// Which files are too large to be pushed: those that were, unless they are
+/// pushed now or are gone, and those that are found to be.
+fn still_outsized(
+    before: BTreeSet<NodeId>,
+    local: &Local<'_>,
+    edits: &Edits<'_>,
+) -> Result<BTreeSet<NodeId>> {
+    let mut outsized = BTreeSet::new();
+    let pushed = edits.list.iter().filter_map(|edit| match edit {
+        Edit::Data { node, .. } => Some(*node),
+        _ => None,
+    });
+    let pushed: BTreeSet<NodeId> = pushed.filter(|node| before.contains(node)).collect();
+    for node in before {
+        if !pushed.contains(&node) && local.is_live(node)? {
+            outsized.insert(node);
+        }
+    }
+    for node in edits.outsized.difference(&outsized) {
+        tracing::warn!(%node, "{}", FsError::TooLarge(OUTSIZED));
+    }
+    outsized.extend(&edits.outsized);
+    Ok(outsized)
+}
+
+/// What is wrong with a file that waits.
+const OUTSIZED: &str = "a file of more than 491 520 new chunks (120 GiB, about) to be pushed; make it in steps, with a sync after each";
 
 /// The chunks that may be new to the hub, each with one that it has.
 fn new_chunks(

@@ -26,8 +26,8 @@ use crate::shared::{Lasts, Shared};
 use crate::{FsError, Result};
 
 /// So many chunks have their references counted in memory, of a cut that has
-/// more: about 6 MiB.
-const REFS_MAX: usize = if cfg!(debug_assertions) { 8 } else { 65_536 };
+/// more: about 2 MiB.
+const REFS_MAX: usize = if cfg!(debug_assertions) { 8 } else { 16_384 };
 
 /// See the head of the module.
 #[derive(Debug)]

@@ -17,8 +17,8 @@ use crate::shared::Shared;
 use crate::{FsError, Result};
 
 /// So many chunks of a transfer are leased one by one; when there are more, gc
-/// waits for its cut: 65 536 leases take about 6 MiB.
-const LEASES_MAX: usize = if cfg!(debug_assertions) { 24 } else { 65_536 };
+/// waits for its cut: 16 384 leases take about 2 MiB.
+const LEASES_MAX: usize = if cfg!(debug_assertions) { 24 } else { 16_384 };
 
 /// The changes of a transfer so far.
 #[derive(Debug, Default)]
@@ -81,7 +81,9 @@ impl Upstream {
         let mut wanted = Vec::new();
         {
             let _gate = self.inner().chunks.reading();
-            let db = self.inner().db.reader();
+            let reader = self.inner().db.reader();
+            // One transaction: else each look begins and ends one.
+            let db = reader.unchecked_transaction()?;
             staged.replaced.extend(self.replaced(&db, &changes)?);
             for change in &changes {
                 if let Entry::Data { node, data } = &change.entry {
@@ -202,14 +204,21 @@ impl Upstream {
     /// Checks and keeps chunks that came.
     pub(super) fn store(&self, chunks: Vec<ChunkData>) -> Result<Vec<(ChunkHash, Code)>> {
         let mut refused = Vec::new();
-        for chunk in chunks {
+        let store = &self.inner().chunks;
+        {
+            // Before the look whether they are there.
+            let mut staged = self.staged.lock();
+            for chunk in &chunks {
+                staged.leased.take(store, chunk.hash);
+            }
+        }
+        let hashes = chunks.iter().map(|chunk| &chunk.hash);
+        let places = store.places(&self.inner().db, hashes)?;
+        for (chunk, place) in chunks.into_iter().zip(places) {
             let hash = chunk.hash;
             match self.decode(chunk) {
-                Ok(bytes) => {
-                    let store = &self.inner().chunks;
-                    self.staged.lock().leased.take(store, hash);
-                    self.inner().chunks.store(&self.inner().db, hash, &bytes)?;
-                }
+                Ok(_) if place.is_some() || store.known(&hash).is_some() => {}
+                Ok(bytes) => drop(store.append(hash, &bytes)?),
                 Err(ChunkError::NoBase { .. }) => refused.push((hash, Code::CHUNK_MISSING)),
                 Err(_) => refused.push((hash, Code::CHUNK_CORRUPT)),
             }
