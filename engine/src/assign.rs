@@ -12,6 +12,7 @@ use cairn_protocol::{Meta, NodeId, Timestamp, Ver, XattrName};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::attr::Ino;
+use crate::gained::{Gained, forget_absence, gain};
 use crate::node::{Base, Body, DirKey, Dirent, Node, Overlay, Persist, Xattr};
 use crate::observe::Invalidation;
 use crate::replica::Notes;
@@ -50,16 +51,6 @@ pub(crate) struct Assignment {
     pub(crate) gained: Vec<(Ino, Gained)>,
     /// How many nodes these rows made.
     pub(crate) rows: u64,
-}
-
-/// What rows that are not in memory mean for a node that is.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Gained {
-    /// Entries of a directory, and those of them that are directories.
-    pub(crate) entries: u64,
-    pub(crate) dirs: u32,
-    /// Names of something else.
-    pub(crate) links: u32,
 }
 
 impl Assignment {
@@ -312,35 +303,6 @@ fn make(tree: &mut Tree, ino: Ino, mut node: Node) {
     tree.count += 1;
     tree.nodes.insert(ino.0, node);
     tree.dirty_nodes.insert(ino.0);
-}
-
-/// Counts the rows that name a node or are named in it.
-fn gain(tree: &mut Tree, ino: Ino, gained: Gained) {
-    if let Some(node) = tree.nodes.get_mut(&ino.0) {
-        node.nlink += gained.dirs + gained.links;
-        if let Body::Dir(dir) = &mut node.body {
-            dir.entries += gained.entries;
-        }
-    }
-    tree.touch_private(ino);
-}
-
-/// Forgets which names directories do not have: there may be rows of them. What
-/// somebody has just read of them is of no use any more.
-pub(crate) fn forget_absence(tree: &mut Tree, dirs: impl Iterator<Item = Ino>) {
-    for ino in dirs {
-        if let Some(Node {
-            body: Body::Dir(dir),
-            ..
-        }) = tree.nodes.get_mut(&ino.0)
-        {
-            dir.complete = false;
-            dir.window = None;
-            let known = |dirent: &Dirent| dirent.target.is_some() || dirent.state.pinned();
-            dir.children.retain(|_, dirent| known(dirent));
-        }
-    }
-    tree.evictions += 1;
 }
 
 /// Takes away all names that go, then puts those that come.

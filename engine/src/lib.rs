@@ -38,6 +38,7 @@ mod db;
 mod direct;
 mod error;
 mod files;
+mod gained;
 mod gc;
 mod handle;
 mod history;

@@ -1,15 +1,12 @@
 //! Cuts: the confirmed tree moves, and the working tree with it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cairn_protocol::merge::Place;
 use cairn_protocol::session::{Applied, Report, Wanted};
 use cairn_protocol::wire::PushAck;
-use cairn_protocol::{
-    Change, ChunkHash, Cursor, Entry, NodeId, Outcome, Refusal, ReplicaTag, Ver, XattrName,
-};
+use cairn_protocol::{Change, ChunkHash, Cursor, Outcome, Refusal, ReplicaTag, Ver};
 use rusqlite::Connection;
 
 use super::build::{Built, build};
@@ -22,6 +19,7 @@ use super::rider::Rider;
 use super::spool::Spool;
 use super::stage::Held;
 use super::state::{Flight, Rows, State};
+use super::whole::{bury_absent, end_unplaced, halts};
 use super::{Failure, Reset, Upstream};
 use crate::assign::assign;
 use crate::db;
@@ -35,8 +33,6 @@ use crate::{FsError, Result};
 
 /// How often a cut is planned anew because programs changed what it touches.
 const TRIES: usize = 100;
-/// A tree of fewer nodes may lose most of them without a question.
-const HALT_MIN: u64 = 100;
 
 /// What is applied.
 struct Cut {
@@ -371,135 +367,4 @@ fn is_taken(tree: &Tree, growth: &Growth, seen: Ver, db: &Connection) -> Result<
 /// The key before all of a directory.
 fn lowest_key() -> Result<DirKey> {
     Ok((0, lowest_name()?))
-}
-
-/// Whether a cut takes so much away that somebody has to say that it may. What
-/// was removed here does not count.
-fn halts(
-    shared: Shared<'_>,
-    local: &Local<'_>,
-    changes: &Spool,
-    more: &[Change],
-) -> Result<Option<Applied>> {
-    let mut gone = BTreeSet::new();
-    let mut note = |changes: &[Change]| {
-        for Change { entry, .. } in changes {
-            if let Entry::Gone { node } = entry {
-                gone.insert(*node);
-            }
-        }
-    };
-    if changes.ends() {
-        for page in changes.pages() {
-            note(&page?);
-        }
-    }
-    note(more);
-    if (gone.len() as u64) < HALT_MIN / 2 {
-        return Ok(None);
-    }
-    let mut removed = 0;
-    for node in gone {
-        removed += u64::from(local.is_live(node)?);
-    }
-    let of = shared.count()?;
-    let halts = of >= HALT_MIN && removed * 2 > of;
-    Ok(halts.then_some(Applied::Halted { removed, of }))
-}
-
-/// Adds the ends of nodes of a whole transfer that have no name in it: they are
-/// told for those who may know them.
-fn end_unplaced(ver: u64, changes: &Spool, more: &mut Vec<Change>) -> Result<()> {
-    let mut places: BTreeMap<Place, Option<NodeId>> = BTreeMap::new();
-    let mut nodes: BTreeSet<NodeId> = BTreeSet::new();
-    for page in changes.pages() {
-        for Change { entry, .. } in &*page? {
-            match entry {
-                Entry::Node { id, .. } => drop(nodes.insert(*id)),
-                Entry::Name { parent, name, node } => {
-                    places.insert((*parent, name.clone()), *node);
-                }
-                _ => {}
-            }
-        }
-    }
-    for node in places.values().flatten() {
-        nodes.remove(node);
-    }
-    nodes.remove(&NodeId::ROOT);
-    let ver = ver.saturating_add(1);
-    let ends = nodes.into_iter().map(|node| Change {
-        ver,
-        entry: Entry::Gone { node },
-    });
-    more.extend(ends);
-    Ok(())
-}
-
-/// Adds the ends of what a whole transfer does not have: it is of the same
-/// life of the hub, so what is absent was removed.
-fn bury_absent(
-    shared: Shared<'_>,
-    ver: u64,
-    changes: &Spool,
-    more: &mut Vec<Change>,
-) -> Result<()> {
-    const PAGE: usize = 1_000;
-    let mut names: BTreeSet<Place> = BTreeSet::new();
-    let mut nodes: BTreeSet<NodeId> = BTreeSet::new();
-    let mut xattrs: BTreeSet<(NodeId, XattrName)> = BTreeSet::new();
-    for page in changes.pages() {
-        for Change { entry, .. } in &*page? {
-            match entry {
-                Entry::Name { parent, name, node } => {
-                    names.insert((*parent, name.clone()));
-                    // What has no name has ended, whatever else is told of it.
-                    nodes.extend(node);
-                }
-                Entry::Xattr { node, name, .. } => drop(xattrs.insert((*node, name.clone()))),
-                _ => {}
-            }
-        }
-    }
-    let mut after: Option<Place> = None;
-    loop {
-        let page = shared.names(after.as_ref(), PAGE)?;
-        for (place, node, _) in &page {
-            if node.is_some() && !names.contains(place) {
-                let (parent, name) = place.clone();
-                let node = None;
-                let entry = Entry::Name { parent, name, node };
-                more.push(Change { ver, entry });
-            }
-        }
-        match page.last() {
-            Some((place, _, _)) if page.len() == PAGE => after = Some(place.clone()),
-            _ => break,
-        }
-    }
-    let mut after = None;
-    loop {
-        let page = shared.nodes(after, PAGE)?;
-        for (node, record) in &page {
-            let node = *node;
-            if !nodes.contains(&node) && record.gone.is_none() && node != NodeId::ROOT {
-                let entry = Entry::Gone { node };
-                // Later than whatever else is told of it.
-                let ver = ver.saturating_add(1);
-                more.push(Change { ver, entry });
-                continue;
-            }
-            for (name, value, _) in shared.attributes(node)? {
-                if value.is_some() && !xattrs.contains(&(node, name.clone())) {
-                    let value = None;
-                    let entry = Entry::Xattr { node, name, value };
-                    more.push(Change { ver, entry });
-                }
-            }
-        }
-        match page.last() {
-            Some((node, _)) if page.len() == PAGE => after = Some(*node),
-            _ => return Ok(()),
-        }
-    }
 }

@@ -62,7 +62,7 @@ impl Echo {
         match entry {
             Entry::Name { parent, name, node } => {
                 let place = (*parent, name.clone());
-                let is = flight.name(&place) == Some(*node) && !self.names.contains(&place);
+                let is = flight.puts(&place, *node) && !self.names.contains(&place);
                 if is {
                     self.told_names.insert(place);
                 }

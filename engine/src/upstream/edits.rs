@@ -12,16 +12,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cairn_protocol::merge::Place;
-use cairn_protocol::{
-    BATCH_CHUNKS_MAX, BATCH_EDITS_MAX, Data, Edit, MetaFields, Name, NodeId, NodeKind, Register,
-    Ver, XattrName,
-};
+use cairn_protocol::{Data, Edit, MetaFields, Name, NodeId, NodeKind, Register, Ver, XattrName};
 use rusqlite::params;
 use rustc_hash::FxHashMap;
 
 use super::ignore::Paths;
-use super::layout::Chunks;
-use super::local::{Here, Local};
+use super::local::Local;
+use super::outsized::CHUNKS_MAX;
 use super::state::{Base, Frozen};
 use crate::Result;
 use crate::attr::Ino;
@@ -46,18 +43,11 @@ impl Bounds {
     };
 }
 
-/// New chunks of a file, at most: what comes along in its batch needs some, too.
-pub(super) const CHUNKS_MAX: usize = BATCH_CHUNKS_MAX - BATCH_EDITS_MAX / 2;
-/// A content of this many bytes for each of its chunks need not be counted: no
-/// chunker makes smaller ones but at the ends of files and at holes, of which
-/// there is one a block at most.
-const CHUNK_LEAST: u64 = cairn_protocol::HOLE_BLOCK as u64 / 2;
-
 #[derive(Debug)]
 enum Work {
     Place(Place),
     /// A place, and what is there here.
-    At(Place, Option<NodeId>),
+    At(Place, NodeId),
     Node(Ino),
 }
 
@@ -73,12 +63,12 @@ pub(super) trait Untouched {
 
 /// Collects edits.
 pub(super) struct Edits<'a> {
-    local: &'a Local<'a>,
-    shared: Shared<'a>,
-    frozen: &'a Frozen,
+    pub(super) local: &'a Local<'a>,
+    pub(super) shared: Shared<'a>,
+    pub(super) frozen: &'a Frozen,
     paths: &'a Paths<'a>,
     /// For a replay: what is not sealed counts, too, with what it was before.
-    replay: Option<&'a dyn Untouched>,
+    pub(super) replay: Option<&'a dyn Untouched>,
     pub(super) list: Vec<Edit>,
     /// Frozen registers that do not differ any more.
     pub(super) settled: Vec<Register>,
@@ -92,7 +82,7 @@ pub(super) struct Edits<'a> {
     /// Files whose contents have more new chunks than a batch may: they wait
     /// until they have fewer, and everything else goes on.
     pub(super) outsized: BTreeSet<NodeId>,
-    chunks_max: usize,
+    pub(super) chunks_max: usize,
     /// Most of what is pushed is new, and of that the hub's tree need not be
     /// asked: it says nothing of a node above all that it knows of a replica.
     highest: Highest,
@@ -264,7 +254,7 @@ impl<'a> Edits<'a> {
     }
 
     /// What the hub has of a node.
-    fn record(&mut self, node: NodeId) -> Result<Option<Record>> {
+    pub(super) fn record(&mut self, node: NodeId) -> Result<Option<Record>> {
         if self.is_above(node)? {
             return Ok(None);
         }
@@ -272,7 +262,7 @@ impl<'a> Edits<'a> {
     }
 
     /// Whether the hub has never heard of a node, nor of any after it.
-    fn is_above(&mut self, node: NodeId) -> Result<bool> {
+    pub(super) fn is_above(&mut self, node: NodeId) -> Result<bool> {
         let root = node == NodeId::ROOT;
         Ok(!root && self.highest.is_new(self.shared, "shared_node", node)?)
     }
@@ -288,7 +278,7 @@ impl<'a> Edits<'a> {
         Ok(known)
     }
 
-    fn push(&mut self, edit: Edit) {
+    pub(super) fn push(&mut self, edit: Edit) {
         self.bytes += 96
             + match &edit {
                 Edit::Name { name, .. } => name.as_bytes().len(),
@@ -308,19 +298,14 @@ impl<'a> Edits<'a> {
         self.list.push(edit);
     }
 
-    fn settle(&mut self, register: Register) {
+    pub(super) fn settle(&mut self, register: Register) {
         if !self.stale && self.frozen.contains_key(&register) {
             self.settled.push(register);
         }
     }
 
-    /// Looks at a place, and what is `here`, if that is known.
-    fn place(
-        &mut self,
-        place: Place,
-        here: Option<Option<NodeId>>,
-        bounds: &Bounds,
-    ) -> Result<bool> {
+    /// Looks at a place, and which node is `here`, if that is known.
+    fn place(&mut self, place: Place, here: Option<NodeId>, bounds: &Bounds) -> Result<bool> {
         let untouched = self.replay.map(|replay| replay.name(&place)).transpose()?;
         if untouched == Some(true)
             || self.seen_places.contains(&place)
@@ -332,16 +317,17 @@ impl<'a> Edits<'a> {
             parent: place.0,
             name: place.1.clone(),
         };
-        let there = match self.is_above(place.0)? {
-            true => None,
-            false => self.shared.name(&place)?.and_then(|(node, _)| node),
+        let there = if self.is_above(place.0)? {
+            None
+        } else {
+            self.shared.name(&place)?.and_then(|(node, _)| node)
         };
         let was = match self.frozen.get(&register) {
             Some(Base::Name(was)) => *was,
             _ => there,
         };
         let node = match here {
-            Some(node) => node,
+            Some(node) => Some(node),
             None => self.local.at(&place)?,
         };
         if was == node {
@@ -410,36 +396,15 @@ impl<'a> Edits<'a> {
         Ok(here.unsealed || self.is_outsized(&here)?)
     }
 
-    /// Whether a content has more new chunks than a batch may. It is noted.
-    fn is_outsized(&mut self, here: &Here) -> Result<bool> {
-        let Some(data) = &here.data else {
-            return Ok(false);
-        };
-        if data.size() / CHUNK_LEAST < self.chunks_max as u64 {
-            return Ok(false);
-        }
-        let chunks = Chunks::of(self.local.inner, self.local.db, data)?;
-        let old = match self.record(here.id)?.and_then(|record| record.data) {
-            Some((_, old)) => Chunks::of(self.local.inner, self.local.db, &old)?,
-            None => Chunks::default(),
-        };
-        let old: BTreeSet<_> = old.all().map(|(_, hash)| hash).collect();
-        let new = chunks.all().filter(|(_, hash)| !old.contains(hash)).count();
-        let outsized = new > self.chunks_max;
-        if outsized {
-            self.outsized.insert(here.id);
-        }
-        Ok(outsized)
-    }
-
     /// A node and all of its places, here and at the hub.
     fn all_places(&mut self, node: NodeId, ino: Option<Ino>) -> Result<()> {
         if !self.spread.insert(node) {
             return Ok(());
         }
-        let mut there = match self.is_above(node)? {
-            true => Vec::new(),
-            false => self.shared.places_of(node)?,
+        let mut there = if self.is_above(node)? {
+            Vec::new()
+        } else {
+            self.shared.places_of(node)?
         };
         if let Some(ino) = ino {
             let mut dirs = std::mem::take(&mut self.dirs);
@@ -448,8 +413,7 @@ impl<'a> Edits<'a> {
             let here = here?;
             there.retain(|place| !here.contains(place));
             let new = here.into_iter().filter(|p| !self.seen_places.contains(p));
-            self.work
-                .extend(new.map(|place| Work::At(place, Some(node))));
+            self.work.extend(new.map(|place| Work::At(place, node)));
             if !self.is_known(node)? {
                 self.work.push(Work::Node(ino));
             }
@@ -529,75 +493,6 @@ impl<'a> Edits<'a> {
         self.registers(&here, &record, !lives)?;
         if !lives {
             self.all_places(here.id, Some(ino))?;
-        }
-        Ok(())
-    }
-
-    /// The registers that differ, or all.
-    fn registers(&mut self, here: &Here, record: &Record, all: bool) -> Result<()> {
-        let node = here.id;
-        if let Some(data) = &here.data
-            && (!here.unsealed || self.replay.is_some())
-            && (all || !self.replay.is_some_and(|replay| replay.data(node)))
-        {
-            let there = record.data.as_ref();
-            // Of what is not sealed only the replay hears, and not what it is.
-            if there.map(|(_, data)| data) == Some(data) && !here.unsealed && !all {
-                self.settle(Register::Data(node));
-            } else if self.replay.is_some() || !self.is_outsized(here)? {
-                let base = match self.frozen.get(&Register::Data(node)) {
-                    Some(Base::Data(ver)) => *ver,
-                    _ => there.map_or(0, |(ver, _)| *ver),
-                };
-                let data = data.clone();
-                self.push(Edit::Data { node, base, data });
-            }
-        }
-        let meta = record.meta.as_ref();
-        let fields = meta.map_or(MetaFields::ALL, |(_, m)| MetaFields::between(m, &here.meta));
-        let fields = match self.replay {
-            _ if all => MetaFields::ALL,
-            Some(replay) => fields.without(MetaFields::ALL.without(replay.meta(node))),
-            None => fields,
-        };
-        if fields != MetaFields::NONE {
-            self.push(Edit::Meta {
-                node,
-                base: meta.map_or(0, |(ver, _)| *ver),
-                fields,
-                meta: here.meta,
-            });
-        }
-        self.xattrs(here)
-    }
-
-    fn xattrs(&mut self, here: &Here) -> Result<()> {
-        let there = match self.is_above(here.id)? {
-            true => Vec::new(),
-            false => self.shared.attributes(here.id)?,
-        };
-        let replay = self.replay;
-        let untouched = |name: &XattrName| replay.is_some_and(|r| r.xattr(here.id, name));
-        for (name, value) in here.xattrs.iter().filter(|(name, _)| !untouched(name)) {
-            let old = there.iter().find(|(other, _, _)| other == name);
-            if old.and_then(|(_, old, _)| old.as_ref()) != Some(value) {
-                self.push(Edit::Xattr {
-                    node: here.id,
-                    name: name.clone(),
-                    base: old.map_or(0, |(_, _, ver)| *ver),
-                    value: Some(value.clone()),
-                });
-            }
-        }
-        for (name, old, base) in there {
-            if old.is_some() && !untouched(&name) && !here.xattrs.contains_key(&name) {
-                self.push(Edit::Xattr {
-                    node: here.id,
-                    name,
-                    base,
-                    value: None,
-                });
-            }
         }
         Ok(())
     }

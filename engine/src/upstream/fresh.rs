@@ -100,7 +100,7 @@ impl Fresh {
             parent: place.0,
             name: place.1.clone(),
         };
-        let free = plan.flight.name(place).is_none()
+        let free = !plan.flight.names(place)
             && !plan.names.contains_key(place)
             && !plan.frozen.contains_key(&register)
             && plan

@@ -24,9 +24,9 @@ use super::build::make;
 use super::local::Local;
 use super::spool::Spool;
 use crate::Result;
-use crate::assign::Gained;
 use crate::attr::Ino;
 use crate::db::{corrupt, int};
+use crate::gained::Gained;
 use crate::node::{Body, FileBody};
 use crate::replica::Inner;
 use crate::rows::{NameRow, NodeRow, RowWriter};
@@ -232,13 +232,12 @@ impl Grower<'_> {
         if let Some(found) = self.dirs.get(&id) {
             return Ok(*found);
         }
-        let found = match self.find(id)? {
-            Some(found) => found,
-            None => {
-                let ino = self.make(id, Ino::ROOT)?.0;
-                self.loose.insert(ino.0, None);
-                (ino, At::Row)
-            }
+        let found = if let Some(found) = self.find(id)? {
+            found
+        } else {
+            let ino = self.make(id, Ino::ROOT)?.0;
+            self.loose.insert(ino.0, None);
+            (ino, At::Row)
         };
         self.remember(id, found);
         Ok(found)
@@ -256,10 +255,14 @@ impl Grower<'_> {
             return Ok(Some((*ino, At::Memory)));
         }
         let ino = self.local.ino(id)?;
-        Ok(ino.map(|ino| match ino.0 < self.first {
-            true => (ino, At::Memory),
-            false => (ino, At::Row),
-        }))
+        let at = |ino: Ino| {
+            if ino.0 < self.first {
+                At::Memory
+            } else {
+                At::Row
+            }
+        };
+        Ok(ino.map(|ino| (ino, at(ino))))
     }
 
     /// The node of a name that comes, in a directory.

@@ -49,9 +49,14 @@ impl<'a> InFlight<'a> {
         all
     }
 
-    /// What a place is to stand for, if the batch says that.
-    pub(super) fn name(&self, place: &Place) -> Option<Option<NodeId>> {
-        self.names.get(place).copied()
+    /// Whether the batch says anything of a place.
+    pub(super) fn names(&self, place: &Place) -> bool {
+        self.names.contains_key(place)
+    }
+
+    /// Whether the batch has a place stand for just that.
+    pub(super) fn puts(&self, place: &Place, node: Option<NodeId>) -> bool {
+        self.names.get(place) == Some(&node)
     }
 
     /// Whether the batch sets a register of a node to just that.

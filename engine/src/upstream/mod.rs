@@ -15,12 +15,14 @@
 //! | `state` | the rows of one hub besides its tree |
 //! | `local` | the working tree by the ids of nodes |
 //! | `layout` | the chunks of contents |
-//! | `edits`, `push` | what is pushed |
+//! | `edits`, `registers`, `push` | what is pushed |
+//! | `outsized` | what is too large for that |
 //! | `conflicts` | what people should look at |
 //! | `lazy`, `evict` | contents that are fetched when they are read, and given up again |
 //! | `ignore` | what is neither pushed nor shown |
 //! | `status` | where everything stands, for people and tests |
 //! | `stage`, `spool`, `cut` | what comes, from the first change to the commit |
+//! | `whole` | what a transfer says as a whole |
 //! | `look`, `echo`, `plan`, `replay` | what a cut means for the working tree |
 //! | `fresh`, `grow` | what nobody here has heard of, and how it becomes rows |
 //! | `build`, `rider` | how the rest is set, and what goes with it |
@@ -38,14 +40,17 @@ mod layout;
 mod lazy;
 mod local;
 mod look;
+mod outsized;
 mod plan;
 mod push;
+mod registers;
 mod replay;
 mod rider;
 mod spool;
 mod stage;
 mod state;
 mod status;
+mod whole;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -176,7 +181,7 @@ impl Upstream {
             staged: Mutex::default(),
             reset: Mutex::new(None),
             unsure: Mutex::new(true),
-            chunks_max: AtomicUsize::new(edits::CHUNKS_MAX),
+            chunks_max: AtomicUsize::new(outsized::CHUNKS_MAX),
             lazy: AtomicBool::new(false),
             ignore: Mutex::default(),
             uncovered: Mutex::default(),

@@ -16,6 +16,7 @@ use super::edits::{Bounds, Edits};
 use super::ignore::{Paths, Whose};
 use super::layout::{self, Chunks};
 use super::local::Local;
+use super::outsized::still_outsized;
 use super::state::{Flight, Rows};
 use super::{Upstream, lease};
 use crate::db::corrupt;
@@ -195,34 +196,6 @@ impl Upstream {
     }
 }
 
-/// Which files are too large to be pushed: those that were, unless they are
-/// pushed now or are gone, and those that are found to be.
-fn still_outsized(
-    before: BTreeSet<NodeId>,
-    local: &Local<'_>,
-    edits: &Edits<'_>,
-) -> Result<BTreeSet<NodeId>> {
-    let mut outsized = BTreeSet::new();
-    let pushed = edits.list.iter().filter_map(|edit| match edit {
-        Edit::Data { node, .. } => Some(*node),
-        _ => None,
-    });
-    let pushed: BTreeSet<NodeId> = pushed.filter(|node| before.contains(node)).collect();
-    for node in before {
-        if !pushed.contains(&node) && local.is_live(node)? {
-            outsized.insert(node);
-        }
-    }
-    for node in edits.outsized.difference(&outsized) {
-        tracing::warn!(%node, "{}", FsError::TooLarge(OUTSIZED));
-    }
-    outsized.extend(&edits.outsized);
-    Ok(outsized)
-}
-
-/// What is wrong with a file that waits.
-const OUTSIZED: &str = "a file of more than 491 520 new chunks (120 GiB, about) to be pushed; make it in steps, with a sync after each";
-
 /// The chunks that may be new to the hub, each with one that it has.
 fn new_chunks(
     inner: &Inner,
@@ -242,9 +215,10 @@ fn new_chunks(
         if chunks.partial {
             return Err(corrupt(node, "a page of its manifest is missing"));
         }
-        let known = match highest.is_new(shared, "shared_node", *node)? {
-            true => None,
-            false => shared.record(*node)?,
+        let known = if highest.is_new(shared, "shared_node", *node)? {
+            None
+        } else {
+            shared.record(*node)?
         };
         let before = match known {
             None => match replaced.get(node) {

@@ -196,7 +196,7 @@ impl Rider {
         self.leased.end(&inner.chunks);
         if let Some(growth) = &self.growth {
             let mut tree = inner.tree.lock();
-            crate::assign::forget_absence(&mut tree, growth.dirs());
+            crate::gained::forget_absence(&mut tree, growth.dirs());
         }
     }
 }

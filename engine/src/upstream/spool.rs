@@ -87,3 +87,40 @@ impl Spool {
         later.chain(first)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cairn_protocol::{NodeId, NodeKind};
+
+    use super::*;
+    use crate::home::Home;
+
+    #[test]
+    fn changes_come_back_in_their_order_whether_few_or_many() {
+        let files = Files::open(Home::Memory).unwrap();
+        let change = |ver| Change {
+            ver,
+            entry: Entry::Node {
+                id: NodeId::ROOT,
+                kind: NodeKind::Dir,
+            },
+        };
+        for count in [0, 1, IN_MEMORY, 3 * IN_MEMORY + 1] {
+            let mut spool = Spool::default();
+            for from in (0..count).step_by(5) {
+                let page = from..count.min(from + 5);
+                spool.push(&files, page.map(change).collect()).unwrap();
+            }
+            assert_eq!((spool.len(), spool.ends()), (count, false));
+            assert_eq!(spool.file.is_some(), count > IN_MEMORY);
+            let mut seen = 0;
+            for page in spool.pages() {
+                for found in &*page.unwrap() {
+                    assert_eq!(*found, change(seen));
+                    seen += 1;
+                }
+            }
+            assert_eq!(seen, count);
+        }
+    }
+}
