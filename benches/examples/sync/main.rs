@@ -245,7 +245,9 @@ fn live(world: &World<'_>) -> Result {
 /// Processor time of this process, hub and replicas together, in milliseconds.
 fn work_ms() -> f64 {
     let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    used.tv_sec as f64 * 1e3 + used.tv_nsec as f64 / 1e6
+    let whole = u64::try_from(used.tv_sec).unwrap_or(0);
+    let used = Duration::new(whole, u32::try_from(used.tv_nsec).unwrap_or(0));
+    used.as_secs_f64() * 1e3
 }
 
 /// Most memory that this process had.
