@@ -12,6 +12,7 @@ use cairn_protocol::{Meta, NodeId, Timestamp, Ver, XattrName};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::attr::Ino;
+use crate::gained::{Gained, forget_absence, gain};
 use crate::node::{Base, Body, DirKey, Dirent, Node, Overlay, Persist, Xattr};
 use crate::observe::Invalidation;
 use crate::replica::Notes;
@@ -45,6 +46,11 @@ pub(crate) struct Assignment {
     pub(crate) targets: Vec<(Ino, Bytes)>,
     pub(crate) metas: Vec<(Ino, Meta)>,
     pub(crate) xattrs: Vec<(Ino, XattrName, Option<Bytes>)>,
+    /// What nodes in memory gained by rows that were written in the transaction
+    /// that is open; see [`crate::shift`].
+    pub(crate) gained: Vec<(Ino, Gained)>,
+    /// How many nodes these rows made.
+    pub(crate) rows: u64,
 }
 
 impl Assignment {
@@ -57,6 +63,7 @@ impl Assignment {
             && self.targets.is_empty()
             && self.metas.is_empty()
             && self.xattrs.is_empty()
+            && self.gained.is_empty()
     }
 }
 
@@ -79,6 +86,13 @@ pub(crate) fn assign(
         make(tree, ino, node);
     }
     set_names(tree, notes, &new.names, now);
+    for (ino, gained) in &new.gained {
+        gain(tree, *ino, *gained);
+    }
+    if !new.gained.is_empty() {
+        tree.count += new.rows;
+        forget_absence(tree, new.gained.iter().map(|(ino, _)| *ino));
+    }
     for (ino, base) in new.contents {
         set_content(tree, notes, ino, base, now);
     }
@@ -163,6 +177,17 @@ fn look(tree: &Tree, new: &Assignment) -> Result<(), Moved> {
     for (ino, name, _) in &new.xattrs {
         let xattrs = node(ino)?.xattrs.as_ref();
         seen(xattrs.and_then(|all| all.get(name)).map_or(0, |x| x.ver))?;
+    }
+    if !new.gained.is_empty() {
+        // One that is made here is not in memory yet. Others may have been
+        // removed since they were looked at.
+        let made: FxHashSet<u64> = new.made.iter().map(|(ino, _)| ino.0).collect();
+        for ino in new.gained.iter().map(|(ino, _)| ino.0) {
+            let lives = |node: &Node| node.nlink > 0;
+            if !made.contains(&ino) && !tree.nodes.get(&ino).is_some_and(lives) {
+                return Err(Moved);
+            }
+        }
     }
     look_at_names(tree, new)
 }

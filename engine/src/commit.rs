@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use cairn_protocol::{Chain, ChunkHash, ChunkerId, Extent, Manifest, NodeId, ReplicaTag, Ver, cut};
+use cairn_protocol::{
+    Chain, ChunkHash, ChunkerId, CommitHasher, Extent, Manifest, NodeId, ReplicaTag, Ver, cut,
+};
 use rusqlite::{Connection, params};
 
 use crate::attr::Ino;
@@ -73,6 +75,8 @@ impl Inner {
             }
             return if durable { self.make_durable() } else { Ok(()) };
         };
+        let shifts = batch.rider.as_ref().is_some_and(|rider| rider.shifts());
+        let _shifting = shifts.then(|| self.shift.begin());
         match self.write_batch(db, &mut batch) {
             Ok((stored, dead)) => {
                 let commit = self.written.fetch_add(1, Ordering::SeqCst) + 1;
@@ -82,7 +86,7 @@ impl Inner {
                 self.settle_batch(&batch, stored);
                 if let Some(rider) = &mut batch.rider {
                     self.dead_bytes.fetch_add(rider.dead, Ordering::Relaxed);
-                    self.chunks.end_leases(&rider.leased);
+                    rider.committed(self);
                 }
                 let dropped = batch.dropped_staging.iter().copied();
                 self.waste.add(commit, dropped.map(Item::Staging));
@@ -310,7 +314,8 @@ impl Inner {
         if let Some(rider) = &mut batch.rider {
             rider.prepare(self, db)?;
         }
-        let rows = self.write_rows(db, batch)?;
+        let hasher = batch.rider.as_mut().and_then(|rider| rider.hasher.take());
+        let rows = self.write_rows(db, batch, hasher)?;
         if let Some(rider) = &mut batch.rider {
             rider.write(self, db)?;
         }
@@ -418,8 +423,17 @@ impl Inner {
         self.db.sync()
     }
 
-    fn write_rows(&self, db: &Connection, batch: &Batch) -> Result<Written> {
+    /// `hasher` has the changes of this commit whose rows are written.
+    fn write_rows(
+        &self,
+        db: &Connection,
+        batch: &Batch,
+        hasher: Option<CommitHasher>,
+    ) -> Result<Written> {
         let mut writer = RowWriter::new(db, ReplicaTag(self.identity.tag))?;
+        if let Some(hasher) = hasher {
+            writer.hasher = hasher;
+        }
         // First what ends: another inode may have its id by now.
         for gone in &batch.gone {
             writer.gone(self, gone)?;

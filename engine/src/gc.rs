@@ -187,7 +187,7 @@ impl Inner {
                         offset: uint(row.get(2)?),
                         len: row.get(3)?,
                     };
-                    if leases.contains_key(&hash) || self.chunks.is_pinned(place.pack) {
+                    if leases.holds(&hash) || self.chunks.is_pinned(place.pack) {
                         continue;
                     }
                     gone.push(hash);

@@ -60,6 +60,11 @@ impl LayoutFault {
 }
 
 impl Refs {
+    /// How many chunks were counted.
+    pub(crate) fn len(&self) -> usize {
+        self.counts.len()
+    }
+
     /// Counts the chunks of a content, `by` times, which must all be there
     /// before they can be read: pages of manifests are.
     pub(crate) fn count(

@@ -29,8 +29,8 @@ use crate::{FsError, OpenError, Result};
 /// Entries read from the database at a time.
 const PAGE: usize = 512;
 /// So many chunks that nothing names yet are committed all the same: about 200
-/// bytes of memory each.
-const SPARE_CHUNKS_MAX: usize = 65_536;
+/// bytes of memory each, 3 MiB.
+const SPARE_CHUNKS_MAX: usize = 16_384;
 /// With less free space than this beyond what is in memory, it is looked at
 /// before each write: between two looks of the committer, that much may go.
 const SPARE_MIN: u64 = 256 << 20;
@@ -96,6 +96,7 @@ pub(crate) struct Inner {
     pub(crate) waste: Waste,
     pub(crate) news: News,
     pub(crate) watchers: crate::hub::Watchers,
+    pub(crate) shift: crate::shift::Shift,
     /// Some chunks may be at a hub only, and who gets them; see
     /// [`crate::Fetcher`].
     pub(crate) elsewhere: AtomicBool,
@@ -255,6 +256,7 @@ impl Replica {
             faults: Faults::default(),
             news: News::default(),
             watchers: crate::hub::Watchers::default(),
+            shift: crate::shift::Shift::default(),
             elsewhere: AtomicBool::new(elsewhere),
             fetcher: RwLock::default(),
             unpacking: Mutex::new(()),
@@ -458,6 +460,9 @@ impl Inner {
     }
 
     fn load(&self, need: Need, evictions: u64) -> Result<()> {
+        if matches!(need, Need::Node(_) | Need::Name(..) | Need::Page(..)) {
+            self.shift.wait();
+        }
         match need {
             Need::Node(ino) => {
                 let node = db::load_node(&self.db.reader(), ino)?

@@ -409,6 +409,15 @@ impl<'a> RowWriter<'a> {
         counted.map_err(LayoutFault::into_error)
     }
 
+    /// Writes what references came and went if they are of more than `most`
+    /// chunks, which have rows all.
+    pub(crate) fn flush_refs(&mut self, most: usize) -> Result<()> {
+        if self.refs.len() > most {
+            self.chunks(&[])?;
+        }
+        Ok(())
+    }
+
     /// Writes the rows of new chunks, and what references came and went.
     pub(crate) fn chunks(&mut self, new: &[(ChunkHash, Pending)]) -> Result<()> {
         let written = std::mem::take(&mut self.refs).write(self.db, new)?;

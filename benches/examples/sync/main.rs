@@ -96,11 +96,11 @@ fn open(place: &Path, name: &str) -> Result<Replica> {
 }
 
 /// One row of the table.
-fn row(what: &str, took: Duration, before: &Counters, after: &Counters) -> Result {
+fn row(what: &str, took: Duration, worked: f64, before: &Counters, after: &Counters) -> Result {
     let mut out = std::io::stdout().lock();
     writeln!(
         out,
-        "| {what} | {:.1} ms | {} | {} | {} | {} |",
+        "| {what} | {:.1} ms | {worked:.0} ms | {} | {} | {} | {} |",
         took.as_secs_f64() * 1e3,
         after.bytes_sent - before.bytes_sent,
         after.bytes_received - before.bytes_received,
@@ -113,21 +113,23 @@ fn row(what: &str, took: Duration, before: &Counters, after: &Counters) -> Resul
 /// Brings a replica in step, and says what that took.
 fn in_step(what: &str, follow: &Follow) -> Result {
     let before = follow.counters();
-    let begun = Instant::now();
+    let (begun, worked) = (Instant::now(), work_ms());
     follow.fence()?;
-    row(what, begun.elapsed(), &before, &follow.counters())
+    let (took, worked) = (begun.elapsed(), work_ms() - worked);
+    row(what, took, worked, &before, &follow.counters())
 }
 
 /// Makes a replica of the hub's workspace, and says what that took.
 fn cloned(what: &str, world: &World<'_>, name: &str) -> Result<(Replica, Follow)> {
     let replica = open(world.place, name)?;
-    let begun = Instant::now();
+    let (begun, worked) = (Instant::now(), work_ms());
     let follow = world.follow(&replica)?;
     follow.connected()?;
     follow.fence()?;
     row(
         what,
         begun.elapsed(),
+        work_ms() - worked,
         &Counters::default(),
         &follow.counters(),
     )?;
@@ -169,11 +171,12 @@ fn small_files(world: &World<'_>) -> Result {
     drop(other);
     let other = world.follow(&b)?;
     other.connected()?;
-    let begun = Instant::now();
+    let (begun, worked) = (Instant::now(), work_ms());
     other.fence()?;
     row(
         "reconnect with nothing to do",
         begun.elapsed(),
+        work_ms() - worked,
         &Counters::default(),
         &other.counters(),
     )?;
@@ -231,12 +234,20 @@ fn live(world: &World<'_>) -> Result {
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     writeln!(
         out,
-        "| from a commit to visibility on the other replica, of 50: shortest, median, longest | {:.1}, {:.1}, {:.1} ms | | | | |",
+        "| from a commit to visibility on the other replica, of 50: shortest, median, longest | {:.1}, {:.1}, {:.1} ms | | | | | |",
         ms(took[0]),
         ms(took[took.len() / 2]),
         ms(took[took.len() - 1]),
     )?;
     Ok(())
+}
+
+/// Processor time of this process, hub and replicas together, in milliseconds.
+fn work_ms() -> f64 {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let whole = u64::try_from(used.tv_sec).unwrap_or(0);
+    let used = Duration::new(whole, u32::try_from(used.tv_nsec).unwrap_or(0));
+    used.as_secs_f64() * 1e3
 }
 
 /// Most memory that this process had.
@@ -257,10 +268,10 @@ fn main() -> Result {
     let mut out = std::io::stdout().lock();
     writeln!(
         out,
-        "| what, over {scheme}, {} ms each way | time | bytes sent | received | round trips | changes |",
+        "| what, over {scheme}, {} ms each way | time | work | bytes sent | received | round trips | changes |",
         delay.as_millis()
     )?;
-    writeln!(out, "| --- | ---: | ---: | ---: | ---: | ---: |")?;
+    writeln!(out, "| --- | ---: | ---: | ---: | ---: | ---: | ---: |")?;
     drop(out);
     let all: [(&str, Work); 4] = [
         ("small", small_files),

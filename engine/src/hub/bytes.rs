@@ -19,6 +19,9 @@ use crate::{FsError, Result};
 /// more than one batch can name.
 const HELD_MAX: usize = 1 << 20;
 
+/// Chunks are looked up together as if they had this many bytes.
+const LOOKED_UP_FOR: usize = 2_048;
+
 /// The chunks that a session holds.
 #[derive(Debug)]
 pub(super) struct Held {
@@ -47,17 +50,19 @@ impl Held {
 
     /// Tells which chunks are missing, and holds the others.
     pub(super) fn offer(&self, chunks: &[ChunkHash]) -> Result<Vec<bool>> {
-        let look = |hash: &ChunkHash| {
+        for hash in chunks {
             self.hold(*hash)?;
-            let inner = &self.replica.inner;
-            let missing = inner.chunks.place(&inner.db, hash)?.is_none();
-            if missing {
+        }
+        let inner = &self.replica.inner;
+        let places = inner.chunks.places(&inner.db, chunks.iter())?;
+        let missing = chunks.iter().zip(places).map(|(hash, place)| {
+            if place.is_none() {
                 self.let_go(&[*hash]);
                 self.note_missing(*hash);
             }
-            Ok(missing)
-        };
-        chunks.iter().map(look).collect()
+            place.is_none()
+        });
+        Ok(missing.collect())
     }
 
     /// Keeps chunks. Returns those that it refuses, and why.
@@ -151,6 +156,9 @@ impl Hub {
         let inner = &self.replica.inner;
         let (mut chunks, mut missing) = (Vec::new(), Vec::new());
         let (mut taken, mut total) = (0, 0);
+        // About as many as fit, so that they need not be looked up one by one.
+        let some = wanted.iter().take(budget / LOOKED_UP_FOR + 1);
+        inner.chunks.places(&inner.db, some.map(|(hash, _)| hash))?;
         for (hash, base) in wanted {
             let Some(bytes) = read(inner, hash)? else {
                 missing.push(*hash);

@@ -30,8 +30,8 @@ use crate::Result;
 use crate::db::{corrupt, int, uint};
 
 pub(crate) use verify::sides;
-pub(crate) use view::View;
-pub(crate) use write::Effects;
+pub(crate) use view::{Highest, View};
+pub(crate) use write::{Effects, Lasts};
 
 /// The tree of the hub in this replica.
 pub(crate) const HUB: u8 = 0;

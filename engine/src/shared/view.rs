@@ -18,11 +18,11 @@ use crate::{FsError, Result};
 
 /// The highest counters of replicas that are known.
 #[derive(Debug, Default)]
-pub(super) struct Highest(FxHashMap<ReplicaTag, Option<i64>>);
+pub(crate) struct Highest(FxHashMap<ReplicaTag, Option<i64>>);
 
 impl Highest {
     /// Whether a node is above all in a table.
-    pub(super) fn is_new(&mut self, tree: Shared<'_>, table: &str, node: NodeId) -> Result<bool> {
+    pub(crate) fn is_new(&mut self, tree: Shared<'_>, table: &str, node: NodeId) -> Result<bool> {
         let (tag, counter) = key(node);
         let highest = if let Some(highest) = self.0.get(&node.replica) {
             *highest

@@ -19,6 +19,14 @@ pub(crate) struct Effects {
     pub(crate) revived: Vec<NodeId>,
 }
 
+/// Where nodes were whose names changed: one that ends was last there.
+#[derive(Debug, Default)]
+pub(crate) struct Lasts {
+    /// Some node ends, so it is worth to know.
+    pub(crate) ends: bool,
+    places: FxHashMap<NodeId, Place>,
+}
+
 /// What the changes say of one node.
 #[derive(Default)]
 struct NodeSet<'c> {
@@ -70,16 +78,42 @@ impl Shared<'_> {
         last: &[(NodeId, Place)],
         count: &mut dyn FnMut(&Data, i64) -> Result<()>,
     ) -> Result<Effects> {
+        let mut lasts = Lasts {
+            ends: changes
+                .iter()
+                .any(|c| matches!(c.entry, Entry::Gone { .. })),
+            places: FxHashMap::default(),
+        };
+        let nodes = self.set_registers(changes, &mut lasts)?;
+        lasts.places.extend(last.iter().cloned());
+        self.set_nodes(nodes, &lasts.places, count)
+    }
+
+    /// The same for one page after another of a transfer, which tells registers
+    /// in the order of their versions. `lasts` is that of all pages.
+    pub(crate) fn apply_page(
+        &self,
+        changes: &[Change],
+        lasts: &mut Lasts,
+        count: &mut dyn FnMut(&Data, i64) -> Result<()>,
+    ) -> Result<()> {
+        let nodes = self.set_registers(changes, lasts)?;
+        self.set_nodes(nodes, &lasts.places, count)?;
+        Ok(())
+    }
+
+    /// Sets names and attributes, and says what is to be set of nodes.
+    fn set_registers<'c>(
+        &self,
+        changes: &'c [Change],
+        lasts: &mut Lasts,
+    ) -> Result<BTreeMap<NodeId, NodeSet<'c>>> {
         let mut nodes: BTreeMap<NodeId, NodeSet<'_>> = BTreeMap::new();
-        let mut lasts = FxHashMap::default();
-        let ends = changes
-            .iter()
-            .any(|c| matches!(c.entry, Entry::Gone { .. }));
         for Change { ver, entry } in changes {
             match entry {
                 Entry::Name { parent, name, node } => {
-                    if ends {
-                        self.note_place(*parent, name, &mut lasts)?;
+                    if lasts.ends {
+                        self.note_place(*parent, name, &mut lasts.places)?;
                     }
                     self.set_name(*parent, name, *node, *ver)?;
                     if let Some(node) = node {
@@ -101,8 +135,7 @@ impl Shared<'_> {
                 | Entry::Gone { node } => nodes.entry(*node).or_default().say(*ver, entry),
             }
         }
-        lasts.extend(last.iter().cloned());
-        self.set_nodes(nodes, &lasts, count)
+        Ok(nodes)
     }
 
     /// Notes that a replica's node never came to be, for another stands for it.

@@ -5,19 +5,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use cairn_protocol::merge::Place;
-use cairn_protocol::{Data, NodeId, NodeKind, Register, Ver};
+use cairn_protocol::{CommitHasher, Data, NodeId, NodeKind, Register, Ver};
 use rusqlite::Connection;
 use rustc_hash::FxHashMap;
 
+use super::grow::Growth;
 use super::layout::Chunks;
 use super::plan::{Plan, reserve};
+use super::replay::Replayed;
+use super::spool::Spool;
 use crate::Result;
 use crate::assign::{Assignment, set_attributes};
 use crate::attr::Ino;
 use crate::db::{self, corrupt};
 use crate::node::{Base, Body, DirKey, FileBody, Node, Sealed, Xattr};
 use crate::replica::{Inner, new_dir, new_node};
-use crate::shared::Record;
+use crate::shared::{Record, Shared};
 
 /// A name that changes.
 struct Change {
@@ -46,8 +49,16 @@ struct Shape {
     needed: BTreeSet<u64>,
 }
 
+/// What a plan comes to.
+pub(super) struct Built {
+    pub(super) new: Assignment,
+    /// What became rows already, and what these say of the commit.
+    pub(super) growth: Option<(Box<Growth>, CommitHasher)>,
+}
+
 /// What the plan comes to; `None` when it is no tree, or ends what was edited.
-pub(super) fn build(plan: &mut Plan<'_>, seen: Ver) -> Result<Option<Assignment>> {
+/// `changes` are those of the cut.
+pub(super) fn build(plan: &mut Plan<'_>, seen: Ver, changes: &Spool) -> Result<Option<Built>> {
     let mut targets = plan.name_targets()?;
     if plan.clash {
         return Ok(None);
@@ -68,7 +79,10 @@ pub(super) fn build(plan: &mut Plan<'_>, seen: Ver) -> Result<Option<Assignment>
         ..Assignment::default()
     };
     for (id, ino) in &shape.made {
-        new.made.push((*ino, make(plan, *id)?));
+        let replayed = plan.replayed.as_ref();
+        let mut node = make(plan.inner, plan.db, plan.shared, replayed, *id)?;
+        plan.keep_attributes(*id, &mut node)?;
+        new.made.push((*ino, node));
     }
     registers(plan, &shape, &mut new)?;
     new.bound = plan.local.bound().collect();
@@ -85,8 +99,31 @@ pub(super) fn build(plan: &mut Plan<'_>, seen: Ver) -> Result<Option<Assignment>
         }
         new.names.push((parent, key, target));
     }
+    let growth = if plan.grows {
+        let set = plan.names.keys().chain(targets.keys()).cloned().collect();
+        Some(grow(plan, set, shape.made, changes, &mut new)?)
+    } else {
+        None
+    };
+    shape.needed.extend(new.gained.iter().map(|(ino, _)| ino.0));
+    shape.needed.retain(|ino| !shape.made_ids.contains_key(ino));
     load(plan, shape.needed, &mut new)?;
-    Ok(Some(new))
+    Ok(Some(Built { new, growth }))
+}
+
+/// Writes what is fresh as rows, and says what that means for what is not.
+fn grow(
+    plan: &Plan<'_>,
+    set: BTreeSet<Place>,
+    made: BTreeMap<NodeId, Ino>,
+    changes: &Spool,
+    new: &mut Assignment,
+) -> Result<(Box<Growth>, CommitHasher)> {
+    let mut growth = Box::new(Growth::new(set, made, &plan.local));
+    let hasher = growth.write(plan.inner, plan.db, plan.side, changes)?;
+    new.gained = growth.gained.iter().map(|(i, g)| (Ino(*i), *g)).collect();
+    new.rows = growth.rows;
+    Ok((growth, hasher))
 }
 
 impl Shape {
@@ -98,6 +135,17 @@ impl Shape {
     ) -> Result<()> {
         let mut seen = BTreeSet::new();
         let mut queue: Vec<NodeId> = targets.values().flatten().copied().collect();
+        if plan.grows {
+            // Where something that is known goes, and what somebody set, has to
+            // be in memory.
+            let dirs = targets.iter().filter(|(_, node)| node.is_some());
+            let dirs: BTreeSet<NodeId> = dirs.map(|(place, _)| place.0).collect();
+            let absent = plan.nodes.iter().filter(|(_, noted)| noted.here.is_none());
+            let absent = absent.map(|(id, _)| *id).chain(dirs);
+            for id in absent.collect::<Vec<_>>() {
+                pull(plan, id, targets, &mut queue)?;
+            }
+        }
         while let Some(id) = queue.pop() {
             if !seen.insert(id) || plan.local.is_live(id)? {
                 continue;
@@ -110,6 +158,9 @@ impl Shape {
                 self.made_ids.insert(ino.0, id);
             }
             let record = plan.shared.record(id)?;
+            if plan.grows {
+                pull(plan, id, targets, &mut queue)?;
+            }
             let old = record.filter(|r| r.kind == NodeKind::Dir && r.born <= plan.before);
             if old.is_some() {
                 for place in plan.note_children(id)? {
@@ -256,11 +307,37 @@ impl Shape {
     }
 }
 
+/// Has a node that is fresh made in memory, where nobody looked at its places.
+fn pull(
+    plan: &Plan<'_>,
+    id: NodeId,
+    targets: &mut BTreeMap<Place, Option<NodeId>>,
+    queue: &mut Vec<NodeId>,
+) -> Result<()> {
+    if !plan.was_fresh(id)? {
+        return Ok(());
+    }
+    for place in plan.shared.places_of(id)? {
+        if !plan.names.contains_key(&place) && !targets.contains_key(&place) {
+            queue.extend([place.0, id]);
+            targets.insert(place, Some(id));
+        }
+    }
+    Ok(())
+}
+
 fn kind_of(plan: &Plan<'_>, id: NodeId) -> Result<Option<NodeKind>> {
-    let replayed = plan.replayed.as_ref().and_then(|all| all.kinds.get(&id));
-    match replayed {
+    kind_in(plan.shared, plan.replayed.as_ref(), id)
+}
+
+fn kind_in(
+    shared: Shared<'_>,
+    replayed: Option<&Replayed>,
+    id: NodeId,
+) -> Result<Option<NodeKind>> {
+    match replayed.and_then(|all| all.kinds.get(&id)) {
         Some(kind) => Ok(Some(*kind)),
-        None => Ok(plan.shared.record(id)?.map(|record| record.kind)),
+        None => Ok(shared.record(id)?.map(|record| record.kind)),
     }
 }
 
@@ -333,18 +410,20 @@ fn base(inner: &Inner, db: &Connection, data: &Data) -> Result<Base> {
 }
 
 /// A node that is new here.
-fn make(plan: &Plan<'_>, id: NodeId) -> Result<Node> {
-    let kind = kind_of(plan, id)?.ok_or_else(|| corrupt(id, "nobody knows what it is"))?;
-    let record = plan.shared.record(id)?;
+pub(super) fn make(
+    inner: &Inner,
+    db: &Connection,
+    shared: Shared<'_>,
+    replayed: Option<&Replayed>,
+    id: NodeId,
+) -> Result<Node> {
+    let kind = kind_in(shared, replayed, id)?;
+    let kind = kind.ok_or_else(|| corrupt(id, "nobody knows what it is"))?;
+    let record = shared.record(id)?;
     let record = record.unwrap_or_else(|| Record::new(kind, 0));
-    let renewed = plan.renewed.get(&id);
-    let replayed = plan.replayed.as_ref();
     let data = replayed.and_then(|all| all.data.get(&id).cloned());
     let data = data.or(record.data.map(|(_, data)| data));
-    let meta = match renewed {
-        Some(noted) => plan.renewed_meta(id, noted)?,
-        None => replayed.and_then(|all| all.metas.get(&id).copied()),
-    };
+    let meta = replayed.and_then(|all| all.metas.get(&id).copied());
     let meta = meta.or(record.meta.map(|(_, meta)| meta));
     let mut rdev = 0;
     let body = match (kind, data) {
@@ -353,7 +432,7 @@ fn make(plan: &Plan<'_>, id: NodeId) -> Result<Node> {
             let empty = Data::Inline {
                 bytes: bytes::Bytes::new(),
             };
-            let base = base(plan.inner, plan.db, &data.unwrap_or(empty))?;
+            let base = base(inner, db, &data.unwrap_or(empty))?;
             Body::File(FileBody {
                 size: base.size(),
                 base,
@@ -375,24 +454,17 @@ fn make(plan: &Plan<'_>, id: NodeId) -> Result<Node> {
     if let Some(meta) = meta {
         set_attributes(&mut node, &meta);
     }
-    let values = if let Some(noted) = renewed {
-        plan.renewed_xattrs(id, noted)?
-    } else {
-        let all = plan.shared.attributes(id)?.into_iter();
-        all.filter_map(|(name, value, _)| Some((name, value?)))
-            .collect()
-    };
-    let xattrs: BTreeMap<_, _> = values
-        .into_iter()
-        .map(|(name, value)| {
+    let mut xattrs = BTreeMap::new();
+    for (name, value, _) in shared.attributes(id)? {
+        if let Some(value) = value {
             let xattr = Xattr {
                 value: Some(value),
                 ver: 0,
                 dirty: true,
             };
-            (name, xattr)
-        })
-        .collect();
+            xattrs.insert(name, xattr);
+        }
+    }
     if !xattrs.is_empty() {
         node.xattrs = Some(Box::new(xattrs));
     }

@@ -1,44 +1,46 @@
 //! Cuts: the confirmed tree moves, and the working tree with it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cairn_protocol::merge::Place;
 use cairn_protocol::session::{Applied, Report, Wanted};
 use cairn_protocol::wire::PushAck;
-use cairn_protocol::{
-    Change, ChunkHash, Cursor, Entry, NodeId, Outcome, Refusal, ReplicaTag, XattrName,
-};
+use cairn_protocol::{Change, ChunkHash, Cursor, Outcome, Refusal, ReplicaTag, Ver};
 use rusqlite::Connection;
 
-use super::build::build;
+use super::build::{Built, build};
+use super::echo::Echo;
+use super::grow::{Growth, LEAST};
 use super::layout;
 use super::local::Local;
 use super::look::{InFlight, forgotten};
 use super::plan::Plan;
 use super::rider::Rider;
+use super::spool::Spool;
+use super::stage::Held;
 use super::state::{Flight, Rows, State};
+use super::whole::{bury_absent, end_unplaced, halts};
 use super::{Failure, Reset, Upstream};
-use crate::assign::{Assignment, assign};
+use crate::assign::assign;
+use crate::db;
+use crate::node::DirKey;
+use crate::observe::Invalidation;
 use crate::refs::Refs;
 use crate::replica::{Notes, now};
 use crate::shared::Shared;
+use crate::tree::{Tree, lowest_name};
 use crate::{FsError, Result};
 
 /// How often a cut is planned anew because programs changed what it touches.
 const TRIES: usize = 100;
-/// A tree of fewer nodes may lose most of them without a question.
-const HALT_MIN: u64 = 100;
-/// A tree of fewer nodes, its root not counted, may lose all of them.
-const HALT_ALL_MIN: u64 = 10;
 
 /// What is applied.
 struct Cut {
     cursor: Cursor,
     ack: Option<PushAck>,
     flight: Option<Arc<Flight>>,
-    changes: Vec<Change>,
+    changes: Arc<Spool>,
     reports: Vec<Report>,
     reset: Option<Reset>,
     confirmed: bool,
@@ -104,7 +106,7 @@ impl Upstream {
             cursor,
             ack: None,
             flight: None,
-            changes: Vec::new(),
+            changes: Arc::default(),
             reports: Vec::new(),
             reset: None,
             confirmed: true,
@@ -138,24 +140,24 @@ impl Upstream {
         let (state, frozen) = (rows.state()?, rows.frozen()?);
         let shared = Shared::new(&db, side);
         let anew = cut.reset.is_some_and(Reset::is_anew);
-        let mut changes = cut.changes.clone();
+        let mut more = Vec::new();
         if cut.reset.is_some() {
-            end_unplaced(cut.cursor.seq, &mut changes);
+            end_unplaced(cut.cursor.seq, &cut.changes, &mut more)?;
         }
         if cut.reset.is_some() && !anew {
-            bury_absent(shared, cut.cursor.seq, &mut changes)?;
+            bury_absent(shared, cut.cursor.seq, &cut.changes, &mut more)?;
         }
         let local = Local::new(inner, &db);
         if !cut.confirmed
             && !anew
-            && let Some(halted) = halts(shared, &local, &changes, cut.reset.is_some())?
+            && let Some(halted) = halts(shared, &local, &cut.changes, &more, cut.reset.is_some())?
         {
             return Ok(Some(halted));
         }
         db.execute_batch("BEGIN IMMEDIATE").map_err(FsError::from)?;
         let _undo = Undo(&db);
         let flight = cut.flight.as_deref();
-        let mut rider = self.rider(cut, changes, &state, anew);
+        let mut rider = self.rider(cut, more, &state, anew);
         rider.begin(inner, &db)?;
         let before = if anew {
             0
@@ -170,8 +172,11 @@ impl Upstream {
         let ignore = self.ignore.lock().clone();
         let flown = InFlight::new(flight, cut.ack.as_ref());
         let mut plan = Plan::new(inner, &db, side, before, kept, flown, &ignore);
-        plan.look(&rider.changes, flight, cut.ack.as_ref())?;
         let uncovered = self.uncovered.lock().clone();
+        // Ignored places would have to be told from fresh ones.
+        plan.grows = cut.changes.len() >= LEAST && ignore.is_empty() && uncovered.is_empty();
+        let echo = self.echo(cut, &db, &plan.local)?;
+        plan.look(&rider.changes, &rider.more, flight, cut.ack.as_ref(), echo)?;
         plan.uncover(&uncovered)?;
         rider.set_tree(inner, &db)?;
         let missing = self.missing(&rider, &db)?;
@@ -180,16 +185,20 @@ impl Upstream {
         }
         plan.land(flight, cut.ack.as_ref())?;
         let seen = inner.committed.load(std::sync::atomic::Ordering::SeqCst);
-        let new = if let Some(new) = build(&mut plan, seen)? {
-            new
+        let built = if let Some(built) = build(&mut plan, seen, &cut.changes)? {
+            built
         } else {
             plan.replay(rider.state.scanned)?;
-            let new = build(&mut plan, seen)?;
-            new.ok_or_else(|| FsError::Corrupt("the edits make no tree".into()))?
+            let built = build(&mut plan, seen, &cut.changes)?;
+            built.ok_or_else(|| FsError::Corrupt("the edits make no tree".into()))?
         };
         rider.others = plan.others(side)?;
+        let as_told =
+            plan.replayed.is_none() && plan.forced.is_empty() && built.new.bound.is_empty();
         rider.frozen = (frozen, plan.frozen);
-        if !self.set(rider, new) {
+        // Nobody brings rows to memory until those of this transaction are there.
+        let _shifting = built.growth.is_some().then(|| inner.shift.begin());
+        if !self.set(rider, built, as_told, &db)? {
             return Ok(None);
         }
         if let Err(error) = inner.commit_locked(&db, true) {
@@ -208,22 +217,65 @@ impl Upstream {
         Ok(Some(Applied::Done))
     }
 
-    /// Sets the working tree. `false` when something moved meanwhile.
-    fn set(&self, rider: Rider, new: Assignment) -> bool {
+    /// What of a cut needs no look, if everything in the batch took effect.
+    fn echo(&self, cut: &Cut, db: &Connection, local: &Local<'_>) -> Result<Option<Echo>> {
+        let plain = cut.ack.as_ref().is_some_and(|ack| ack.outcomes.is_empty());
+        match *self.made_of.lock() {
+            Some(made) if plain => Echo::new(db, local, made),
+            _ => Ok(None),
+        }
+    }
+
+    /// Sets the working tree. `false` when something moved meanwhile. With
+    /// `as_told`, it becomes what the hub told, where it changes.
+    fn set(
+        &self,
+        mut rider: Box<Rider>,
+        built: Built,
+        as_told: bool,
+        db: &Connection,
+    ) -> Result<bool> {
+        let Built { new, growth } = built;
         let inner = self.inner();
         let notes = Notes::new(inner, 0);
         let mut tree = inner.tree.lock();
-        if !new.is_empty() && assign(&mut tree, &notes, new, now()).is_err() {
-            return false;
+        let seen = new.seen;
+        let alone = as_told && tree.is_clean() && rider.state.scanned == seen;
+        if let Some((growth, hasher)) = growth {
+            if is_taken(&tree, &growth, seen, db)? {
+                return Ok(false);
+            }
+            (rider.growth, rider.hasher) = (Some(growth), Some(hasher));
         }
-        let mut rider = Box::new(rider);
+        if !new.is_empty() && assign(&mut tree, &notes, new, now()).is_err() {
+            return Ok(false);
+        }
+        if let Some(growth) = &mut rider.growth {
+            for (parent, name) in std::mem::take(&mut growth.names) {
+                if notes.known(parent) {
+                    let name = name.as_bytes();
+                    notes.tell(|| Invalidation::Entry {
+                        parent,
+                        name: name.to_vec(),
+                    });
+                }
+            }
+            for ino in growth.dirs() {
+                notes.tell(|| Invalidation::Attr { ino });
+            }
+        }
+        if alone {
+            // What the log has of this commit came from the hub: it is not to be
+            // looked at for edits, which takes 20 us a file.
+            rider.state.scanned = tree.seq;
+        }
         let staged = std::mem::take(&mut *self.staged.lock());
-        rider.leased = staged.leased.into_iter().collect();
+        rider.leased = staged.leased;
         tree.rider = Some(rider);
-        true
+        Ok(true)
     }
 
-    fn rider(&self, cut: &Cut, changes: Vec<Change>, state: &State, anew: bool) -> Rider {
+    fn rider(&self, cut: &Cut, more: Vec<Change>, state: &State, anew: bool) -> Box<Rider> {
         let tag = ReplicaTag(self.inner().identity.tag);
         let mut state = State {
             cursor: Some(cut.cursor),
@@ -256,27 +308,31 @@ impl Upstream {
             (state.scanned, state.batch, state.digest) = (0, reset.last_batch, None);
         }
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        Rider {
+        Box::new(Rider {
             side: self.side,
             lazy: self.is_lazy(),
             anew,
-            changes,
+            changes: cut.changes.clone(),
+            more,
             aliases,
             refs: None,
+            missing: Vec::new(),
+            growth: None,
+            hasher: None,
             state,
             landed: cut.ack.is_some() || anew,
             frozen: Default::default(),
             others: Vec::new(),
             conflicts,
             at_ms: since.map_or(0, |t| i64::try_from(t.as_millis()).unwrap_or(i64::MAX)),
-            leased: Vec::new(),
+            leased: Held::default(),
             dead: 0,
-        }
+        })
     }
 
     /// The chunks that the tree would name and that are not here.
     fn missing(&self, rider: &Rider, db: &Connection) -> Result<Vec<Wanted>> {
-        let mut missing = Vec::new();
+        let mut missing: Vec<Wanted> = rider.missing.iter().map(|hash| (*hash, None)).collect();
         // What the transaction just noted as being elsewhere is not missing.
         let lazy = rider.refs.iter().filter(|_| rider.lazy);
         let lazy: BTreeSet<ChunkHash> = lazy.flat_map(Refs::lengths).map(|(h, _)| h).collect();
@@ -301,120 +357,21 @@ fn is_told(outcome: &Outcome) -> bool {
     )
 }
 
-/// Whether a cut takes so much away that somebody has to say that it may: more
-/// than half of a large tree, or all of one. What was removed here does not count.
-/// After `absence`, what goes was not said to have been removed: it is not there.
-fn halts(
-    shared: Shared<'_>,
-    local: &Local<'_>,
-    changes: &[Change],
-    absence: bool,
-) -> Result<Option<Applied>> {
-    let gone = changes.iter().filter_map(|change| match &change.entry {
-        Entry::Gone { node } => Some(*node),
-        _ => None,
-    });
-    let gone: BTreeSet<NodeId> = gone.collect();
-    let enough = if absence { 1 } else { HALT_ALL_MIN };
-    if (gone.len() as u64) < enough {
-        return Ok(None);
+/// Whether a program changed a name since it was looked at that is a row now.
+fn is_taken(tree: &Tree, growth: &Growth, seen: Ver, db: &Connection) -> Result<bool> {
+    for dir in growth.dirs() {
+        let names = (dir.0, lowest_key()?)..(dir.0 + 1, lowest_key()?);
+        for (_, key) in tree.dirty_names.range(names) {
+            let row = db::load_name(db, dir, key.0, &key.1)?;
+            if row.is_some_and(|(_, ver)| ver > seen) {
+                return Ok(true);
+            }
+        }
     }
-    let (mut removed, mut ended) = (0, 0);
-    for node in &gone {
-        removed += u64::from(local.is_live(*node)?);
-        let record = shared.record(*node)?;
-        ended += u64::from(record.is_some_and(|record| record.gone.is_none()));
-    }
-    let comes = |change: &Change| matches!(&change.entry, Entry::Node { id, .. } if *id != NodeId::ROOT && !gone.contains(id));
-    let of = shared.count()?;
-    let most = of >= HALT_MIN && removed * 2 > of;
-    let all = removed >= enough && ended + 1 == of && !changes.iter().any(comes);
-    Ok((most || all).then_some(Applied::Halted { removed, of }))
+    Ok(false)
 }
 
-/// Adds the ends of nodes of a whole transfer that have no name in it: they are
-/// told for those who may know them.
-fn end_unplaced(ver: u64, changes: &mut Vec<Change>) {
-    let mut places: BTreeMap<Place, Option<NodeId>> = BTreeMap::new();
-    let mut nodes: BTreeSet<NodeId> = BTreeSet::new();
-    for Change { entry, .. } in changes.iter() {
-        match entry {
-            Entry::Node { id, .. } => drop(nodes.insert(*id)),
-            Entry::Name { parent, name, node } => {
-                places.insert((*parent, name.clone()), *node);
-            }
-            _ => {}
-        }
-    }
-    for node in places.values().flatten() {
-        nodes.remove(node);
-    }
-    nodes.remove(&NodeId::ROOT);
-    let ver = ver.saturating_add(1);
-    let ends = nodes.into_iter().map(|node| Change {
-        ver,
-        entry: Entry::Gone { node },
-    });
-    changes.extend(ends);
-}
-
-/// Adds the ends of what a whole transfer does not have: it is of the same
-/// life of the hub, so what is absent was removed.
-fn bury_absent(shared: Shared<'_>, ver: u64, changes: &mut Vec<Change>) -> Result<()> {
-    const PAGE: usize = 1_000;
-    let mut names: BTreeSet<Place> = BTreeSet::new();
-    let mut nodes: BTreeSet<NodeId> = BTreeSet::new();
-    let mut xattrs: BTreeSet<(NodeId, XattrName)> = BTreeSet::new();
-    for Change { entry, .. } in changes.iter() {
-        match entry {
-            Entry::Name { parent, name, node } => {
-                names.insert((*parent, name.clone()));
-                // What has no name has ended, whatever else is told of it.
-                nodes.extend(node);
-            }
-            Entry::Xattr { node, name, .. } => drop(xattrs.insert((*node, name.clone()))),
-            _ => {}
-        }
-    }
-    let mut after: Option<Place> = None;
-    loop {
-        let page = shared.names(after.as_ref(), PAGE)?;
-        for (place, node, _) in &page {
-            if node.is_some() && !names.contains(place) {
-                let (parent, name) = place.clone();
-                let node = None;
-                let entry = Entry::Name { parent, name, node };
-                changes.push(Change { ver, entry });
-            }
-        }
-        match page.last() {
-            Some((place, _, _)) if page.len() == PAGE => after = Some(place.clone()),
-            _ => break,
-        }
-    }
-    let mut after = None;
-    loop {
-        let page = shared.nodes(after, PAGE)?;
-        for (node, record) in &page {
-            let node = *node;
-            if !nodes.contains(&node) && record.gone.is_none() && node != NodeId::ROOT {
-                let entry = Entry::Gone { node };
-                // Later than whatever else is told of it.
-                let ver = ver.saturating_add(1);
-                changes.push(Change { ver, entry });
-                continue;
-            }
-            for (name, value, _) in shared.attributes(node)? {
-                if value.is_some() && !xattrs.contains(&(node, name.clone())) {
-                    let value = None;
-                    let entry = Entry::Xattr { node, name, value };
-                    changes.push(Change { ver, entry });
-                }
-            }
-        }
-        match page.last() {
-            Some((node, _)) if page.len() == PAGE => after = Some(*node),
-            _ => return Ok(()),
-        }
-    }
+/// The key before all of a directory.
+fn lowest_key() -> Result<DirKey> {
+    Ok((0, lowest_name()?))
 }

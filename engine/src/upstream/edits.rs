@@ -14,14 +14,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use cairn_protocol::merge::Place;
 use cairn_protocol::{Data, Edit, MetaFields, Name, NodeId, NodeKind, Register, Ver, XattrName};
 use rusqlite::params;
+use rustc_hash::FxHashMap;
 
 use super::ignore::Paths;
 use super::local::{Here, Local};
+use super::outsized::CHUNKS_MAX;
 use super::state::{Base, Frozen};
 use crate::Result;
 use crate::attr::Ino;
 use crate::db::{corrupt, int, uint};
-use crate::shared::{Record, Shared};
+use crate::shared::{Highest, Record, Shared};
 
 /// How much a batch takes.
 #[derive(Clone, Copy, Debug)]
@@ -44,13 +46,15 @@ impl Bounds {
 #[derive(Debug)]
 enum Work {
     Place(Place),
+    /// A place, and what is there here.
+    At(Place, NodeId),
     Node(Ino),
 }
 
 /// What is known not to be edited, although it is not what the hub has: it will
 /// be, for the hub has just changed it.
 pub(super) trait Untouched {
-    fn name(&self, place: &Place) -> bool;
+    fn name(&self, place: &Place) -> Result<bool>;
     fn data(&self, node: NodeId) -> bool;
     /// The attributes that may be edited.
     fn meta(&self, node: NodeId) -> MetaFields;
@@ -59,12 +63,12 @@ pub(super) trait Untouched {
 
 /// Collects edits.
 pub(super) struct Edits<'a> {
-    local: &'a Local<'a>,
-    shared: Shared<'a>,
-    frozen: &'a Frozen,
+    pub(super) local: &'a Local<'a>,
+    pub(super) shared: Shared<'a>,
+    pub(super) frozen: &'a Frozen,
     paths: &'a Paths<'a>,
     /// For a replay: what is not sealed counts, too, with what it was before.
-    replay: Option<&'a dyn Untouched>,
+    pub(super) replay: Option<&'a dyn Untouched>,
     pub(super) list: Vec<Edit>,
     /// Frozen registers that do not differ any more.
     pub(super) settled: Vec<Register>,
@@ -75,6 +79,15 @@ pub(super) struct Edits<'a> {
     spread: BTreeSet<NodeId>,
     dropped: BTreeSet<NodeId>,
     known: BTreeMap<NodeId, bool>,
+    /// Files whose contents have more new chunks than a batch may: they wait
+    /// until they have fewer, and everything else goes on.
+    pub(super) outsized: BTreeSet<NodeId>,
+    pub(super) chunks_max: usize,
+    /// Most of what is pushed is new, and of that the hub's tree need not be
+    /// asked: it says nothing of a node above all that it knows of a replica.
+    highest: Highest,
+    /// The ids of directories.
+    dirs: FxHashMap<u64, NodeId>,
     work: Vec<Work>,
     bytes: usize,
     content: u64,
@@ -102,10 +115,19 @@ impl<'a> Edits<'a> {
             spread: BTreeSet::new(),
             dropped: BTreeSet::new(),
             known: BTreeMap::new(),
+            outsized: BTreeSet::new(),
+            chunks_max: CHUNKS_MAX,
+            highest: Highest::default(),
+            dirs: FxHashMap::default(),
             work: Vec::new(),
             bytes: 0,
             content: 0,
         }
+    }
+
+    /// The same with another bound for the new chunks of a file.
+    pub(super) fn with_chunks_max(self, chunks_max: usize) -> Self {
+        Self { chunks_max, ..self }
     }
 
     /// Looks at what the log says after `from`, until there is enough. Returns
@@ -119,12 +141,18 @@ impl<'a> Edits<'a> {
         while let Some(row) = rows.next()? {
             let (ver, ino) = (uint(row.get(0)?), Ino(uint(row.get(2)?)));
             match row.get::<_, u8>(1)? {
-                0 if self.is_node_current(ino, ver)? => self.work.push(Work::Node(ino)),
+                0 if !self.seen_nodes.contains(&ino.0) && self.is_node_current(ino, ver)? => {
+                    self.work.push(Work::Node(ino));
+                }
                 1 => {
-                    let name: Vec<u8> = row.get(4)?;
-                    if self.is_name_current(ino, row.get(3)?, &name, ver)? {
-                        let name = Name::new(&name).map_err(|e| corrupt(ino, e))?;
-                        self.work.push(Work::Place((self.local.id(ino)?, name)));
+                    let bytes: Vec<u8> = row.get(4)?;
+                    let name = Name::new(&bytes).map_err(|e| corrupt(ino, e))?;
+                    let place = (self.dir(ino)?, name);
+                    // Most came with their nodes.
+                    if !self.seen_places.contains(&place)
+                        && self.is_name_current(ino, row.get(3)?, &bytes, ver)?
+                    {
+                        self.work.push(Work::Place(place));
                     }
                 }
                 _ => {}
@@ -203,7 +231,8 @@ impl<'a> Edits<'a> {
     fn follow(&mut self, bounds: &Bounds) -> Result<bool> {
         while let Some(work) = self.work.pop() {
             let done = match work {
-                Work::Place(place) => self.place(place, bounds)?,
+                Work::Place(place) => self.place(place, None, bounds)?,
+                Work::At(place, node) => self.place(place, Some(node), bounds)?,
                 Work::Node(ino) => self.node(ino).map(|()| true)?,
             };
             if !done {
@@ -214,18 +243,42 @@ impl<'a> Edits<'a> {
         Ok(true)
     }
 
+    /// The id of a directory.
+    fn dir(&mut self, ino: Ino) -> Result<NodeId> {
+        if let Some(id) = self.dirs.get(&ino.0) {
+            return Ok(*id);
+        }
+        let id = self.local.id(ino)?;
+        self.dirs.insert(ino.0, id);
+        Ok(id)
+    }
+
+    /// What the hub has of a node.
+    pub(super) fn record(&mut self, node: NodeId) -> Result<Option<Record>> {
+        if self.is_above(node)? {
+            return Ok(None);
+        }
+        self.shared.record(node)
+    }
+
+    /// Whether the hub has never heard of a node, nor of any after it.
+    pub(super) fn is_above(&mut self, node: NodeId) -> Result<bool> {
+        let root = node == NodeId::ROOT;
+        Ok(!root && self.highest.is_new(self.shared, "shared_node", node)?)
+    }
+
     fn is_known(&mut self, node: NodeId) -> Result<bool> {
         if let Some(known) = self.known.get(&node) {
             return Ok(*known);
         }
         // One that has ended there may be forgotten (RST-4).
-        let record = self.shared.record(node)?;
+        let record = self.record(node)?;
         let known = record.is_some_and(|record| record.gone.is_none());
         self.known.insert(node, known);
         Ok(known)
     }
 
-    fn push(&mut self, edit: Edit) {
+    pub(super) fn push(&mut self, edit: Edit) {
         self.bytes += 96
             + match &edit {
                 Edit::Name { name, .. } => name.as_bytes().len(),
@@ -245,27 +298,38 @@ impl<'a> Edits<'a> {
         self.list.push(edit);
     }
 
-    fn settle(&mut self, register: Register) {
+    pub(super) fn settle(&mut self, register: Register) {
         if !self.stale && self.frozen.contains_key(&register) {
             self.settled.push(register);
         }
     }
 
-    fn place(&mut self, place: Place, bounds: &Bounds) -> Result<bool> {
-        let untouched = self.replay.is_some_and(|replay| replay.name(&place));
-        if untouched || self.seen_places.contains(&place) || self.is_ignored(&place)? {
+    /// Looks at a place, and which node is `here`, if that is known.
+    fn place(&mut self, place: Place, here: Option<NodeId>, bounds: &Bounds) -> Result<bool> {
+        let untouched = self.replay.map(|replay| replay.name(&place)).transpose()?;
+        if untouched == Some(true)
+            || self.seen_places.contains(&place)
+            || self.is_ignored(&place)?
+        {
             return Ok(true);
         }
         let register = Register::Name {
             parent: place.0,
             name: place.1.clone(),
         };
-        let there = self.shared.name(&place)?.and_then(|(node, _)| node);
+        let there = if self.is_above(place.0)? {
+            None
+        } else {
+            self.shared.name(&place)?.and_then(|(node, _)| node)
+        };
         let was = match self.frozen.get(&register) {
             Some(Base::Name(was)) => *was,
             _ => there,
         };
-        let node = self.local.at(&place)?;
+        let node = match here {
+            Some(node) => Some(node),
+            None => self.local.at(&place)?,
+        };
         if was == node {
             self.stale |= there != node;
             self.settle(register);
@@ -288,7 +352,10 @@ impl<'a> Edits<'a> {
             self.work.push(Work::Node(ino));
         }
         for node in [was, node].into_iter().flatten() {
-            self.all_places(node)?;
+            if !self.spread.contains(&node) {
+                let ino = self.local.ino(node)?;
+                self.all_places(node, ino)?;
+            }
         }
         let (parent, name) = place;
         self.push(Edit::Name {
@@ -323,22 +390,35 @@ impl<'a> Edits<'a> {
         if self.replay.is_some() || self.is_known(node)? {
             return Ok(false);
         }
-        Ok(self.local.live(node)?.is_none_or(|here| here.unsealed))
+        let Some(here) = self.local.live(node)? else {
+            return Ok(true);
+        };
+        Ok(here.unsealed || self.is_outsized(&here)?)
     }
 
     /// A node and all of its places, here and at the hub.
-    fn all_places(&mut self, node: NodeId) -> Result<()> {
+    fn all_places(&mut self, node: NodeId, ino: Option<Ino>) -> Result<()> {
         if !self.spread.insert(node) {
             return Ok(());
         }
-        let mut places = self.shared.places_of(node)?;
-        if let Some(ino) = self.local.ino(node)? {
-            places.extend(self.local.places(ino)?);
+        let mut there = if self.is_above(node)? {
+            Vec::new()
+        } else {
+            self.shared.places_of(node)?
+        };
+        if let Some(ino) = ino {
+            let mut dirs = std::mem::take(&mut self.dirs);
+            let here = self.local.places_with(ino, &mut dirs);
+            self.dirs = dirs;
+            let here = here?;
+            there.retain(|place| !here.contains(place));
+            let new = here.into_iter().filter(|p| !self.seen_places.contains(p));
+            self.work.extend(new.map(|place| Work::At(place, node)));
             if !self.is_known(node)? {
                 self.work.push(Work::Node(ino));
             }
         }
-        let new = places.into_iter().filter(|p| !self.seen_places.contains(p));
+        let new = there.into_iter().filter(|p| !self.seen_places.contains(p));
         self.work.extend(new.map(Work::Place));
         Ok(())
     }
@@ -377,7 +457,7 @@ impl<'a> Edits<'a> {
                 if self.is_full(bounds) {
                     return Ok(false);
                 }
-                if !self.place((dir, name.clone()), bounds)? {
+                if !self.place((dir, name.clone()), None, bounds)? {
                     return Ok(false);
                 }
             }
@@ -395,12 +475,13 @@ impl<'a> Edits<'a> {
         let Some(here) = self.local.node(ino)?.filter(|here| here.nlink > 0) else {
             return Ok(());
         };
-        if self.is_hidden(ino)? {
+        if self.paths.may_ignore() && self.is_hidden(ino)? {
             return Ok(());
         }
-        let record = self.shared.record(here.id)?;
+        let record = self.record(here.id)?;
         let lives = record.as_ref().is_some_and(|record| record.gone.is_none());
-        if !lives && here.unsealed && self.replay.is_none() {
+        let waits = here.unsealed || (!lives && self.is_outsized(&here)?);
+        if !lives && waits && self.replay.is_none() {
             self.seen_nodes.remove(&ino.0);
             return Ok(());
         }
@@ -414,7 +495,7 @@ impl<'a> Edits<'a> {
         }
         self.registers(&here, &record, !lives)?;
         if !lives {
-            self.all_places(here.id)?;
+            self.all_places(here.id, Some(here.ino))?;
         }
         Ok(())
     }
@@ -425,73 +506,11 @@ impl<'a> Edits<'a> {
         let Some(replay) = self.replay.filter(|replay| replay.data(here.id)) else {
             return Ok(false);
         };
-        let places = self.local.places(here.ino)?;
-        Ok(places.iter().all(|place| replay.name(place)))
-    }
-
-    /// The registers that differ, or all.
-    fn registers(&mut self, here: &Here, record: &Record, all: bool) -> Result<()> {
-        let node = here.id;
-        if let Some(data) = &here.data
-            && (!here.unsealed || self.replay.is_some())
-            && (all || !self.replay.is_some_and(|replay| replay.data(node)))
-        {
-            let there = record.data.as_ref();
-            // Of what is not sealed only the replay hears, and not what it is.
-            if there.map(|(_, data)| data) == Some(data) && !here.unsealed && !all {
-                self.settle(Register::Data(node));
-            } else {
-                let base = match self.frozen.get(&Register::Data(node)) {
-                    Some(Base::Data(ver)) => *ver,
-                    _ => there.map_or(0, |(ver, _)| *ver),
-                };
-                let data = data.clone();
-                self.push(Edit::Data { node, base, data });
+        for place in self.local.places(here.ino)? {
+            if !replay.name(&place)? {
+                return Ok(false);
             }
         }
-        let meta = record.meta.as_ref();
-        let fields = meta.map_or(MetaFields::ALL, |(_, m)| MetaFields::between(m, &here.meta));
-        let fields = match self.replay {
-            _ if all => MetaFields::ALL,
-            Some(replay) => fields.without(MetaFields::ALL.without(replay.meta(node))),
-            None => fields,
-        };
-        if fields != MetaFields::NONE {
-            self.push(Edit::Meta {
-                node,
-                base: meta.map_or(0, |(ver, _)| *ver),
-                fields,
-                meta: here.meta,
-            });
-        }
-        self.xattrs(here)
-    }
-
-    fn xattrs(&mut self, here: &Here) -> Result<()> {
-        let there = self.shared.attributes(here.id)?;
-        let replay = self.replay;
-        let untouched = |name: &XattrName| replay.is_some_and(|r| r.xattr(here.id, name));
-        for (name, value) in here.xattrs.iter().filter(|(name, _)| !untouched(name)) {
-            let old = there.iter().find(|(other, _, _)| other == name);
-            if old.and_then(|(_, old, _)| old.as_ref()) != Some(value) {
-                self.push(Edit::Xattr {
-                    node: here.id,
-                    name: name.clone(),
-                    base: old.map_or(0, |(_, _, ver)| *ver),
-                    value: Some(value.clone()),
-                });
-            }
-        }
-        for (name, old, base) in there {
-            if old.is_some() && !untouched(&name) && !here.xattrs.contains_key(&name) {
-                self.push(Edit::Xattr {
-                    node: here.id,
-                    name,
-                    base,
-                    value: None,
-                });
-            }
-        }
-        Ok(())
+        Ok(true)
     }
 }

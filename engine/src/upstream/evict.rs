@@ -39,7 +39,7 @@ impl Upstream {
             let leases = inner.chunks.leases();
             let tx = db.unchecked_transaction()?;
             for (hash, refs) in held {
-                let is_used = leases.contains_key(&hash);
+                let is_used = leases.holds(&hash);
                 if is_used || inner.chunks.is_pending(&hash) {
                     continue;
                 }

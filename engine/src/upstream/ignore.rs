@@ -49,6 +49,13 @@ impl Ignore {
     }
 }
 
+impl Ignore {
+    /// Whether nothing is ignored.
+    pub(super) fn is_empty(&self) -> bool {
+        self.set.is_empty()
+    }
+}
+
 /// Whose places of directories count first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
@@ -72,6 +79,11 @@ impl<'a> Paths<'a> {
             whose,
             dirs: RefCell::default(),
         }
+    }
+
+    /// Whether there are rules.
+    pub(super) fn may_ignore(&self) -> bool {
+        !self.ignore.is_empty()
     }
 
     pub(super) fn is_ignored(

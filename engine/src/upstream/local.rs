@@ -37,6 +37,7 @@ pub(super) struct Here {
 /// The working tree, with the ids as they are about to be.
 #[derive(Debug)]
 pub(super) struct Local<'a> {
+    pub(super) inner: &'a Inner,
     pub(super) db: &'a Connection,
     tag: ReplicaTag,
     hash_key: &'a [u8; 32],
@@ -47,6 +48,7 @@ pub(super) struct Local<'a> {
 impl<'a> Local<'a> {
     pub(super) fn new(inner: &'a Inner, db: &'a Connection) -> Self {
         Self {
+            inner,
             db,
             tag: ReplicaTag(inner.identity.tag),
             hash_key: &inner.identity.hash_key,
@@ -75,6 +77,15 @@ impl<'a> Local<'a> {
             self.inodes.remove(&new);
         }
         self.inodes.insert(id, Some(ino));
+    }
+
+    /// The inodes of ids that changed hands.
+    pub(super) fn overrides(&self) -> &FxHashMap<NodeId, Option<Ino>> {
+        &self.inodes
+    }
+
+    pub(super) fn set_overrides(&mut self, inodes: FxHashMap<NodeId, Option<Ino>>) {
+        self.inodes = inodes;
     }
 
     /// The inodes that got other ids.
@@ -116,6 +127,15 @@ impl<'a> Local<'a> {
 
     /// The places of a node.
     pub(super) fn places(&self, ino: Ino) -> Result<Vec<Place>> {
+        self.places_with(ino, &mut FxHashMap::default())
+    }
+
+    /// The same, with ids of directories that are known, and are remembered.
+    pub(super) fn places_with(
+        &self,
+        ino: Ino,
+        dirs: &mut FxHashMap<u64, NodeId>,
+    ) -> Result<Vec<Place>> {
         let mut find = self
             .db
             .prepare_cached("SELECT parent, name FROM name WHERE child = ?")?;
@@ -124,7 +144,13 @@ impl<'a> Local<'a> {
         while let Some(row) = rows.next()? {
             let name: Vec<u8> = row.get(1)?;
             let name = Name::new(&name).map_err(|e| corrupt(ino, e))?;
-            places.push((self.id(Ino(uint(row.get(0)?)))?, name));
+            let dir = uint(row.get(0)?);
+            let id = match dirs.get(&dir) {
+                Some(id) => *id,
+                None => self.id(Ino(dir))?,
+            };
+            dirs.insert(dir, id);
+            places.push((id, name));
         }
         Ok(places)
     }
@@ -161,9 +187,15 @@ impl<'a> Local<'a> {
         };
         let xattrs = node.xattrs.iter().flat_map(|all| all.iter());
         let xattrs = xattrs.filter_map(|(name, x)| Some((name.clone(), x.value.clone()?)));
+        let own = || {
+            node.id
+                .as_deref()
+                .copied()
+                .unwrap_or_else(|| db::own_id(self.tag, ino))
+        };
         Ok(Some(Here {
             ino,
-            id: self.id(ino)?,
+            id: self.bound.get(&ino.0).copied().unwrap_or_else(own),
             kind: node.kind,
             nlink: node.nlink,
             entries,

@@ -11,7 +11,10 @@ use cairn_protocol::{
 };
 use rustc_hash::FxHashMap;
 
+use super::echo::Echo;
+use super::fresh::Fresh;
 use super::plan::{DataSeen, Noted, Plan, Seen, outcomes};
+use super::spool::Spool;
 use super::state::{Base, Flight};
 use crate::Result;
 use crate::shared::Record;
@@ -58,24 +61,50 @@ impl<'a> InFlight<'a> {
         let names = self.names.iter();
         names.filter_map(move |(place, there)| (*there == Some(node)).then_some(place))
     }
+
+    /// Whether the batch says anything of a place.
+    pub(super) fn names(&self, place: &Place) -> bool {
+        self.names.contains_key(place)
+    }
+
+    /// Whether the batch has a place stand for just that.
+    pub(super) fn puts(&self, place: &Place, node: Option<NodeId>) -> bool {
+        self.names.get(place) == Some(&node)
+    }
+
+    /// Whether the batch sets a register of a node to just that.
+    pub(super) fn has(&self, entry: &Entry) -> bool {
+        match entry {
+            Entry::Data { node, data } => self.data.get(node).copied() == Some(data),
+            Entry::Meta { node, meta } => self.metas.get(node).copied() == Some(meta),
+            Entry::Xattr { node, name, value } => {
+                self.xattrs.get(&(*node, name)) == Some(&value.as_ref())
+            }
+            _ => false,
+        }
+    }
 }
 
 impl Plan<'_> {
     /// Looks at everything that will be touched.
     pub(super) fn look(
         &mut self,
-        changes: &[Change],
+        changes: &Spool,
+        more: &[Change],
         flight: Option<&Flight>,
         ack: Option<&PushAck>,
+        mut echo: Option<Echo>,
     ) -> Result<()> {
-        for change in changes {
-            match (&change.entry, change.entry.register()) {
-                (_, Some(register)) => self.note(&register)?,
-                (Entry::Gone { node }, None) => self.note_data(*node)?,
-                _ => {}
-            }
+        let mut fresh = self.grows.then(|| Fresh::new(flight, ack));
+        for page in changes.pages() {
+            self.look_at(&page?, &mut fresh, &mut echo)?;
         }
+        self.look_at(more, &mut None, &mut None)?;
+        self.absent = fresh.map(|fresh| fresh.absent).unwrap_or_default();
         for edit in flight.iter().flat_map(|flight| &flight.edits) {
+            if echo.as_ref().is_some_and(|echo| echo.was_told(edit)) {
+                continue;
+            }
             match (edit, edit.register()) {
                 (_, Some(register)) => self.note(&register)?,
                 (Edit::Drop { node, .. }, None) => self.note_data(*node)?,
@@ -92,6 +121,41 @@ impl Plan<'_> {
                 for place in self.local.places(ino)? {
                     self.note_name(place)?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a node was fresh, now that the confirmed tree has it.
+    pub(super) fn was_fresh(&self, node: NodeId) -> Result<bool> {
+        if !self.grows || self.absent.contains(&node) {
+            return Ok(false);
+        }
+        let new = |record: Record| record.gone.is_none() && record.born > self.before;
+        Ok(self.shared.record(node)?.is_some_and(new) && self.local.ino(node)?.is_none())
+    }
+
+    fn look_at(
+        &mut self,
+        page: &[Change],
+        fresh: &mut Option<Fresh>,
+        echo: &mut Option<Echo>,
+    ) -> Result<()> {
+        for change in page {
+            if let Some(echo) = echo
+                && echo.is(&self.flight, &change.entry)
+            {
+                continue;
+            }
+            if let Some(fresh) = fresh
+                && fresh.is(self, &change.entry)?
+            {
+                continue;
+            }
+            match (&change.entry, change.entry.register()) {
+                (_, Some(register)) => self.note(&register)?,
+                (Entry::Gone { node }, None) => self.note_data(*node)?,
+                _ => {}
             }
         }
         Ok(())

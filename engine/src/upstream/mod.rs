@@ -15,43 +15,53 @@
 //! | `state` | the rows of one hub besides its tree |
 //! | `local` | the working tree by the ids of nodes |
 //! | `layout` | the chunks of contents |
-//! | `edits`, `push` | what is pushed |
+//! | `edits`, `registers`, `push` | what is pushed |
+//! | `outsized` | what is too large for that |
 //! | `conflicts` | what people should look at |
 //! | `lazy`, `evict` | contents that are fetched when they are read, and given up again |
 //! | `ignore` | what is neither pushed nor shown |
 //! | `status` | where everything stands, for people and tests |
-//! | `stage`, `cut` | what comes, from the first change to the commit |
-//! | `look`, `plan`, `replay` | what a cut means for the working tree |
-//! | `build`, `rider` | how it is set, and what goes with it |
+//! | `stage`, `spool`, `cut` | what comes, from the first change to the commit |
+//! | `whole` | what a transfer says as a whole |
+//! | `look`, `echo`, `plan`, `replay` | what a cut means for the working tree |
+//! | `fresh`, `grow` | what nobody here has heard of, and how it becomes rows |
+//! | `build`, `renew`, `rider` | how the rest is set, and what goes with it |
 //! | `sides` | what it means for the other hub of a hub in the middle |
 
 mod build;
 mod conflicts;
 mod cut;
+mod echo;
 mod edits;
 mod evict;
+mod fresh;
+mod grow;
 mod ignore;
 mod layout;
 mod lazy;
 mod local;
 mod look;
+mod outsized;
 mod plan;
 mod push;
+mod registers;
 mod renew;
 mod replay;
 mod rider;
 mod sides;
+mod spool;
 mod stage;
 mod state;
 mod status;
+mod whole;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use cairn_protocol::merge::Place;
 use cairn_protocol::session::{ClientAction, ClientDone, Store, StoreFailure};
 use cairn_protocol::wire::{Code, Start, Why};
-use cairn_protocol::{ChunkHash, Cursor, ReplicaTag};
+use cairn_protocol::{ChunkHash, Cursor, ReplicaTag, Ver};
 use parking_lot::Mutex;
 
 use crate::replica::{Inner, Replica};
@@ -75,6 +85,8 @@ pub struct Upstream {
     replica: Replica,
     side: u8,
     flight: Mutex<Option<Arc<Flight>>>,
+    /// The version of the tree that it was made of, if that was since the start.
+    made_of: Mutex<Option<Ver>>,
     /// Leases of the chunks of the batch in flight.
     aloft: Mutex<Vec<ChunkHash>>,
     staged: Mutex<Staged>,
@@ -82,6 +94,8 @@ pub struct Upstream {
     reset: Mutex<Option<Reset>>,
     /// A commit failed: what is in memory may not be what the rows say.
     unsure: Mutex<bool>,
+    /// New chunks that a file may have and be pushed; less in tests.
+    chunks_max: AtomicUsize,
     /// Contents are fetched when they are read.
     lazy: AtomicBool,
     ignore: Mutex<Arc<Ignore>>,
@@ -165,10 +179,12 @@ impl Upstream {
             replica: replica.unobserved(),
             side,
             flight: Mutex::new(None),
+            made_of: Mutex::new(None),
             aloft: Mutex::default(),
             staged: Mutex::default(),
             reset: Mutex::new(None),
             unsure: Mutex::new(true),
+            chunks_max: AtomicUsize::new(outsized::CHUNKS_MAX),
             lazy: AtomicBool::new(false),
             ignore: Mutex::default(),
             uncovered: Mutex::default(),
@@ -311,6 +327,6 @@ impl Store<ClientAction, ClientDone> for Upstream {
 fn lease(inner: &Inner, hashes: &[ChunkHash]) {
     let mut leases = inner.chunks.leases();
     for hash in hashes {
-        *leases.entry(*hash).or_default() += 1;
+        leases.take(*hash);
     }
 }

@@ -7,7 +7,7 @@
 //! (R11). If that is no tree, or ends something that was edited, all edits are
 //! *replayed*: resolved on the hub's tree by the hub's own rules (R14).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use cairn_protocol::merge::Place;
@@ -78,6 +78,12 @@ pub(super) struct Plan<'a> {
     pub(super) renewed: BTreeMap<NodeId, Noted>,
     /// Something makes a replay necessary.
     pub(super) clash: bool,
+    /// Which tree of a hub.
+    pub(super) side: u8,
+    /// What is fresh is not looked at, and becomes rows; see [`super::grow`].
+    pub(super) grows: bool,
+    /// Nodes that the cut tells of, that do not live here, and are not fresh.
+    pub(super) absent: BTreeSet<NodeId>,
 }
 
 impl<'a> Plan<'a> {
@@ -106,6 +112,9 @@ impl<'a> Plan<'a> {
             replayed: None,
             renewed: BTreeMap::new(),
             clash: false,
+            side,
+            grows: false,
+            absent: BTreeSet::new(),
         }
     }
 

@@ -16,11 +16,12 @@ use super::edits::{Bounds, Edits};
 use super::ignore::{Paths, Whose};
 use super::layout::{self, Chunks};
 use super::local::Local;
+use super::outsized::still_outsized;
 use super::state::{Flight, Rows};
 use super::{Upstream, lease};
 use crate::db::corrupt;
 use crate::replica::Inner;
-use crate::shared::Shared;
+use crate::shared::{Highest, Shared};
 use crate::{FsError, Result};
 
 /// What a batch has at most, about: a fraction of what it may have, for what
@@ -75,12 +76,16 @@ impl Upstream {
         let (Some(seen), None) = (state.cursor, *self.reset.lock()) else {
             return Ok((None, false));
         };
+        // One transaction: else each of the looks begins and ends one, which is
+        // a seventh of the work of a push.
+        let tx = db.unchecked_transaction()?;
         let frozen = rows.frozen()?;
         let local = Local::new(inner, &db);
         let shared = Shared::new(&db, side);
         let ignore = self.ignore.lock().clone();
         let paths = Paths::new(&ignore, Whose::Here);
-        let mut edits = Edits::new(&local, shared, &frozen, &paths, None);
+        let mut edits = Edits::new(&local, shared, &frozen, &paths, None)
+            .with_chunks_max(self.chunks_max.load(Ordering::Relaxed));
         edits.scan_frozen(&BOUNDS)?;
         let scanned = edits.scan(state.scanned, &BOUNDS)?;
         if edits.stale {
@@ -90,12 +95,13 @@ impl Upstream {
         for register in &edits.settled {
             thawed.remove(register);
         }
+        let outsized = still_outsized(rows.outsized()?, &local, &edits)?;
         let list = edits.list;
         if list.is_empty() && scanned == state.scanned {
             return Ok((None, false));
         }
-        let tx = db.unchecked_transaction()?;
         rows.set_frozen(&frozen, &thawed)?;
+        rows.set_outsized(&outsized)?;
         let flight = if list.is_empty() {
             state.scanned = scanned;
             None
@@ -118,6 +124,7 @@ impl Upstream {
             inner.written.fetch_add(1, Ordering::SeqCst);
             inner.make_durable()?;
             self.lease_flight(flight);
+            *self.made_of.lock() = Some(inner.committed.load(Ordering::SeqCst));
         }
         Ok((flight, false))
     }
@@ -163,9 +170,11 @@ impl Upstream {
         let bases: BTreeMap<_, _> = bases.copied().collect();
         let (mut chunks, mut missing) = (Vec::new(), Vec::new());
         let (mut taken, mut bytes) = (0, 0);
-        for (hash, again) in asked {
+        let store = &self.inner().chunks;
+        let places = store.places(&self.inner().db, asked.iter().map(|(hash, _)| hash))?;
+        for ((hash, again), place) in asked.iter().zip(places) {
             let db = self.inner().db.reader();
-            if layout::place(self.inner(), &db, hash)?.is_none() {
+            if place.is_none() {
                 missing.push(*hash);
                 taken += 1;
                 continue;
@@ -197,6 +206,7 @@ fn new_chunks(
     let mut listed = BTreeSet::new();
     let mut new = Vec::new();
     let replaced = replaced(edits);
+    let mut highest = Highest::default();
     for edit in edits {
         let Edit::Data { node, data, .. } = edit else {
             continue;
@@ -205,7 +215,12 @@ fn new_chunks(
         if chunks.partial {
             return Err(corrupt(node, "a page of its manifest is missing"));
         }
-        let before = match shared.record(*node)? {
+        let known = if highest.is_new(shared, "shared_node", *node)? {
+            None
+        } else {
+            shared.record(*node)?
+        };
+        let before = match known {
             None => match replaced.get(node) {
                 Some(before) => shared.record(*before)?,
                 None => None,

@@ -8,15 +8,15 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use cairn_protocol::merge::Place;
-use cairn_protocol::{Meta, NodeId, ReplicaTag, XattrName};
+use cairn_protocol::{NodeId, ReplicaTag, XattrName};
 
-use super::plan::{Noted, Plan, reserve};
+use super::plan::{Plan, reserve};
 use crate::Result;
+use crate::assign::set_attributes;
 use crate::attr::Ino;
 use crate::db::own_id;
-use crate::node::{Body, Node};
+use crate::node::{Body, Node, Xattr};
 
 impl Plan<'_> {
     /// Takes the inodes away from the nodes that need others. What the places
@@ -65,27 +65,34 @@ impl Plan<'_> {
         }
     }
 
-    /// The attributes of the new inode: those of the old one, edited or not,
-    /// but for what the cut changes.
-    pub(super) fn renewed_meta(&self, id: NodeId, noted: &Noted) -> Result<Option<Meta>> {
-        let target = self.meta_target(id, noted)?;
-        Ok(target.or(noted.here.as_ref().map(|here| here.meta)))
-    }
-
-    /// Its extended attributes likewise.
-    pub(super) fn renewed_xattrs(
-        &self,
-        id: NodeId,
-        noted: &Noted,
-    ) -> Result<BTreeMap<XattrName, Bytes>> {
-        let here = noted.here.as_ref();
-        let mut all = here.map_or_else(BTreeMap::new, |here| here.xattrs.clone());
+    /// Gives a new inode the attributes of the one that the node had, edited or
+    /// not, but for what the cut changes. Nothing for other nodes.
+    pub(super) fn keep_attributes(&self, id: NodeId, node: &mut Node) -> Result<()> {
+        let Some(noted) = self.renewed.get(&id) else {
+            return Ok(());
+        };
+        let Some(here) = &noted.here else {
+            return Ok(());
+        };
+        let meta = self.meta_target(id, noted)?.unwrap_or(here.meta);
+        set_attributes(node, &meta);
+        let mut values = here.xattrs.clone();
         for (name, value) in self.xattr_targets(id, noted)? {
             match value {
-                Some(value) => drop(all.insert(name, value)),
-                None => drop(all.remove(&name)),
+                Some(value) => drop(values.insert(name, value)),
+                None => drop(values.remove(&name)),
             }
         }
-        Ok(all)
+        let xattrs = values.into_iter().map(|(name, value)| {
+            let xattr = Xattr {
+                value: Some(value),
+                ver: 0,
+                dirty: true,
+            };
+            (name, xattr)
+        });
+        let xattrs: BTreeMap<XattrName, Xattr> = xattrs.collect();
+        node.xattrs = (!xattrs.is_empty()).then(|| Box::new(xattrs));
+        Ok(())
     }
 }

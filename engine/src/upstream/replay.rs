@@ -104,9 +104,18 @@ impl Plan<'_> {
 }
 
 impl Untouched for Plan<'_> {
-    fn name(&self, place: &Place) -> bool {
-        let forced = self.forced.contains_key(place);
-        !forced && matches!(self.names.get(place), Some(Seen::Clean))
+    fn name(&self, place: &Place) -> Result<bool> {
+        if self.forced.contains_key(place) {
+            return Ok(false);
+        }
+        match self.names.get(place) {
+            Some(seen) => Ok(*seen == Seen::Clean),
+            None if self.grows => {
+                let node = self.shared.name(place)?.and_then(|(node, _)| node);
+                node.map_or(Ok(false), |node| self.was_fresh(node))
+            }
+            None => Ok(false),
+        }
     }
 
     fn data(&self, node: NodeId) -> bool {

@@ -8,18 +8,27 @@
 
 use std::sync::atomic::Ordering;
 
+use std::sync::Arc;
+
 use cairn_protocol::session::Report;
-use cairn_protocol::{Change, ChunkHash, NodeId, Ver};
+use cairn_protocol::{Change, ChunkHash, CommitHasher, Entry, NodeId, Register, Ver};
 use rusqlite::{Connection, params};
 
+use super::grow::Growth;
 use super::sides::Other;
-use super::state::{Frozen, Rows, State, encode};
+use super::spool::Spool;
+use super::stage::Held;
+use super::state::{Base, Frozen, Rows, State, encode};
 use crate::chunks;
 use crate::db::{corrupt, int};
 use crate::refs::{LayoutFault, Refs};
 use crate::replica::Inner;
-use crate::shared::Shared;
+use crate::shared::{Lasts, Shared};
 use crate::{FsError, Result};
+
+/// So many chunks have their references counted in memory, of a cut that has
+/// more: about 2 MiB.
+const REFS_MAX: usize = if cfg!(debug_assertions) { 8 } else { 16_384 };
 
 /// See the head of the module.
 #[derive(Debug)]
@@ -29,11 +38,19 @@ pub(crate) struct Rider {
     pub(super) lazy: bool,
     /// The confirmed tree begins anew.
     pub(super) anew: bool,
-    pub(super) changes: Vec<Change>,
+    pub(super) changes: Arc<Spool>,
+    /// Changes that follow from these.
+    pub(super) more: Vec<Change>,
     pub(super) aliases: Vec<(NodeId, NodeId, Ver)>,
     /// References that the confirmed tree gains and loses, once it is set in
     /// the transaction that is open.
     pub(super) refs: Option<Refs>,
+    /// Chunks that these name and that are not here.
+    pub(super) missing: Vec<ChunkHash>,
+    /// The nodes that are rows only, if there are any.
+    pub(super) growth: Option<Box<Growth>>,
+    /// What the rows that are written say of the commit.
+    pub(crate) hasher: Option<CommitHasher>,
     pub(super) state: State,
     /// Whether the batch in flight is answered.
     pub(super) landed: bool,
@@ -45,7 +62,7 @@ pub(crate) struct Rider {
     /// Unix time in milliseconds, for the conflicts.
     pub(super) at_ms: i64,
     /// Chunks that stay until the references are committed.
-    pub(crate) leased: Vec<ChunkHash>,
+    pub(crate) leased: Held,
     /// Bytes of chunks that lost their last reference.
     pub(crate) dead: u64,
 }
@@ -54,6 +71,7 @@ impl Rider {
     /// Makes the confirmed tree ready, in a transaction.
     pub(super) fn begin(&mut self, inner: &Inner, db: &Connection) -> Result<()> {
         let mut refs = Refs::default();
+        self.missing.clear();
         if self.anew {
             let shared = Shared::new(db, self.side);
             shared.clear(&mut |data| refs.count(inner, db, data, -1).map_err(unreadable))?;
@@ -65,15 +83,41 @@ impl Rider {
     /// Sets the confirmed tree, after [`Self::begin`].
     pub(super) fn set_tree(&mut self, inner: &Inner, db: &Connection) -> Result<()> {
         let shared = Shared::new(db, self.side);
-        let mut refs = self.refs.take().unwrap_or_default();
         for (from, to, ver) in &self.aliases {
             shared.set_alias(*from, *to, *ver)?;
         }
-        shared.apply(&self.changes, &[], &mut |data, by| {
+        let ends = |change: &Change| matches!(change.entry, Entry::Gone { .. });
+        let mut lasts = Lasts::default();
+        lasts.ends = self.changes.ends() || self.more.iter().any(ends);
+        let changes = self.changes.clone();
+        for page in changes.pages() {
+            self.set_page(inner, db, &page?, &mut lasts)?;
+        }
+        let more = std::mem::take(&mut self.more);
+        self.set_page(inner, db, &more, &mut lasts)?;
+        self.more = more;
+        Ok(())
+    }
+
+    fn set_page(
+        &mut self,
+        inner: &Inner,
+        db: &Connection,
+        page: &[Change],
+        lasts: &mut Lasts,
+    ) -> Result<()> {
+        let mut refs = self.refs.take().unwrap_or_default();
+        Shared::new(db, self.side).apply_page(page, lasts, &mut |data, by| {
             refs.count(inner, db, data, by).map_err(unreadable)
         })?;
         if self.lazy && chunks::insert_elsewhere(db, refs.lengths())? {
             inner.elsewhere.store(true, Ordering::SeqCst);
+        }
+        if refs.len() > REFS_MAX {
+            // The rows of its chunks are there: only new ones come later.
+            let written = std::mem::take(&mut refs).write(db, &[])?;
+            self.missing.extend(written.missing);
+            self.dead += written.dead;
         }
         self.refs = Some(refs);
         Ok(())
@@ -82,11 +126,28 @@ impl Rider {
     /// Sets the confirmed tree if it is not set in this transaction: before the
     /// rows of nodes, which may name chunks that are not here.
     pub(crate) fn prepare(&mut self, inner: &Inner, db: &Connection) -> Result<()> {
-        if self.refs.is_none() {
-            self.begin(inner, db)?;
-            self.set_tree(inner, db)?;
+        if self.refs.is_some() {
+            return Ok(());
+        }
+        self.begin(inner, db)?;
+        self.set_tree(inner, db)?;
+        if let Some(mut growth) = self.growth.take() {
+            let again = growth.again(inner, db, self.side, &self.changes);
+            self.growth = Some(growth);
+            let (hasher, taken) = again?;
+            self.hasher = Some(hasher);
+            for (parent, name) in taken {
+                let register = Register::Name { parent, name };
+                self.frozen.1.insert(register, Base::Name(None));
+            }
         }
         Ok(())
+    }
+
+    /// Whether rows are written that memory knew without having them, so that
+    /// nobody may load any meanwhile.
+    pub(crate) fn shifts(&self) -> bool {
+        self.refs.is_none() && self.growth.is_some()
     }
 
     /// Writes everything that is left. The last of a transaction: rows of new
@@ -95,10 +156,10 @@ impl Rider {
         self.prepare(inner, db)?;
         if let Some(refs) = &self.refs {
             let written = refs.write(db, &[])?;
-            if let Some(hash) = written.missing.first() {
+            if let Some(hash) = self.missing.first().or(written.missing.first()) {
                 return Err(FsError::Corrupt(format!("chunk {hash} is missing")));
             }
-            self.dead = written.dead;
+            self.dead += written.dead;
         }
         let rows = Rows {
             db,
@@ -132,7 +193,17 @@ impl Rider {
 
     /// Nothing of it was committed.
     pub(crate) fn rolled_back(&mut self) {
-        self.refs = None;
+        (self.refs, self.hasher, self.dead) = (None, None, 0);
+    }
+
+    /// It was committed. What was read of directories meanwhile, if rows of what
+    /// is in them were written late, is of no use.
+    pub(crate) fn committed(&mut self, inner: &Inner) {
+        self.leased.end(&inner.chunks);
+        if let Some(growth) = &self.growth {
+            let mut tree = inner.tree.lock();
+            crate::gained::forget_absence(&mut tree, growth.dirs());
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! A transfer while it comes in, and the chunks that it needs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_protocol::session::{Report, Wanted};
@@ -8,22 +9,61 @@ use cairn_protocol::wire::{ChunkData, Code};
 use cairn_protocol::{Change, ChunkError, ChunkHash, Data, Encoded, Entry, NodeId, decode_chunk};
 use rusqlite::Connection;
 
+use super::Upstream;
 use super::layout::{self, Chunks};
-use super::{Upstream, lease};
-use crate::Result;
+use super::spool::Spool;
+use crate::chunks;
 use crate::shared::Shared;
+use crate::{FsError, Result};
+
+/// So many chunks of a transfer are leased one by one; when there are more, gc
+/// waits for its cut: 16 384 leases take about 2 MiB.
+const LEASES_MAX: usize = if cfg!(debug_assertions) { 24 } else { 16_384 };
 
 /// The changes of a transfer so far.
 #[derive(Debug, Default)]
 pub(super) struct Staged {
-    pub(super) changes: Vec<Change>,
+    pub(super) changes: Arc<Spool>,
     pub(super) reports: Vec<Report>,
-    /// The chunks that its contents name: they stay until the cut.
-    pub(super) leased: BTreeSet<ChunkHash>,
+    /// The chunks that its contents name stay until the cut.
+    pub(super) leased: Held,
     /// Contents whose pages are not all here.
     partial: Vec<(NodeId, Data)>,
     /// New nodes that take the places of others, whose contents are much alike.
     replaced: BTreeMap<NodeId, NodeId>,
+}
+
+/// Chunks that stay, whatever names them.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    chunks: BTreeSet<ChunkHash>,
+    /// There are more than are listed: all chunks stay.
+    all: bool,
+}
+
+impl Held {
+    /// Keeps a chunk. `false` if it was kept already.
+    fn take(&mut self, store: &chunks::Chunks, hash: ChunkHash) -> bool {
+        if self.chunks.contains(&hash) {
+            return false;
+        }
+        if self.chunks.len() < LEASES_MAX {
+            store.lease(hash);
+            self.chunks.insert(hash);
+        } else if !std::mem::replace(&mut self.all, true) {
+            store.lease_all();
+        }
+        true
+    }
+
+    /// Lets go of all.
+    pub(crate) fn end(&mut self, store: &chunks::Chunks) {
+        let listed: Vec<ChunkHash> = std::mem::take(&mut self.chunks).into_iter().collect();
+        store.end_leases(&listed);
+        if std::mem::take(&mut self.all) {
+            store.end_lease_of_all();
+        }
+    }
 }
 
 impl Upstream {
@@ -41,7 +81,9 @@ impl Upstream {
         let mut wanted = Vec::new();
         {
             let _gate = self.inner().chunks.reading();
-            let db = self.inner().db.reader();
+            let reader = self.inner().db.reader();
+            // One transaction: else each look begins and ends one.
+            let db = reader.unchecked_transaction()?;
             staged.replaced.extend(self.replaced(&db, &changes)?);
             for change in &changes {
                 if let Entry::Data { node, data } = &change.entry {
@@ -49,7 +91,10 @@ impl Upstream {
                 }
             }
         }
-        staged.changes.extend(changes);
+        let files = &self.inner().chunks.files;
+        Arc::get_mut(&mut staged.changes)
+            .ok_or_else(|| FsError::Corrupt("a cut is applied while it is staged".into()))?
+            .push(files, changes)?;
         staged.reports.extend(reports);
         Ok(wanted)
     }
@@ -74,9 +119,8 @@ impl Upstream {
 
     /// Lets go of what was staged.
     pub(super) fn forget_staged(&self) {
-        let old = std::mem::take(&mut *self.staged.lock());
-        let leased: Vec<ChunkHash> = old.leased.into_iter().collect();
-        self.inner().chunks.end_leases(&leased);
+        let mut old = std::mem::take(&mut *self.staged.lock());
+        old.leased.end(&self.inner().chunks);
     }
 
     /// Adds the chunks of a content that are not here, as far as its pages are.
@@ -94,10 +138,9 @@ impl Upstream {
         }
         let mut old = None;
         for (at, hash) in chunks.all() {
-            if !staged.leased.insert(hash) {
+            if !staged.leased.take(&self.inner().chunks, hash) {
                 continue;
             }
-            lease(self.inner(), &[hash]);
             let fetched_later = at.is_some() && self.is_lazy();
             if fetched_later || layout::place(self.inner(), db, &hash)?.is_some() {
                 continue;
@@ -137,11 +180,18 @@ impl Upstream {
             return Ok(wanted);
         }
         let mut last = std::collections::BTreeMap::new();
-        for change in &staged.changes {
-            if let Entry::Data { node, data } = &change.entry {
-                last.insert(*node, data.clone());
+        let waiting: BTreeSet<NodeId> = partial.iter().map(|(node, _)| *node).collect();
+        let changes = staged.changes.clone();
+        for page in changes.pages() {
+            for change in &*page? {
+                if let Entry::Data { node, data } = &change.entry
+                    && waiting.contains(node)
+                {
+                    last.insert(*node, data.clone());
+                }
             }
         }
+        drop(changes);
         for (node, data) in partial {
             if last.get(&node) != Some(&data) {
                 continue;
@@ -154,15 +204,21 @@ impl Upstream {
     /// Checks and keeps chunks that came.
     pub(super) fn store(&self, chunks: Vec<ChunkData>) -> Result<Vec<(ChunkHash, Code)>> {
         let mut refused = Vec::new();
-        for chunk in chunks {
+        let store = &self.inner().chunks;
+        {
+            // Before the look whether they are there.
+            let mut staged = self.staged.lock();
+            for chunk in &chunks {
+                staged.leased.take(store, chunk.hash);
+            }
+        }
+        let hashes = chunks.iter().map(|chunk| &chunk.hash);
+        let places = store.places(&self.inner().db, hashes)?;
+        for (chunk, place) in chunks.into_iter().zip(places) {
             let hash = chunk.hash;
             match self.decode(chunk) {
-                Ok(bytes) => {
-                    if self.staged.lock().leased.insert(hash) {
-                        lease(self.inner(), &[hash]);
-                    }
-                    self.inner().chunks.store(&self.inner().db, hash, &bytes)?;
-                }
+                Ok(_) if place.is_some() || store.known(&hash).is_some() => {}
+                Ok(bytes) => drop(store.append(hash, &bytes)?),
                 Err(ChunkError::NoBase { .. }) => refused.push((hash, Code::CHUNK_MISSING)),
                 Err(_) => refused.push((hash, Code::CHUNK_CORRUPT)),
             }

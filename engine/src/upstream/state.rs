@@ -2,7 +2,7 @@
 //! the batch that was not answered, and what the editors of registers saw that
 //! others changed since (R11).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cairn_protocol::{ChunkHash, Cursor, Edit, NodeId, Register, Ver};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -93,6 +93,18 @@ impl Rows<'_> {
                 .execute([self.side])?;
             Ok(())
         }
+    }
+
+    /// Files that wait, for they are too large to be pushed.
+    pub(super) fn outsized(self) -> Result<BTreeSet<NodeId>> {
+        Ok(self.get("outsized")?.unwrap_or_default())
+    }
+
+    pub(super) fn set_outsized(self, outsized: &BTreeSet<NodeId>) -> Result<()> {
+        if *outsized == self.outsized()? {
+            return Ok(());
+        }
+        self.set("outsized", outsized)
     }
 
     pub(super) fn get<T: DeserializeOwned>(self, key: &str) -> Result<Option<T>> {

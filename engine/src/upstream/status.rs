@@ -29,6 +29,9 @@ pub struct SyncStatus {
     pub more: bool,
     /// Files whose content is being written, and waits for that to end.
     pub writing: u64,
+    /// Files that are too large to be pushed: their contents have more new
+    /// chunks than a batch may. Everything else goes on without them.
+    pub outsized: Vec<NodeId>,
     /// Conflicts that nobody has resolved.
     pub conflicts: u64,
 }
@@ -36,7 +39,7 @@ pub struct SyncStatus {
 impl SyncStatus {
     /// Whether everything was pushed and answered.
     pub fn is_clean(&self) -> bool {
-        self.in_flight == 0 && self.pending == 0 && self.writing == 0
+        self.in_flight == 0 && self.pending == 0 && self.writing == 0 && self.outsized.is_empty()
     }
 }
 
@@ -81,6 +84,7 @@ impl Upstream {
             pending_bytes: edits.content(),
             more: edits.list.len() >= COUNTED,
             writing: count("SELECT count(*) FROM staging")?,
+            outsized: rows.outsized()?.into_iter().collect(),
             conflicts: count("SELECT count(*) FROM conflict WHERE resolved = 0")?,
         })
     }

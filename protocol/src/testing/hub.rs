@@ -123,7 +123,10 @@ impl Hub {
     /// What its tree is made of, and what is dead and not forgotten.
     pub fn whole(&self) -> Vec<Change> {
         let entries = self.tree.entries(self.head).into_iter();
-        entries.map(|(ver, entry)| Change { ver, entry }).collect()
+        // It does not keep when a node or a name came to be: no later than now.
+        let ver = |ver| if ver == 0 { self.head } else { ver };
+        let told = entries.map(|(own, entry)| (ver(own), entry));
+        told.map(|(ver, entry)| Change { ver, entry }).collect()
     }
 
     /// Commits a batch of a replica, or answers again what it answered before.
