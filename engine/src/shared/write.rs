@@ -39,11 +39,12 @@ struct NodeSet<'c> {
 }
 
 impl<'c> NodeSet<'c> {
-    /// Whether it ends, after all.
+    /// Whether it ends, after all. What is told of a dead node may be as late as
+    /// its end (HUB-3).
     fn ends(&self) -> Option<Ver> {
         let lives = self.put.max(self.kind.map(|(ver, _)| ver));
         self.gone
-            .filter(|gone| lives.is_none_or(|lives| lives < *gone))
+            .filter(|gone| lives.is_none_or(|lives| lives <= *gone))
     }
 
     fn say(&mut self, ver: Ver, entry: &'c Entry) {

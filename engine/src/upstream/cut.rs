@@ -17,6 +17,7 @@ use super::local::Local;
 use super::look::{InFlight, forgotten};
 use super::plan::Plan;
 use super::rider::Rider;
+use super::sides::followed;
 use super::spool::Spool;
 use super::stage::Held;
 use super::state::{Flight, Rows, State};
@@ -173,8 +174,12 @@ impl Upstream {
         let flown = InFlight::new(flight, cut.ack.as_ref());
         let mut plan = Plan::new(inner, &db, side, before, kept, flown, &ignore);
         let uncovered = self.uncovered.lock().clone();
-        // Ignored places would have to be told from fresh ones.
-        plan.grows = cut.changes.len() >= LEAST && ignore.is_empty() && uncovered.is_empty();
+        // Ignored places would have to be told from fresh ones, and so would what
+        // another hub has told.
+        plan.grows = cut.changes.len() >= LEAST
+            && ignore.is_empty()
+            && uncovered.is_empty()
+            && followed(&db, side)?.is_empty();
         let echo = self.echo(cut, &db, &plan.local)?;
         plan.look(&rider.changes, &rider.more, flight, cut.ack.as_ref(), echo)?;
         plan.uncover(&uncovered)?;

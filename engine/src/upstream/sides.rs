@@ -66,7 +66,7 @@ impl Plan<'_> {
 }
 
 /// The other sides that this replica follows.
-fn followed(db: &Connection, side: u8) -> Result<Vec<u8>> {
+pub(super) fn followed(db: &Connection, side: u8) -> Result<Vec<u8>> {
     let mut find =
         db.prepare_cached("SELECT side FROM upstream WHERE key = 'state' AND side <> ?")?;
     let rows = find.query_map([side], |r| r.get(0))?;
