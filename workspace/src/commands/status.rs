@@ -80,6 +80,8 @@ struct Sync {
     pending_bytes: u64,
     /// Files that are being written, and pushed when that ends.
     writing: u64,
+    /// Files that have more new chunks than can be pushed.
+    outsized: u64,
     conflicts: u64,
     sent_bytes: u64,
     received_bytes: u64,
@@ -114,6 +116,7 @@ fn sync(host: &Host) -> Result<Option<Sync>> {
         pending: status.in_flight + status.pending,
         pending_bytes: status.pending_bytes,
         writing: status.writing,
+        outsized: status.outsized.len() as u64,
         conflicts: status.conflicts,
         sent_bytes: counters.bytes_sent,
         received_bytes: counters.bytes_received,
@@ -196,6 +199,13 @@ fn describe_sync(sync: &Sync, out: &mut String) {
     };
     if let Some(refused) = &sync.refused {
         let _ = writeln!(out, "refused   {refused}");
+    }
+    if sync.outsized > 0 {
+        let files = text::count(sync.outsized, "file", "files");
+        let _ = writeln!(
+            out,
+            "too large {files} that cannot be pushed; the log names them"
+        );
     }
     let cursor = sync.cursor.as_deref().unwrap_or("none yet");
     let _ = write!(

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cairn::backend::{Local, Sandbox};
+use cairn::backend::Sandbox;
+#[cfg(feature = "shell")]
+use cairn::backend::{Local, Shell};
 use cairn::exec::{Command, Ended, Exec, ExecError, ExecId, ExecOptions, Output, Synced};
 use cairn::{Workspace, block_on};
 
@@ -240,8 +242,9 @@ fn a_closed_workspace_lets_go_of_its_replica_and_leaves_the_sandbox_to_the_next(
     drop((exec, again));
 }
 
+#[cfg(feature = "shell")]
 #[test]
-fn one_workspace_has_a_local_and_two_sandbox_backends_at_once() {
+fn one_workspace_has_a_local_a_shell_and_two_sandbox_backends_at_once() {
     if !can_mount() {
         return;
     }
@@ -250,15 +253,15 @@ fn one_workspace_has_a_local_and_two_sandbox_backends_at_once() {
         Daemon::new(&scratch, "one", &[]),
         Daemon::new(&scratch, "two", &["--plain"]),
     );
-    // The backend `shell` belongs here as well, once there is one.
     let builder = Workspace::builder()
         .backend("local", Local::new())
+        .backend("shell", Shell::new().program(env!("CARGO_BIN_EXE_cairn")))
         .backend("one", one.sandbox("quic"))
         .backend("two", two.sandbox("ws"));
     let workspace = block_on(builder.create(scratch.join("w.cairn"))).unwrap();
     let default = block_on(workspace.run("echo local >> log; pwd")).unwrap();
     assert_eq!(default.synced, Synced::Shared);
-    for backend in ["one", "two", "local", "two", "one"] {
+    for backend in ["one", "shell", "two", "local", "shell", "two", "one"] {
         let output = run(
             &workspace,
             format!("echo {backend} >> log; cat log"),
@@ -270,9 +273,12 @@ fn one_workspace_has_a_local_and_two_sandbox_backends_at_once() {
         );
     }
     let log = workspace.fs().blocking().read_file("/log").unwrap();
-    assert_eq!(log, b"local\none\ntwo\nlocal\ntwo\none\n");
+    assert_eq!(log, b"local\none\nshell\ntwo\nlocal\nshell\ntwo\none\n");
     let unknown = block_on(workspace.exec("true", on("three"))).unwrap_err();
-    assert!(unknown.to_string().contains("local, one, two"), "{unknown}");
+    assert!(
+        unknown.to_string().contains("local, shell, one, two"),
+        "{unknown}"
+    );
     block_on(workspace.close()).unwrap();
     one.end();
     two.end();
