@@ -42,23 +42,11 @@ pub(crate) async fn run(call: &Call<'_>) -> Outcome {
     let part = part(call, &given).await?;
     let end = if given.has('z') { 0 } else { b'\n' };
     let files = given.files();
-    let named = match given.last_of("qv") {
-        Some(last) => last == 'v',
-        None => files.len() > 1,
-    };
-    let mut first = true;
+    let mut headers = Headers::of(&given);
     for file in files {
-        let source = match Source::open(call, file).await {
-            Ok(source) => source,
-            Err(error) => {
-                let what = format!("cannot open '{file}' for reading");
-                call.complain_of(&what, &error).await?;
-                continue;
-            }
+        let Some(source) = headers.open(call, file).await? else {
+            continue;
         };
-        if named {
-            header(call, file, std::mem::take(&mut first)).await?;
-        }
         if let Err(error) = show(call, source, part, end).await? {
             let what = format!("error reading '{file}'");
             call.complain_of(&what, &error).await?;
@@ -68,10 +56,46 @@ pub(crate) async fn run(call: &Call<'_>) -> Outcome {
 }
 
 /// The line above each of several files.
-pub(crate) async fn header(call: &Call<'_>, file: &str, first: bool) -> Outcome<()> {
-    let name = if file == "-" { "standard input" } else { file };
-    let gap = if first { "" } else { "\n" };
-    call.out(format!("{gap}==> {name} <==\n").as_bytes()).await
+pub(crate) struct Headers {
+    shown: bool,
+    first: bool,
+}
+
+impl Headers {
+    pub(crate) fn of(given: &Given) -> Self {
+        let shown = match given.last_of("qv") {
+            Some(last) => last == 'v',
+            None => given.files().len() > 1,
+        };
+        Self { shown, first: true }
+    }
+
+    /// Opens a file and prints the line above it, or what is wrong with it.
+    pub(crate) async fn open<'c>(
+        &mut self,
+        call: &'c Call<'_>,
+        file: &str,
+    ) -> Outcome<Option<Source<'c>>> {
+        let source = match Source::open(call, file).await {
+            Ok(source) => source,
+            Err(error) => {
+                let what = format!("cannot open '{file}' for reading");
+                call.complain_of(&what, &error).await?;
+                return Ok(None);
+            }
+        };
+        if self.shown {
+            let name = if file == "-" { "standard input" } else { file };
+            let gap = if std::mem::take(&mut self.first) {
+                ""
+            } else {
+                "\n"
+            };
+            call.out(format!("{gap}==> {name} <==\n").as_bytes())
+                .await?;
+        }
+        Ok(Some(source))
+    }
 }
 
 /// `-5` is `-n 5`.

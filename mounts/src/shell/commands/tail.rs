@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::call::{Call, Outcome};
-use super::head::{header, with_number};
+use super::head::{Headers, with_number};
 use super::options::{self, Given, Known, size};
 use super::source::{Lines, Source};
 
@@ -55,23 +55,11 @@ pub(crate) async fn run(call: &Call<'_>) -> Outcome {
     let part = part(call, &given).await?;
     let end = if given.has('z') { 0 } else { b'\n' };
     let files = given.files();
-    let named = match given.last_of("qv") {
-        Some(last) => last == 'v',
-        None => files.len() > 1,
-    };
-    let mut first = true;
+    let mut headers = Headers::of(&given);
     for file in files {
-        let source = match Source::open(call, file).await {
-            Ok(source) => source,
-            Err(error) => {
-                let what = format!("cannot open '{file}' for reading");
-                call.complain_of(&what, &error).await?;
-                continue;
-            }
+        let Some(source) = headers.open(call, file).await? else {
+            continue;
         };
-        if named {
-            header(call, file, std::mem::take(&mut first)).await?;
-        }
         if let Err(error) = show(call, source, part, end).await? {
             let what = format!("error reading '{file}'");
             call.complain_of(&what, &error).await?;
