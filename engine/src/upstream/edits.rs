@@ -10,6 +10,7 @@
 //! ends.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use cairn_protocol::merge::Place;
 use cairn_protocol::{Data, Edit, MetaFields, Name, NodeId, NodeKind, Register, Ver, XattrName};
@@ -19,7 +20,7 @@ use rustc_hash::FxHashMap;
 use super::ignore::Paths;
 use super::local::{Here, Local};
 use super::outsized::CHUNKS_MAX;
-use super::state::{Base, Frozen};
+use super::state::{Base, Frozen, Told};
 use crate::Result;
 use crate::attr::Ino;
 use crate::db::{corrupt, int, uint};
@@ -88,6 +89,10 @@ pub(super) struct Edits<'a> {
     highest: Highest,
     /// The ids of directories.
     dirs: FxHashMap<u64, NodeId>,
+    /// The inodes of nodes, and the node that was looked at last: each is asked
+    /// for several times in a row.
+    inodes: FxHashMap<NodeId, Option<Ino>>,
+    last: Option<Rc<Here>>,
     work: Vec<Work>,
     bytes: usize,
     content: u64,
@@ -119,6 +124,8 @@ impl<'a> Edits<'a> {
             chunks_max: CHUNKS_MAX,
             highest: Highest::default(),
             dirs: FxHashMap::default(),
+            inodes: FxHashMap::default(),
+            last: None,
             work: Vec::new(),
             bytes: 0,
             content: 0,
@@ -130,13 +137,31 @@ impl<'a> Edits<'a> {
         Self { chunks_max, ..self }
     }
 
-    /// Looks at what the log says after `from`, until there is enough. Returns
-    /// how far that is.
-    pub(super) fn scan(&mut self, from: Ver, bounds: &Bounds) -> Result<Ver> {
+    /// Looks at what the log says after `from` but for what was `told`, until
+    /// there is enough. Returns how far that is.
+    pub(super) fn scan(
+        &mut self,
+        from: Ver,
+        told: Option<Told>,
+        bounds: &Bounds,
+    ) -> Result<Ver> {
+        let Some(told) = told.filter(|told| from < told.upto) else {
+            return Ok(self.scan_between(from, Ver::MAX, bounds)?.0);
+        };
+        if from < told.after
+            && let (upto, false) = self.scan_between(from, told.after, bounds)?
+        {
+            return Ok(upto);
+        }
+        Ok(self.scan_between(told.upto, Ver::MAX, bounds)?.0)
+    }
+
+    /// The same up to a version. Also tells whether that is all there is.
+    fn scan_between(&mut self, from: Ver, last: Ver, bounds: &Bounds) -> Result<(Ver, bool)> {
         let mut log = self.local.db.prepare_cached(
-            "SELECT ver, kind, ino, hash, name FROM log WHERE ver > ? ORDER BY ver",
+            "SELECT ver, kind, ino, hash, name FROM log WHERE ver > ? AND ver <= ? ORDER BY ver",
         )?;
-        let mut rows = log.query([int(from)])?;
+        let mut rows = log.query([int(from), int(last)])?;
         let mut upto = from;
         while let Some(row) = rows.next()? {
             let (ver, ino) = (uint(row.get(0)?), Ino(uint(row.get(2)?)));
@@ -158,14 +183,14 @@ impl<'a> Edits<'a> {
                 _ => {}
             }
             if !self.follow(bounds)? {
-                return Ok(upto);
+                return Ok((upto, false));
             }
             upto = ver;
             if self.is_full(bounds) {
-                break;
+                return Ok((upto, false));
             }
         }
-        Ok(upto)
+        Ok((upto, true))
     }
 
     /// Looks at the registers that others changed, too.
@@ -176,7 +201,7 @@ impl<'a> Edits<'a> {
                     self.work.push(Work::Place((*parent, name.clone())));
                 }
                 Register::Data(node) => {
-                    let ino = self.local.ino(*node)?;
+                    let ino = self.ino(*node)?;
                     self.work.extend(ino.map(Work::Node));
                 }
                 Register::Meta(_) | Register::Xattr { .. } => {}
@@ -251,6 +276,52 @@ impl<'a> Edits<'a> {
         let id = self.local.id(ino)?;
         self.dirs.insert(ino.0, id);
         Ok(id)
+    }
+
+    /// The inode of a node.
+    fn ino(&mut self, id: NodeId) -> Result<Option<Ino>> {
+        if let Some(ino) = self.inodes.get(&id) {
+            return Ok(*ino);
+        }
+        let ino = self.local.ino(id)?;
+        self.inodes.insert(id, ino);
+        Ok(ino)
+    }
+
+    /// A node that is here.
+    fn here(&mut self, ino: Ino) -> Result<Option<Rc<Here>>> {
+        if let Some(last) = self.last.as_ref().filter(|last| last.ino == ino) {
+            return Ok(Some(Rc::clone(last)));
+        }
+        let here = self.local.node(ino)?.map(Rc::new);
+        if let Some(here) = &here {
+            self.inodes.insert(here.id, Some(ino));
+            self.last = Some(Rc::clone(here));
+        }
+        Ok(here)
+    }
+
+    /// A node that is here and has a name.
+    fn live(&mut self, id: NodeId) -> Result<Option<Rc<Here>>> {
+        let Some(ino) = self.ino(id)? else {
+            return Ok(None);
+        };
+        Ok(self.here(ino)?.filter(|here| here.nlink > 0))
+    }
+
+    /// Which node is at a place here.
+    fn at(&mut self, place: &Place) -> Result<Option<NodeId>> {
+        let Some(parent) = self.ino(place.0)? else {
+            return Ok(None);
+        };
+        let found = self.local.name(parent, &self.local.key(&place.1))?;
+        let Some((ino, _)) = found else {
+            return Ok(None);
+        };
+        match self.here(ino)? {
+            Some(here) => Ok(Some(here.id)),
+            None => self.local.id(ino).map(Some),
+        }
     }
 
     /// What the hub has of a node.
@@ -328,7 +399,7 @@ impl<'a> Edits<'a> {
         };
         let node = match here {
             Some(node) => Some(node),
-            None => self.local.at(&place)?,
+            None => self.at(&place)?,
         };
         if was == node {
             self.stale |= there != node;
@@ -347,13 +418,13 @@ impl<'a> Edits<'a> {
         }
         self.seen_places.insert(place.clone());
         if !self.is_known(place.0)?
-            && let Some(ino) = self.local.ino(place.0)?
+            && let Some(ino) = self.ino(place.0)?
         {
             self.work.push(Work::Node(ino));
         }
         for node in [was, node].into_iter().flatten() {
             if !self.spread.contains(&node) {
-                let ino = self.local.ino(node)?;
+                let ino = self.ino(node)?;
                 self.all_places(node, ino)?;
             }
         }
@@ -390,7 +461,7 @@ impl<'a> Edits<'a> {
         if self.replay.is_some() || self.is_known(node)? {
             return Ok(false);
         }
-        let Some(here) = self.local.live(node)? else {
+        let Some(here) = self.live(node)? else {
             return Ok(true);
         };
         Ok(here.unsealed || self.is_outsized(&here)?)
@@ -429,7 +500,7 @@ impl<'a> Edits<'a> {
         if self.dropped.contains(&node) {
             return Ok(true);
         }
-        if let Some(ino) = self.local.ino(node)?
+        if let Some(ino) = self.ino(node)?
             && !self.is_hidden(ino)?
         {
             return Ok(true);
@@ -472,7 +543,7 @@ impl<'a> Edits<'a> {
         if !self.seen_nodes.insert(ino.0) {
             return Ok(());
         }
-        let Some(here) = self.local.node(ino)?.filter(|here| here.nlink > 0) else {
+        let Some(here) = self.here(ino)?.filter(|here| here.nlink > 0) else {
             return Ok(());
         };
         if self.paths.may_ignore() && self.is_hidden(ino)? {

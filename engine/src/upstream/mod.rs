@@ -214,7 +214,7 @@ impl Upstream {
     /// Commits what is not, and makes sure that memory says what the rows say.
     fn settle_down(&self) -> Result<()> {
         let mut unsure = self.unsure.lock();
-        self.inner().commit(false)?;
+        self.inner().commit_changes()?;
         if *unsure {
             let flight = self.stored_flight()?;
             if let Some(flight) = &flight {
