@@ -232,6 +232,18 @@ mod tests {
     }
 
     #[test]
+    fn what_looks_random_is_not_compressed_and_text_is_at_any_size() {
+        for len in [1_023, 1_024, 4_096, 4_097, WHOLE_MAX] {
+            let random = noise(len);
+            assert_eq!(round_trip(&random.clone().into(), None).encoding, Encoding::Raw);
+            assert_eq!(looks_random(&random), len >= 1_024, "{len}");
+            let text: Vec<u8> = random.iter().map(|byte| b'a' + byte % 26).collect();
+            assert!(!looks_random(&text));
+            assert_eq!(round_trip(&text.into(), None).encoding, Encoding::Zstd);
+        }
+    }
+
+    #[test]
     fn a_chunk_travels_as_it_pays() {
         let random = Bytes::from(noise(CHUNK_MAX));
         assert_eq!(round_trip(&random, None).encoding, Encoding::Raw);
