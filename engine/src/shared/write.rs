@@ -235,6 +235,13 @@ impl Shared<'_> {
         Ok(effects)
     }
 
+    /// Notes a dead node of which nothing but its kind and last place is known.
+    pub(crate) fn bury(&self, node: NodeId, kind: NodeKind, ver: Ver, last: Place) -> Result<()> {
+        let mut record = Record::new(kind, ver);
+        record.gone = Some((ver, last));
+        self.set_record(node, &record)
+    }
+
     fn set_record(&self, id: NodeId, record: &Record) -> Result<()> {
         let (tag, counter) = key(id);
         let fail = |e| corrupt(id, format!("it cannot be encoded: {e}"));
