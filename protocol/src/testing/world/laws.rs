@@ -87,6 +87,10 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
     /// A file that a replica set aside, as it had not seen what it would have
     /// removed (R8), was renamed by it, as if a program had done that (R14).
     fn note_set_aside(&mut self, who: usize, confirmed: &ModelTree) {
+        if !self.middles.is_empty() {
+            // The law is not looked at, and not every client is at a place.
+            return;
+        }
         let view = self.view(who);
         let renamed = view.names().filter(|(place, node)| {
             confirmed.is_live(*node)
