@@ -268,6 +268,14 @@ impl Shared<'_> {
         Ok(effects)
     }
 
+    /// Notes a dead node of which nothing but its kind and last place is known.
+    pub(crate) fn bury(&self, node: NodeId, kind: NodeKind, ver: Ver, last: Place) -> Result<()> {
+        let mut record = Record::new(kind, ver);
+        record.gone = Some((ver, last));
+        let mut set = self.db.prepare_cached(SET_RECORD)?;
+        self.set_record(&mut set, node, &record)
+    }
+
     fn set_record(
         &self,
         set: &mut CachedStatement<'_>,

@@ -10,15 +10,16 @@ use std::sync::atomic::Ordering;
 
 use std::sync::Arc;
 
+use cairn_protocol::merge::Place;
 use cairn_protocol::session::Report;
-use cairn_protocol::{Change, CommitHasher, Entry, NodeId, Register, Ver};
+use cairn_protocol::{Change, CommitHasher, Edit, Entry, NodeId, NodeKind, Register, Ver};
 use rusqlite::{Connection, params};
 
 use super::grow::Growth;
 use super::sides::Other;
 use super::spool::Spool;
 use super::stage::Held;
-use super::state::{Base, Frozen, Rows, State, Told, encode};
+use super::state::{Base, Flight, Frozen, Rows, State, Told, encode};
 use crate::db::{corrupt, int};
 use crate::refs::{Ledger, LayoutFault};
 use crate::replica::Inner;
@@ -28,6 +29,35 @@ use crate::{FsError, Result};
 /// So many chunks have their references counted in memory, of a cut that has
 /// more: about 2 MiB.
 const REFS_MAX: usize = if cfg!(debug_assertions) { 8 } else { 16_384 };
+
+/// Another node that stands for one of the batch that was answered.
+#[derive(Debug)]
+pub(super) struct Alias {
+    pub(super) from: NodeId,
+    pub(super) to: NodeId,
+    /// The commit of the answer.
+    pub(super) ver: Ver,
+    /// What `from` was, and where the batch put it.
+    pub(super) was: Option<(NodeKind, Place)>,
+}
+
+impl Alias {
+    pub(super) fn new(flight: &Flight, from: NodeId, to: NodeId, ver: Ver) -> Self {
+        let edits = flight.edits.iter();
+        let kind = edits.clone().find_map(|edit| match edit {
+            Edit::New { node, kind } if *node == from => Some(*kind),
+            _ => None,
+        });
+        let mut places = edits.filter_map(|edit| match edit {
+            Edit::Name {
+                parent, name, node, ..
+            } if *node == Some(from) => Some((*parent, name.clone())),
+            _ => None,
+        });
+        let was = kind.zip(places.next());
+        Self { from, to, ver, was }
+    }
+}
 
 /// See the head of the module.
 #[derive(Debug)]
@@ -40,7 +70,7 @@ pub(crate) struct Rider {
     pub(super) changes: Arc<Spool>,
     /// Changes that follow from these.
     pub(super) more: Vec<Change>,
-    pub(super) aliases: Vec<(NodeId, NodeId, Ver)>,
+    pub(super) aliases: Vec<Alias>,
     /// References that chunks gain and lose, once the confirmed tree is set in
     /// the transaction that is open.
     pub(crate) ledger: Option<Ledger>,
@@ -84,8 +114,8 @@ impl Rider {
     /// Sets the confirmed tree, after [`Self::begin`].
     pub(super) fn set_tree(&mut self, inner: &Inner, db: &Connection) -> Result<()> {
         let shared = Shared::new(db, self.side);
-        for (from, to, ver) in &self.aliases {
-            shared.set_alias(*from, *to, *ver)?;
+        for alias in &self.aliases {
+            shared.set_alias(alias.from, alias.to, alias.ver)?;
         }
         let ends = |change: &Change| matches!(change.entry, Entry::Gone { .. });
         let mut lasts = Lasts::default();
@@ -97,6 +127,21 @@ impl Rider {
         let more = std::mem::take(&mut self.more);
         self.set_page(inner, db, &more, &mut lasts)?;
         self.more = more;
+        self.bury_forgotten(shared)
+    }
+
+    /// A hub that has forgotten what happened after the cursor may have forgotten
+    /// the node of an alias, too. It is dead, then, as the others that the whole
+    /// tree does not have (RST-2).
+    fn bury_forgotten(&self, shared: Shared<'_>) -> Result<()> {
+        for alias in &self.aliases {
+            if let Some((kind, (parent, name))) = &alias.was
+                && shared.record(alias.to)?.is_none()
+            {
+                let parent = shared.alias_of(*parent)?.unwrap_or(*parent);
+                shared.bury(alias.to, *kind, alias.ver, (parent, name.clone()))?;
+            }
+        }
         Ok(())
     }
 

@@ -767,6 +767,34 @@ fn what_is_in_flight_for_a_node_that_was_forgotten_is_made_again() {
     assert_equal(&[&a, &b], &side);
 }
 
+/// The answer says that a directory is an alias of another, and the hub has
+/// forgotten that one meanwhile: what was made in it is not lost.
+#[test]
+fn an_alias_of_what_was_forgotten_is_made_again() {
+    let (mut side, a, b) = two();
+    b.sync(&mut side);
+    a.replica.mkdir("/d").unwrap();
+    a.sync(&mut side);
+    b.replica.mkdir("/d").unwrap();
+    let (_, ack) = b.push(&mut side).unwrap();
+    b.replica.write_file("/d/f", b"of b").unwrap();
+    a.replica.remove("/d").unwrap();
+    a.sync(&mut side);
+    side.hub.forget();
+    b.perform(ClientAction::Reset {
+        why: Why::Horizon,
+        epoch: Epoch([7; 16]),
+        last_batch: 0,
+    });
+    b.stage(&side, side.hub.whole());
+    assert_eq!(b.apply(side.cursor(), Some(ack)), Applied::Done);
+    assert_eq!(b.read("/d/f"), b"of b");
+    b.sync(&mut side);
+    a.sync(&mut side);
+    assert_eq!(a.read("/d/f"), b"of b");
+    assert_equal(&[&a, &b], &side);
+}
+
 #[test]
 fn a_cut_that_removes_most_of_a_tree_asks_first() {
     let (mut side, a, b) = two();

@@ -25,10 +25,13 @@ struct Touch {
 pub struct Touches(BTreeMap<NodeId, Vec<Touch>>);
 
 impl Touches {
-    /// A program of a replica wrote to a file or gave it a name.
+    /// A replica wrote to a file or gave it a name.
     pub fn touched(&mut self, who: usize, node: NodeId) {
-        let touch = Touch { who, until: None };
-        self.0.entry(node).or_default().push(touch);
+        let touches = self.0.entry(node).or_default();
+        let is_open = |touch: &Touch| touch.who == who && touch.until.is_none();
+        if !touches.iter().any(is_open) {
+            touches.push(Touch { who, until: None });
+        }
     }
 
     /// Whether a replica did something that the hub may not have heard of.

@@ -105,7 +105,10 @@ impl ModelReplica {
         for (edit, outcome) in &ack.outcomes {
             match (&flight.edits[*edit], outcome) {
                 (Edit::Data { node, .. }, Outcome::Copied { .. }) => drop(copied.insert(*node)),
-                (_, Outcome::Alias { from, to }) => drop(tree.aliases.insert(*from, *to)),
+                // What it was an alias of may be forgotten: then it is made again.
+                (_, Outcome::Alias { from, to }) if tree.kind(*to).is_some() => {
+                    tree.aliases.insert(*from, *to);
+                }
                 (
                     edit,
                     Outcome::Refused {

@@ -54,11 +54,14 @@ fn i1_to_i7_hold_under_random_schedules_of_sessions() {
 /// it made in it later was nowhere (107067); a file of a batch whose answer was lost,
 /// which others had removed, and which came again with its author, who had been
 /// away for long (6143); a batch in flight when the hub forgot its cursor, and a
-/// node in it, which counted as pushed although it was refused (65937).
+/// node in it, which counted as pushed although it was refused (65937); a directory
+/// that had become an alias of one that the hub then forgot, with what was made
+/// in it (181470); a file that was set aside while somebody removed it, which is a
+/// rename of what was removed (122061).
 #[test]
 fn seeds_that_failed_before_hold() {
     for seed in [
-        62, 202, 564, 1_054, 2_219, 5_126, 6_143, 18_644, 65_937, 107_067,
+        62, 202, 564, 1_054, 2_219, 5_126, 6_143, 18_644, 65_937, 107_067, 122_061, 181_470,
     ] {
         assert_eq!(run(seed).err(), None, "CAIRN_SEED={seed}");
     }

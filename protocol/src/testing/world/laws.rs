@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use super::{Failure, World};
 use crate::id::NodeId;
+use crate::register::NodeKind;
 use crate::session::{Command, Ended, Event};
 use crate::testing::subject::{HubSubject, MiddleSubject, ReplicaSubject};
+use crate::testing::tree::ModelTree;
 use crate::wire::Code;
 
 impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
@@ -82,6 +84,24 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
         }
     }
 
+    /// A file that a replica set aside, as it had not seen what it would have
+    /// removed (R8), was renamed by it, as if a program had done that (R14).
+    fn note_set_aside(&mut self, who: usize, confirmed: &ModelTree) {
+        if !self.middles.is_empty() {
+            // The law is not looked at, and not every client is at a place.
+            return;
+        }
+        let view = self.view(who);
+        let renamed = view.names().filter(|(place, node)| {
+            confirmed.is_live(*node)
+                && confirmed.at(place) != Some(*node)
+                && confirmed.kind(*node) != Some(NodeKind::Dir)
+        });
+        for (_, node) in renamed {
+            self.touches.touched(who, node);
+        }
+    }
+
     /// A cut is the hub's tree at its commit (I4).
     pub(super) fn check(&mut self, who: usize) -> Result<(), Failure> {
         if self.touches.is_open(who) && self.is_clean(who) {
@@ -91,6 +111,7 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
         let Some((cursor, tree)) = confirmed.filter(|_| !self.faults.rollback) else {
             return Ok(());
         };
+        self.note_set_aside(who, &tree);
         let hub = self.hub_view_at(self.hub_of(who), cursor.seq);
         if hub.is_some_and(|hub| hub != tree) {
             let seq = cursor.seq;
