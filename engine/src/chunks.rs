@@ -6,7 +6,7 @@
 //! commit has its row. Reads hold the gate, so that no space is given back under
 //! them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -162,7 +162,7 @@ impl Places {
 #[derive(Debug, Default)]
 pub(crate) struct Leased {
     /// Chunks that somebody counts on, with how many do.
-    chunks: HashMap<ChunkHash, u32>,
+    chunks: FxHashMap<ChunkHash, u32>,
     /// How many count on more chunks than they can name.
     all: u32,
 }
@@ -182,7 +182,7 @@ impl Leased {
 #[derive(Debug)]
 pub(crate) struct Chunks {
     pub(crate) files: Files,
-    pending: Mutex<HashMap<ChunkHash, Pending>>,
+    pending: Mutex<FxHashMap<ChunkHash, Pending>>,
     places: Mutex<Places>,
     leases: Mutex<Leased>,
     tail: Mutex<Option<Tail>>,

@@ -9,9 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use cairn_protocol::{
-    Chain, ChunkHash, ChunkerId, Extent, Manifest, NodeId, ReplicaTag, Ver, cut,
-};
+use cairn_protocol::{Chain, ChunkHash, ChunkerId, Extent, Manifest, NodeId, ReplicaTag, Ver, cut};
 use rusqlite::{Connection, params};
 
 use crate::attr::Ino;
@@ -424,7 +422,8 @@ impl Inner {
     fn write_rows(&self, db: &Connection, batch: &mut Batch) -> Result<Written> {
         let mut writer = RowWriter::new(db, ReplicaTag(self.identity.tag))?;
         if let Some(rider) = &mut batch.rider {
-            writer.ledger = rider.ledger.take().unwrap_or_default();
+            let ledger = rider.ledger.as_mut().map(std::mem::take);
+            writer.ledger = ledger.unwrap_or_default();
             // It has the changes of this commit whose rows are written.
             if let Some(hasher) = rider.hasher.take() {
                 writer.hasher = hasher;

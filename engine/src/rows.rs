@@ -15,7 +15,7 @@ use crate::chunks::{self, Pending};
 use crate::db::{self, int, own_id, times_to, uint};
 use crate::history::{HISTORY_DATA, HISTORY_META, HISTORY_NAME};
 use crate::node::{Body, DirKey, Node, Overlay, Staging, Times};
-use crate::refs::{Ledger, LayoutFault};
+use crate::refs::{LayoutFault, Ledger};
 use crate::replica::Inner;
 use crate::tree::Gone;
 use crate::{FsError, Result};
@@ -208,30 +208,29 @@ impl<'a> RowWriter<'a> {
             .map(postcard::to_stdvec)
             .transpose()
             .map_err(|e| FsError::Corrupt(format!("a data register cannot be encoded: {e}")))?;
-        self.insert_node
-            .execute(params![
-                int(row.ino.0),
-                u8::from(row.kind),
-                row.perm,
-                row.uid,
-                row.gid,
-                row.rdev,
-                row.nlink,
-                int(row.size),
-                int(row.allocated),
-                times_to(&row.times).as_slice(),
-                int(row.parent),
-                int(row.entries),
-                int(row.xattr_count as u64),
-                int(row.born),
-                int(row.meta_ver),
-                int(row.data_ver),
-                int(row.ver),
-                encoded,
-                encoded.is_some(),
-                row.id.as_ref().map(|id| id.replica.0.cast_signed()),
-                row.id.as_ref().map(|id| id.counter.cast_signed()),
-            ])?;
+        self.insert_node.execute(params![
+            int(row.ino.0),
+            u8::from(row.kind),
+            row.perm,
+            row.uid,
+            row.gid,
+            row.rdev,
+            row.nlink,
+            int(row.size),
+            int(row.allocated),
+            times_to(&row.times).as_slice(),
+            int(row.parent),
+            int(row.entries),
+            int(row.xattr_count as u64),
+            int(row.born),
+            int(row.meta_ver),
+            int(row.data_ver),
+            int(row.ver),
+            encoded,
+            encoded.is_some(),
+            row.id.as_ref().map(|id| id.replica.0.cast_signed()),
+            row.id.as_ref().map(|id| id.counter.cast_signed()),
+        ])?;
         self.staging(row)?;
         let id = self.id(row.ino, row.id.as_deref());
         for (name, value, ver) in &row.xattrs {
@@ -310,14 +309,13 @@ impl<'a> RowWriter<'a> {
 
     pub(crate) fn name(&mut self, row: &NameRow) -> Result<()> {
         self.keep_name(row)?;
-        self.insert_name
-            .execute(params![
-                int(row.parent.0),
-                int(row.key.0),
-                row.key.1.as_bytes(),
-                row.target.map(|t| int(t.0)),
-                int(row.ver),
-            ])?;
+        self.insert_name.execute(params![
+            int(row.parent.0),
+            int(row.key.0),
+            row.key.1.as_bytes(),
+            row.target.map(|t| int(t.0)),
+            int(row.ver),
+        ])?;
         self.log(row.ver, 1, row.parent, Some(&row.key))?;
         let entry = Entry::Name {
             parent: row.ids.0,
@@ -362,14 +360,13 @@ impl<'a> RowWriter<'a> {
     }
 
     fn log(&mut self, ver: Ver, kind: u8, ino: Ino, key: Option<&DirKey>) -> Result<()> {
-        self.insert_log
-            .execute(params![
-                int(ver),
-                kind,
-                int(ino.0),
-                key.map(|k| int(k.0)),
-                key.map(|k| k.1.as_bytes()),
-            ])?;
+        self.insert_log.execute(params![
+            int(ver),
+            kind,
+            int(ino.0),
+            key.map(|k| int(k.0)),
+            key.map(|k| k.1.as_bytes()),
+        ])?;
         Ok(())
     }
 

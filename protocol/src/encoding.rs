@@ -158,7 +158,8 @@ fn compress(bytes: &[u8], prefix: Option<&[u8]>) -> Option<Vec<u8>> {
 fn looks_random(bytes: &[u8]) -> bool {
     const PIECE: usize = 256;
     const PIECES: usize = 4;
-    const SAMPLE: u32 = (PIECE * PIECES) as u32;
+    /// Their product.
+    const SAMPLE: u32 = 1_024;
     if !(PIECE * PIECES..=WHOLE_MAX).contains(&bytes.len()) {
         return false;
     }
@@ -235,7 +236,10 @@ mod tests {
     fn what_looks_random_is_not_compressed_and_text_is_at_any_size() {
         for len in [1_023, 1_024, 4_096, 4_097, WHOLE_MAX] {
             let random = noise(len);
-            assert_eq!(round_trip(&random.clone().into(), None).encoding, Encoding::Raw);
+            assert_eq!(
+                round_trip(&random.clone().into(), None).encoding,
+                Encoding::Raw
+            );
             assert_eq!(looks_random(&random), len >= 1_024, "{len}");
             let text: Vec<u8> = random.iter().map(|byte| b'a' + byte % 26).collect();
             assert!(!looks_random(&text));

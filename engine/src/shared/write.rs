@@ -126,7 +126,9 @@ impl Shared<'_> {
                     plain.push(*id);
                 }
             }
-            plain.iter().for_each(|id| drop(nodes.remove(id)));
+            for id in &plain {
+                nodes.remove(id);
+            }
         }
         self.set_nodes(nodes, &lasts.places, count)?;
         Ok(())
@@ -276,12 +278,7 @@ impl Shared<'_> {
         self.set_record(&mut set, node, &record)
     }
 
-    fn set_record(
-        &self,
-        set: &mut CachedStatement<'_>,
-        id: NodeId,
-        record: &Record,
-    ) -> Result<()> {
+    fn set_record(&self, set: &mut CachedStatement<'_>, id: NodeId, record: &Record) -> Result<()> {
         let (tag, counter) = key(id);
         let fail = |e| corrupt(id, format!("it cannot be encoded: {e}"));
         let data = record

@@ -415,14 +415,14 @@ fn base(inner: &Inner, db: &Connection, data: &Data) -> Result<Base> {
     })
 }
 
-/// A node that is new here. `attributed`: it may have extended attributes.
+/// A node that is new here, with its extended attributes if it may have some.
 pub(super) fn make(
     inner: &Inner,
     db: &Connection,
     shared: Shared<'_>,
     replayed: Option<&Replayed>,
     id: NodeId,
-    attributed: bool,
+    has_xattrs: bool,
 ) -> Result<Node> {
     let record = shared.record(id)?;
     let kind = replayed.and_then(|all| all.kinds.get(&id).copied());
@@ -463,7 +463,7 @@ pub(super) fn make(
         set_attributes(&mut node, &meta);
     }
     let mut xattrs = BTreeMap::new();
-    let attributes = if attributed {
+    let attributes = if has_xattrs {
         shared.attributes(id)?
     } else {
         Vec::new()

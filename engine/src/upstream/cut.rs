@@ -329,7 +329,6 @@ impl Upstream {
             more,
             aliases,
             ledger: None,
-            is_set: false,
             growth: None,
             hasher: None,
             told: told.filter(|_| !anew),

@@ -139,12 +139,7 @@ impl<'a> Edits<'a> {
 
     /// Looks at what the log says after `from` but for what was `told`, until
     /// there is enough. Returns how far that is.
-    pub(super) fn scan(
-        &mut self,
-        from: Ver,
-        told: Option<Told>,
-        bounds: &Bounds,
-    ) -> Result<Ver> {
+    pub(super) fn scan(&mut self, from: Ver, told: Option<Told>, bounds: &Bounds) -> Result<Ver> {
         let Some(told) = told.filter(|told| from < told.upto) else {
             return Ok(self.scan_between(from, Ver::MAX, bounds)?.0);
         };

@@ -117,7 +117,7 @@ impl Growth {
             local,
             taken,
             writer,
-            attributed: Shared::new(db, side).has_attributes()?,
+            has_xattrs: Shared::new(db, side).has_attributes()?,
             growth: self,
             first: inner.tree.lock().next_ino,
             inos: 0..0,
@@ -178,7 +178,7 @@ struct Grower<'a> {
     taken: Option<&'a mut Vec<Place>>,
     writer: RowWriter<'a>,
     /// Something in the confirmed tree has extended attributes.
-    attributed: bool,
+    has_xattrs: bool,
     growth: &'a mut Growth,
     /// Inodes from here on are rows of this transaction.
     first: u64,
@@ -320,8 +320,8 @@ impl<'a> Grower<'a> {
 
     /// Makes a node as the confirmed tree has it, a directory without entries.
     fn make(&mut self, id: NodeId, parent: Ino) -> Result<(Ino, NodeKind)> {
-        let (inner, attributed) = (self.inner, self.attributed);
-        let mut node = make(inner, self.db, self.shared, None, id, attributed)?;
+        let (inner, has_xattrs) = (self.inner, self.has_xattrs);
+        let mut node = make(inner, self.db, self.shared, None, id, has_xattrs)?;
         let ino = self.next_ino();
         let ver = self.next_ver();
         (node.born, node.meta_ver, node.data_ver) = (ver, ver, ver);

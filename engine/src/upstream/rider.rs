@@ -21,7 +21,7 @@ use super::spool::Spool;
 use super::stage::Held;
 use super::state::{Base, Flight, Frozen, Rows, State, Told, encode};
 use crate::db::{corrupt, int};
-use crate::refs::{Ledger, LayoutFault};
+use crate::refs::{LayoutFault, Ledger};
 use crate::replica::Inner;
 use crate::shared::{Lasts, Shared};
 use crate::{FsError, Result};
@@ -74,8 +74,6 @@ pub(crate) struct Rider {
     /// References that chunks gain and lose, once the confirmed tree is set in
     /// the transaction that is open.
     pub(crate) ledger: Option<Ledger>,
-    /// Whether that is so.
-    pub(super) is_set: bool,
     /// The nodes that are rows only, if there are any.
     pub(super) growth: Option<Box<Growth>>,
     /// What the rows that are written say of the commit.
@@ -107,7 +105,7 @@ impl Rider {
         if self.lazy {
             inner.elsewhere.store(true, Ordering::SeqCst);
         }
-        (self.ledger, self.is_set) = (Some(ledger), true);
+        self.ledger = Some(ledger);
         Ok(())
     }
 
@@ -164,7 +162,7 @@ impl Rider {
     /// Sets the confirmed tree if it is not set in this transaction: before the
     /// rows of nodes, which may name chunks that are not here.
     pub(crate) fn prepare(&mut self, inner: &Inner, db: &Connection) -> Result<()> {
-        if self.is_set {
+        if self.ledger.is_some() {
             return Ok(());
         }
         self.begin(inner, db)?;
@@ -186,7 +184,7 @@ impl Rider {
     /// Whether rows are written that memory knew without having them, so that
     /// nobody may load any meanwhile.
     pub(crate) fn shifts(&self) -> bool {
-        !self.is_set && self.growth.is_some()
+        self.ledger.is_none() && self.growth.is_some()
     }
 
     /// Writes everything that is left. The last of a transaction: the references
@@ -229,7 +227,7 @@ impl Rider {
 
     /// Nothing of it was committed.
     pub(crate) fn rolled_back(&mut self) {
-        (self.ledger, self.hasher, self.is_set) = (None, None, false);
+        (self.ledger, self.hasher) = (None, None);
     }
 
     /// It was committed. What was read of directories meanwhile, if rows of what

@@ -8,6 +8,7 @@ use cairn_protocol::session::{Report, Wanted};
 use cairn_protocol::wire::{ChunkData, Code};
 use cairn_protocol::{Change, ChunkError, ChunkHash, Data, Encoded, Entry, NodeId, decode_chunk};
 use rusqlite::Connection;
+use rustc_hash::FxHashSet;
 
 use super::Upstream;
 use super::layout::{self, Chunks};
@@ -36,7 +37,7 @@ pub(super) struct Staged {
 /// Chunks that stay, whatever names them.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
-    chunks: BTreeSet<ChunkHash>,
+    chunks: FxHashSet<ChunkHash>,
     /// There are more than are listed: all chunks stay.
     all: bool,
 }
@@ -109,8 +110,7 @@ impl Upstream {
                 continue;
             };
             if let Some(node) = node
-                && (*parent == NodeId::ROOT
-                    || !highest.is_new(shared, "shared_node", *parent)?)
+                && (*parent == NodeId::ROOT || !highest.is_new(shared, "shared_node", *parent)?)
                 && let Some((Some(before), _)) = shared.name(&(*parent, name.clone()))?
                 && before != *node
             {

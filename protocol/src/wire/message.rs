@@ -12,8 +12,8 @@ use crate::chain::Chain;
 use crate::change::Change;
 use crate::cursor::{Cursor, Epoch, Scope, Seq};
 use crate::edit::Edit;
-use crate::flavor;
 use crate::encoding::Encoding;
+use crate::flavor;
 use crate::hash::ChunkHash;
 use crate::id::ReplicaTag;
 use crate::limits::{
