@@ -13,17 +13,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use cairn_protocol::merge::Place;
-use cairn_protocol::{Data, Edit, MetaFields, Name, NodeId, NodeKind, Register, Ver, XattrName};
-use rusqlite::params;
+use cairn_protocol::{Data, Edit, MetaFields, Name, NodeId, NodeKind, Register, XattrName};
 use rustc_hash::FxHashMap;
 
 use super::ignore::Paths;
 use super::local::{Here, Local};
 use super::outsized::CHUNKS_MAX;
-use super::state::{Base, Frozen, Told};
+use super::state::{Base, Frozen};
 use crate::Result;
 use crate::attr::Ino;
-use crate::db::{corrupt, int, uint};
 use crate::shared::{Highest, Record, Shared};
 
 /// How much a batch takes.
@@ -45,7 +43,7 @@ impl Bounds {
 }
 
 #[derive(Debug)]
-enum Work {
+pub(super) enum Work {
     Place(Place),
     /// A place, and what is there here.
     At(Place, NodeId),
@@ -75,8 +73,8 @@ pub(super) struct Edits<'a> {
     pub(super) settled: Vec<Register>,
     /// Something is as its editor saw it again, and others changed it since.
     pub(super) stale: bool,
-    seen_places: BTreeSet<Place>,
-    seen_nodes: BTreeSet<u64>,
+    pub(super) seen_places: BTreeSet<Place>,
+    pub(super) seen_nodes: BTreeSet<u64>,
     spread: BTreeSet<NodeId>,
     dropped: BTreeSet<NodeId>,
     known: BTreeMap<NodeId, bool>,
@@ -93,7 +91,7 @@ pub(super) struct Edits<'a> {
     /// for several times in a row.
     inodes: FxHashMap<NodeId, Option<Ino>>,
     last: Option<Rc<Here>>,
-    work: Vec<Work>,
+    pub(super) work: Vec<Work>,
     bytes: usize,
     content: u64,
 }
@@ -137,118 +135,20 @@ impl<'a> Edits<'a> {
         Self { chunks_max, ..self }
     }
 
-    /// Looks at what the log says after `from` but for what was `told`, until
-    /// there is enough. Returns how far that is.
-    pub(super) fn scan(&mut self, from: Ver, told: Option<Told>, bounds: &Bounds) -> Result<Ver> {
-        let Some(told) = told.filter(|told| from < told.upto) else {
-            return Ok(self.scan_between(from, Ver::MAX, bounds)?.0);
-        };
-        if from < told.after
-            && let (upto, false) = self.scan_between(from, told.after, bounds)?
-        {
-            return Ok(upto);
-        }
-        Ok(self.scan_between(told.upto, Ver::MAX, bounds)?.0)
-    }
-
-    /// The same up to a version. Also tells whether that is all there is.
-    fn scan_between(&mut self, from: Ver, last: Ver, bounds: &Bounds) -> Result<(Ver, bool)> {
-        let mut log = self.local.db.prepare_cached(
-            "SELECT ver, kind, ino, hash, name FROM log WHERE ver > ? AND ver <= ? ORDER BY ver",
-        )?;
-        let mut rows = log.query([int(from), int(last)])?;
-        let mut upto = from;
-        while let Some(row) = rows.next()? {
-            let (ver, ino) = (uint(row.get(0)?), Ino(uint(row.get(2)?)));
-            match row.get::<_, u8>(1)? {
-                0 if !self.seen_nodes.contains(&ino.0) && self.is_node_current(ino, ver)? => {
-                    self.work.push(Work::Node(ino));
-                }
-                1 => {
-                    let bytes: Vec<u8> = row.get(4)?;
-                    let name = Name::new(&bytes).map_err(|e| corrupt(ino, e))?;
-                    let place = (self.dir(ino)?, name);
-                    // Most came with their nodes.
-                    if !self.seen_places.contains(&place)
-                        && self.is_name_current(ino, row.get(3)?, &bytes, ver)?
-                    {
-                        self.work.push(Work::Place(place));
-                    }
-                }
-                _ => {}
-            }
-            if !self.follow(bounds)? {
-                return Ok((upto, false));
-            }
-            upto = ver;
-            if self.is_full(bounds) {
-                return Ok((upto, false));
-            }
-        }
-        Ok((upto, true))
-    }
-
-    /// Looks at the registers that others changed, too.
-    pub(super) fn scan_frozen(&mut self, bounds: &Bounds) -> Result<()> {
-        for register in self.frozen.keys() {
-            match register {
-                Register::Name { parent, name } => {
-                    self.work.push(Work::Place((*parent, name.clone())));
-                }
-                Register::Data(node) => {
-                    let ino = self.ino(*node)?;
-                    self.work.extend(ino.map(Work::Node));
-                }
-                Register::Meta(_) | Register::Xattr { .. } => {}
-            }
-            if !self.follow(bounds)? || self.is_full(bounds) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks at files whose content is not sealed, whatever the log says.
-    pub(super) fn scan_unsealed(&mut self) -> Result<()> {
-        let mut find = self.local.db.prepare_cached("SELECT ino FROM staging")?;
-        let mut rows = find.query([])?;
-        while let Some(row) = rows.next()? {
-            self.work.push(Work::Node(Ino(uint(row.get(0)?))));
-            self.follow(&Bounds::NONE)?;
-        }
-        Ok(())
-    }
-
     /// Bytes of the contents.
     pub(super) fn content(&self) -> u64 {
         self.content
     }
 
-    fn is_full(&self, bounds: &Bounds) -> bool {
+    pub(super) fn is_full(&self, bounds: &Bounds) -> bool {
         self.list.len() >= bounds.edits
             || self.bytes >= bounds.bytes
             || self.content >= bounds.content
     }
 
-    fn is_node_current(&self, ino: Ino, ver: Ver) -> Result<bool> {
-        let mut find = self
-            .local
-            .db
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM node WHERE ino = ? AND ver = ?)")?;
-        Ok(find.query_row([int(ino.0), int(ver)], |r| r.get(0))?)
-    }
-
-    fn is_name_current(&self, parent: Ino, hash: i64, name: &[u8], ver: Ver) -> Result<bool> {
-        let mut find = self.local.db.prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM name WHERE parent = ? AND hash = ? AND name = ? AND ver = ?)",
-        )?;
-        let row = params![int(parent.0), hash, name, int(ver)];
-        Ok(find.query_row(row, |r| r.get(0))?)
-    }
-
     /// Does what is to be done. `false` when a directory that ends has more in
     /// it than there is room for: then the same has to be looked at again.
-    fn follow(&mut self, bounds: &Bounds) -> Result<bool> {
+    pub(super) fn follow(&mut self, bounds: &Bounds) -> Result<bool> {
         while let Some(work) = self.work.pop() {
             let done = match work {
                 Work::Place(place) => self.place(place, None, bounds)?,
@@ -264,7 +164,7 @@ impl<'a> Edits<'a> {
     }
 
     /// The id of a directory.
-    fn dir(&mut self, ino: Ino) -> Result<NodeId> {
+    pub(super) fn dir(&mut self, ino: Ino) -> Result<NodeId> {
         if let Some(id) = self.dirs.get(&ino.0) {
             return Ok(*id);
         }
@@ -274,7 +174,7 @@ impl<'a> Edits<'a> {
     }
 
     /// The inode of a node.
-    fn ino(&mut self, id: NodeId) -> Result<Option<Ino>> {
+    pub(super) fn ino(&mut self, id: NodeId) -> Result<Option<Ino>> {
         if let Some(ino) = self.inodes.get(&id) {
             return Ok(*ino);
         }
