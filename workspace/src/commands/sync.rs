@@ -84,10 +84,10 @@ fn with(
     console: &mut dyn Console,
 ) -> Result {
     let mut events = follow.events()?;
-    match bring_in_step(follow, &host.replica, request.json, console) {
+    match bring_in_step(follow, &host.replica, stop, request.json, console) {
         Err(Failure::Sync(SyncError::Halted { .. })) if request.proceed => {
             follow.proceed();
-            bring_in_step(follow, &host.replica, request.json, console)?;
+            bring_in_step(follow, &host.replica, stop, request.json, console)?;
         }
         done => done?,
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cairn_engine::FsError;
+use cairn_protocol::session::By;
 use cairn_protocol::wire::Code;
 use cairn_transports::tls::TlsError;
 use cairn_transports::{ClientError, ServeError};
@@ -12,7 +13,7 @@ use cairn_transports::{ClientError, ServeError};
 #[non_exhaustive]
 pub enum SyncError {
     /// There is no session with the hub.
-    #[error("not in step with the hub {address}{}", hint(source.code()))]
+    #[error("not in step with the hub {address}{}", hint_for(source))]
     Client {
         /// The hub.
         address: String,
@@ -68,6 +69,16 @@ pub enum SyncError {
     /// The machine has no threads or sockets left.
     #[error("cannot start sync")]
     Start(#[source] std::io::Error),
+}
+
+/// What to do about the end of a session.
+fn hint_for(error: &ClientError) -> &'static str {
+    match error {
+        ClientError::Ended(ended) if ended.by == By::Us && ended.code == Code::QUOTA => {
+            " (make space on the disk of the replica)"
+        }
+        other => hint(other.code()),
+    }
 }
 
 /// What to do about an error, as far as the code tells.

@@ -200,7 +200,8 @@ impl Follow {
         })
     }
 
-    /// What ends a wait: the hub does not want us, or wants to remove too much.
+    /// What ends a wait: the hub does not want us, or wants to remove too much, or
+    /// one of the two cannot store what comes.
     fn look_at(&self, event: Result<ClientEvent, RecvError>) -> Result<(), SyncError> {
         match event {
             Ok(ClientEvent::Session(Event::Halted { removed, of })) => Err(SyncError::Halted {
@@ -209,6 +210,12 @@ impl Follow {
                 of,
             }),
             Ok(ClientEvent::State(State::Over { why })) => Err(self.failed(why)),
+            // It is tried again, but not before somebody has looked after a disk.
+            Ok(ClientEvent::State(State::Waiting { why }))
+                if matches!(why.code(), Some(Code::QUOTA | Code::INTERNAL)) =>
+            {
+                Err(self.failed(why))
+            }
             Ok(ClientEvent::Session(Event::NotPushed {
                 code, retry_after, ..
             })) if retry_after.is_none() => Err(self.refused(code)),
