@@ -24,7 +24,7 @@ mod scratch;
 #[cfg(feature = "shell")]
 mod shell;
 mod sync;
-mod sync_disk;
+mod sync_trouble;
 mod tools;
 mod transfer;
 mod trees;

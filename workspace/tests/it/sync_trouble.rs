@@ -1,5 +1,9 @@
-//! Sync when a disk is full, at the hub or at a replica: said with what to do,
-//! nothing lost, and all is well when there is space again.
+//! Sync when a store is in trouble: a disk is full, at the hub or at a replica, or
+//! the hub's is damaged. That is said with what to do, nothing is lost, and all is
+//! well when the trouble is over.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 
 use crate::hubs::Hub;
 use crate::program::until;
@@ -76,4 +80,36 @@ fn a_replica_with_a_full_disk_says_so_and_goes_on_with_what_has_come() {
         assert!(scratch.cairn("cat disk/b.cairn/large").done().out == bytes);
         hub.end();
     }
+}
+
+#[test]
+fn a_hub_with_a_damaged_chunk_is_named_and_gives_everything_else() {
+    let scratch = Scratch::new();
+    std::fs::write(scratch.join("noise"), noise(3 * MIB, 2)).unwrap();
+    std::fs::write(scratch.join("small"), "small").unwrap();
+    scratch.cairn("import noise hub.cairn/large --file").done();
+    scratch.cairn("import small hub.cairn/small --file").done();
+    // What was just written is in a pack then.
+    scratch.cairn("gc hub.cairn").done();
+    let pack = scratch.join("hub.cairn/chunks/1.pack");
+    let pack = File::options().write(true).open(pack).unwrap();
+    pack.write_all_at(b"damaged", MIB as u64).unwrap();
+    let hub = Hub::new(&scratch, "hub", &[]);
+    for scheme in ["quic", "wss"] {
+        let url = hub.url(scheme).to_owned();
+        let refused = scratch.cairn(&format!("clone {url} {scheme}")).ended(5);
+        refused.says(&["E_CHUNK_MISSING", "cairn check", "--lazy"]);
+        let lazy = format!("{scheme}-lazy");
+        scratch.cairn(&format!("clone {url} {lazy} --lazy")).done();
+        assert_eq!(
+            scratch
+                .cairn(&format!("cat {lazy}.cairn/small"))
+                .done()
+                .text(),
+            "small"
+        );
+        let damaged = scratch.cairn(&format!("cat {lazy}.cairn/large")).ended(5);
+        damaged.says(&["/large", "E_CHUNK_MISSING"]);
+    }
+    hub.end();
 }
