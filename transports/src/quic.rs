@@ -21,6 +21,7 @@ use ring::hmac;
 use rustix::net::sockopt;
 use tokio::task::JoinSet;
 
+use crate::driver::goodbye;
 use crate::error::CarrierError;
 use crate::link::{Incoming, Lanes, Outgoing, Wire};
 
@@ -156,50 +157,68 @@ pub(crate) async fn run(
     wire: Wire,
 ) -> Result<(), CarrierError> {
     let closer = Closer(connection.clone());
-    let Wire { outgoing, incoming } = wire;
-    let streams = tokio::select! {
-        streams = control_stream(&connection, side) => streams,
-        () = incoming.closed() => return Ok(()),
-    };
-    let (send, receive) = match streams {
-        Ok(streams) => streams,
-        Err(error) => return ended(error.into()),
-    };
-    let sending = send_all(&connection, send, &outgoing);
-    let receiving = receive_all(&connection, receive, incoming);
-    tokio::pin!(sending, receiving);
-    let code = tokio::select! {
-        end = &mut sending => match end {
-            Ok(code) => code,
-            Err(error) => {
-                // The peer may have said why, before it stopped to read.
-                let _ = tokio::time::timeout(LINGER, receiving).await;
-                return ended(error);
-            }
-        },
-        received = &mut receiving => {
-            if let Err(error) = received {
-                return ended(error);
-            }
-            // The peer says no more; this side may.
-            match sending.await {
-                Ok(code) => code,
-                Err(error) => return ended(error),
-            }
+    let incoming = wire.incoming.clone();
+    match carry(&connection, side, wire).await {
+        Ok(Some(code)) => {
+            closer.0.close(VarInt::from_u32(code.0.into()), b"");
+            Ok(())
         }
-    };
-    closer.0.close(VarInt::from_u32(code.0.into()), b"");
-    Ok(())
+        Ok(None) => Ok(()),
+        Err(error) => ended(error, &incoming).await,
+    }
 }
 
-/// A peer that closes the connection is no error: it has said why, or will not.
-fn ended(error: CarrierError) -> Result<(), CarrierError> {
-    match error {
-        CarrierError::Quic(
-            ConnectionError::ApplicationClosed(_) | ConnectionError::LocallyClosed,
-        ) => Ok(()),
-        error => Err(error),
+/// Carries frames until both sides are done. With the code to end the connection
+/// with, where there was a session.
+async fn carry(
+    connection: &Connection,
+    side: Side,
+    wire: Wire,
+) -> Result<Option<Code>, CarrierError> {
+    let Wire { outgoing, incoming } = wire;
+    let (send, receive) = tokio::select! {
+        streams = control_stream(connection, side) => streams?,
+        () = incoming.closed() => return Ok(None),
+    };
+    let sending = send_all(connection, send, &outgoing);
+    let receiving = receive_all(connection, receive, incoming);
+    tokio::pin!(sending, receiving);
+    let code = tokio::select! {
+        end = &mut sending => {
+            if end.is_err() {
+                // The peer may have said why, before it stopped to read.
+                let _ = tokio::time::timeout(LINGER, receiving).await;
+            }
+            end?
+        }
+        received = &mut receiving => {
+            received?;
+            // The peer says no more; this side may.
+            sending.await?
+        }
+    };
+    Ok(Some(code))
+}
+
+/// A peer that closes the connection is no error. It has said why; where that was
+/// lost, the code with which it closed is the reason.
+async fn ended(error: CarrierError, incoming: &Incoming) -> Result<(), CarrierError> {
+    let close = match error {
+        CarrierError::Quic(ConnectionError::ApplicationClosed(close)) => close,
+        CarrierError::Quic(ConnectionError::LocallyClosed) => return Ok(()),
+        error => return Err(error),
+    };
+    let code = u16::try_from(close.error_code.into_inner()).map(Code);
+    // With that one ends, too, who has nothing to say.
+    if let Ok(code) = code
+        && code != Code::SHUTDOWN
+    {
+        let detail = "the connection was closed with this code, and its reason lost";
+        // Who has heard the reason takes nothing more.
+        let told = incoming.deliver(goodbye(code, detail));
+        let _ = tokio::time::timeout(LINGER, told).await;
     }
+    Ok(())
 }
 
 /// Closes the connection when it is dropped.
@@ -278,7 +297,11 @@ async fn receive_all(
     };
     tokio::select! {
         received = &mut control => received,
-        received = &mut bulk => received,
+        received = &mut bulk => match received {
+            // What came before, such as why the connection was closed, is to be read.
+            Err(CarrierError::Quic(_)) => control.await,
+            received => received,
+        },
         () = admitted => Ok(()),
     }
 }
