@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use crate::driver::goodbye;
 use crate::error::CarrierError;
 use crate::link::{Incoming, Lanes, Outgoing, Wire};
+use crate::silence::question;
 
 /// The protocol's name in the TLS handshake.
 pub(crate) const ALPN: &[u8] = b"cairn/1";
@@ -48,9 +49,6 @@ const WINDOW: u32 = 8 << 20;
 /// The same on the loopback interface: less than a socket keeps, so that nothing
 /// is lost and sent again. There is no distance to make up for.
 const NEAR_WINDOW: u32 = 2 << 20;
-
-/// How soon a client notices that its hub has ended without a word and is back.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// Bulk frames that a peer may have under way.
 const BULK_STREAMS: u32 = 16;
@@ -111,8 +109,13 @@ fn window(peer: SocketAddr) -> u32 {
     }
 }
 
-/// How a connection with `peer` behaves.
-pub(crate) fn transport_config(side: Side, peer: SocketAddr) -> Arc<TransportConfig> {
+/// How a connection with `peer` behaves, which is over when nothing was heard of it
+/// for as long as `silence`.
+pub(crate) fn transport_config(
+    side: Side,
+    peer: SocketAddr,
+    silence: Duration,
+) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     let (bidirectional, bulk, window) = match side {
         // The hub may send at once: the client has asked for it.
@@ -126,10 +129,10 @@ pub(crate) fn transport_config(side: Side, peer: SocketAddr) -> Arc<TransportCon
         .stream_receive_window(VarInt::from_u32(self::window(peer)))
         .send_window(WINDOW.into())
         .datagram_receive_buffer_size(None)
-        // The session's pings end a silent connection before this does.
-        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(60_000))));
+        .max_idle_timeout(IdleTimeout::try_from(silence).ok());
     if side == Side::Client {
-        config.keep_alive_interval(Some(KEEP_ALIVE));
+        // So it is noticed, too, that the hub has ended without a word and is back.
+        config.keep_alive_interval(Some(question(silence)));
     }
     if peer.ip().is_loopback() {
         let mut discovery = MtuDiscoveryConfig::default();

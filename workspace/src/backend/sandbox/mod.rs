@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_protocol::wire::Token;
-use cairn_transports::Dialler;
+use cairn_transports::{Dialler, SILENCE, Server};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
@@ -65,6 +65,7 @@ pub struct Sandbox {
     place: Place,
     token: String,
     patience: Duration,
+    silence: Duration,
     owners: Arc<Owners>,
     /// Loaded at the first use, and there for all connections.
     brackets: Mutex<Option<Arc<Brackets>>>,
@@ -119,6 +120,7 @@ impl Sandbox {
             place,
             token: String::new(),
             patience: Duration::from_secs(20),
+            silence: SILENCE,
             owners: Arc::default(),
             brackets: Mutex::new(None),
         }
@@ -175,6 +177,15 @@ impl Sandbox {
         self
     }
 
+    /// How long the daemon may be silent before its connections are given up, and
+    /// made again: those of calls and of sync, over QUIC and WebSocket alike. A
+    /// daemon gives up a silent host after 15 s. Default: 15 s.
+    #[must_use]
+    pub fn silence(mut self, silence: Duration) -> Self {
+        self.silence = silence;
+        self
+    }
+
     async fn brackets(
         &self,
         directory: Option<std::path::PathBuf>,
@@ -193,6 +204,7 @@ impl Sandbox {
             Place::At(daemon) => {
                 let trust = daemon.trust(&host.replica)?;
                 let dialler = Dialler::new(daemon.parsed()?, trust).map_err(SyncError::from)?;
+                let dialler = dialler.silence(self.silence);
                 return Ok(Source::Dial {
                     dialler,
                     address: daemon.address().to_owned(),
@@ -211,7 +223,11 @@ impl Sandbox {
             return Ok(Source::Listen(Arc::clone(lobby)));
         }
         let identity = identity.lock().take();
-        let opened = Lobby::open(*listen, identity, *insecure, token, workspace).await?;
+        let server = Server::builder()
+            .listen(*listen)
+            .insecure(*insecure)
+            .silence(self.silence);
+        let opened = Lobby::open(server, identity, token, workspace).await?;
         let opened = Arc::new(opened);
         *lobby = Some(Arc::clone(&opened));
         Ok(Source::Listen(opened))
@@ -239,9 +255,10 @@ impl Backend for Sandbox {
                 .await?
             };
             let brackets = self.brackets(host.directory).await?;
-            let (patience, owners) = (self.patience, Arc::clone(&self.owners));
+            let (patience, silence) = (self.patience, self.silence);
+            let owners = Arc::clone(&self.owners);
             let connected = handle.spawn(async move {
-                let link = Link::start(hub, source, patience);
+                let link = Link::start(hub, source, patience, silence);
                 match link.patiently().await {
                     Ok(caller) => Ok(Bracket::new(link, caller.card.clone(), brackets, owners)),
                     Err(error) => {
