@@ -9,6 +9,7 @@
 
 mod local;
 mod sandbox;
+mod scratch;
 #[cfg(feature = "shell")]
 pub mod shell;
 
