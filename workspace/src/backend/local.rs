@@ -225,14 +225,14 @@ impl Connection for LocalConnection {
         self.on_disk(id, Runtime::dispose)
     }
 
-    fn close(&self) -> Boxed<'_, Result<(), BackendError>> {
+    fn close(&self) -> Boxed<'_, Result<Vec<ExecId>, BackendError>> {
         Box::pin(async {
             self.runtime.close().await;
             let end = self.end.lock().take();
             if let Some(end) = end {
                 elsewhere(move || end.take_down()).await??;
             }
-            Ok(())
+            Ok(Vec::new())
         })
     }
 }

@@ -12,9 +12,11 @@
 //! | `bracket` | push, start, pull, and what is pending |
 //! | `brackets` | the notes of what is pending |
 //! | `execution` | an exec there, as callers here see it |
+//! | `closing` | what becomes of execs when the workspace is closed |
 
 mod bracket;
 mod brackets;
+mod closing;
 mod execution;
 
 use std::net::SocketAddr;
@@ -36,6 +38,7 @@ use bracket::{Bracket, Owners};
 use brackets::Brackets;
 
 pub use crate::remote::LinkError;
+pub use closing::{AtClose, NotEnded};
 
 /// The name of the workspace in addresses of daemons, where none is given.
 const WORKSPACE: &str = "workspace";
@@ -66,6 +69,7 @@ pub struct Sandbox {
     token: String,
     patience: Duration,
     silence: Duration,
+    at_close: AtClose,
     owners: Arc<Owners>,
     /// Loaded at the first use, and there for all connections.
     brackets: Mutex<Option<Arc<Brackets>>>,
@@ -121,6 +125,7 @@ impl Sandbox {
             token: String::new(),
             patience: Duration::from_secs(20),
             silence: SILENCE,
+            at_close: AtClose::default(),
             owners: Arc::default(),
             brackets: Mutex::new(None),
         }
@@ -183,6 +188,15 @@ impl Sandbox {
     #[must_use]
     pub fn silence(mut self, silence: Duration) -> Self {
         self.silence = silence;
+        self
+    }
+
+    /// What becomes of the commands that run when the workspace is closed. Default:
+    /// they run on. What is dropped without being closed leaves them running in any
+    /// case.
+    #[must_use]
+    pub fn at_close(mut self, at_close: AtClose) -> Self {
+        self.at_close = at_close;
         self
     }
 
@@ -269,7 +283,11 @@ impl Backend for Sandbox {
             });
             let bracket = connected.await??;
             bracket.take_up(&handle);
-            Ok(Arc::new(SandboxConnection { bracket, handle }) as Arc<dyn Connection>)
+            Ok(Arc::new(SandboxConnection {
+                bracket,
+                handle,
+                at_close: self.at_close,
+            }) as Arc<dyn Connection>)
         })
     }
 }
@@ -298,6 +316,7 @@ impl<T> Future for Inside<'_, T> {
 struct SandboxConnection {
     bracket: Arc<Bracket>,
     handle: Handle,
+    at_close: AtClose,
 }
 
 impl Drop for SandboxConnection {
@@ -378,12 +397,20 @@ impl Connection for SandboxConnection {
         self.bracket.is_lost()
     }
 
-    fn close(&self) -> Boxed<'_, Result<(), BackendError>> {
-        let bracket = Arc::clone(&self.bracket);
-        let task = self.handle.spawn(async move { bracket.close().await });
-        Box::pin(async move {
-            let _ = task.await;
-            Ok(())
-        })
+    fn close(&self) -> Boxed<'_, Result<Vec<ExecId>, BackendError>> {
+        let (bracket, handle) = (Arc::clone(&self.bracket), self.handle.clone());
+        let at_close = self.at_close;
+        let task = self.handle.spawn(async move {
+            let running = bracket.begin_to_close().await;
+            let done = match at_close {
+                AtClose::RunOn => Ok(running),
+                AtClose::End { grace } => closing::end_all(&bracket, &handle, grace)
+                    .await
+                    .map(|()| Vec::new()),
+            };
+            bracket.close().await;
+            done
+        });
+        Box::pin(async move { Ok(task.await??) })
     }
 }
