@@ -19,6 +19,7 @@
 )]
 
 mod changes;
+mod copies;
 mod crash;
 mod damage;
 mod dedup;

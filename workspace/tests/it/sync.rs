@@ -715,10 +715,62 @@ fn a_copy_of_a_replica_is_told_that_it_is_one() {
     scratch
         .cairn("sync copy.cairn")
         .ended(5)
-        .says(&["E_REPLICA_FORKED", "clone"]);
+        .says(&["E_REPLICA_FORKED", "--new-identity"]);
     assert_eq!(scratch.read("copy.cairn/of-copy"), "of the copy");
     scratch.write("a.cairn/more", "more");
     scratch.sync("a");
+}
+
+#[test]
+fn a_copy_of_a_replica_gets_an_identity_of_its_own_and_loses_nothing() {
+    let (scratch, _hub) = two("quic");
+    for (name, content) in [("doc", "doc"), ("gone", "gone"), ("moved", "moved")] {
+        scratch.write(&format!("a.cairn/{name}"), content);
+    }
+    scratch.sync("a");
+    // Copied with something that nobody has pushed.
+    scratch.write("a.cairn/waits", "waits");
+    copy(&scratch, "a.cairn", "copy.cairn");
+    // Both go on, and give the same numbers to different files.
+    for n in 0..20 {
+        scratch.write(&format!("a.cairn/a-{n}"), &format!("of a {n}"));
+        scratch.write(&format!("copy.cairn/copy-{n}"), &format!("of the copy {n}"));
+    }
+    scratch.sync("a");
+    scratch.write("copy.cairn/doc", "edited in the copy");
+    if can_mount() {
+        let _mount = scratch.mount_offline("copy");
+        scratch
+            .sh("rm copy/gone && mv copy/moved copy/elsewhere")
+            .done();
+    }
+    scratch
+        .cairn("sync copy.cairn")
+        .ended(5)
+        .says(&["E_REPLICA_FORKED"]);
+    // What it had before the copy comes from both, so there may be a conflict.
+    let first = scratch.cairn("sync copy.cairn --new-identity");
+    assert!(matches!(first.status.code(), Some(0 | 1)), "{first:?}");
+    scratch.write("copy.cairn/later", "later");
+    for name in ["copy", "a", "copy", "b"] {
+        scratch.sync(name);
+    }
+    for name in ["a", "copy", "b"] {
+        let read = |file: &str| scratch.read(&format!("{name}.cairn/{file}"));
+        for n in 0..20 {
+            assert_eq!(read(&format!("a-{n}")), format!("of a {n}"));
+            assert_eq!(read(&format!("copy-{n}")), format!("of the copy {n}"));
+        }
+        assert_eq!(read("doc"), "edited in the copy");
+        assert_eq!(read("waits"), "waits");
+        assert_eq!(read("later"), "later");
+        if can_mount() {
+            assert_eq!(read("elsewhere"), "moved");
+            let names = scratch.names(&format!("{name}.cairn"));
+            assert!(!names.iter().any(|name| name == "gone" || name == "moved"));
+        }
+        scratch.cairn(&format!("check {name}.cairn")).done();
+    }
 }
 
 #[test]
