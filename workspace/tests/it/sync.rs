@@ -797,3 +797,64 @@ fn a_cut_that_would_empty_a_replica_waits_for_a_word() {
     scratch.cairn("sync b.cairn --proceed").done();
     assert!(scratch.names("b.cairn").is_empty());
 }
+
+#[test]
+fn a_large_cut_shows_through_a_mount_that_had_looked_before() {
+    let (scratch, _hub) = two("quic");
+    if !can_mount() {
+        return;
+    }
+    // Directories of the large cut, one of which is there, and what is in it changes.
+    let make = "mkdir -p tree/d0 && echo old > tree/d0/kept && echo old > tree/d0/replaced";
+    scratch.sh(make).done();
+    scratch.cairn("import tree a.cairn/tree").done();
+    scratch.sync("a");
+    let mount = scratch.join("b");
+    let mounted = scratch.mount("b");
+    until("the first is there", || mount.join("tree/d0/kept").exists());
+    let names = |dir: &str| {
+        let mut names: Vec<_> = std::fs::read_dir(mount.join(dir))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    // The kernel knows all of this now: listings, contents, and what is not there.
+    assert_eq!(names("tree"), ["d0"]);
+    assert_eq!(names("tree/d0"), ["kept", "replaced"]);
+    let read = |path: &str| std::fs::read_to_string(mount.join(path)).unwrap();
+    assert_eq!(read("tree/d0/replaced"), "old\n");
+    for missing in ["tree/d0/f7", "tree/d5", "tree/d5/f1"] {
+        assert!(!mount.join(missing).exists());
+    }
+    let held = std::fs::File::open(mount.join("tree/d0")).unwrap();
+    let make = "cd tree && echo new > d0/replaced && \
+        for d in $(seq 0 49); do mkdir -p d$d && (cd d$d && seq 100 | split -l 1 -d -a 3 - f); done";
+    scratch.sh(make).done();
+    scratch.cairn("import tree a.cairn/tree --replace").done();
+    scratch.sync("a");
+    // It may be two cuts, where the import was pushed as two batches.
+    until("the large cut is there", || {
+        let dirs = (0..50).map(|dir| format!("tree/d{dir}"));
+        let there = dirs.filter(|dir| mount.join(dir).join("f099").exists());
+        there.count() == 50 && read("tree/d0/replaced") == "new\n"
+    });
+    assert_eq!(read("tree/d0/replaced"), "new\n");
+    assert_eq!(read("tree/d0/kept"), "old\n");
+    assert_eq!(names("tree").len(), 50);
+    assert_eq!(names("tree/d0").len(), 102);
+    for dir in 1..50 {
+        assert_eq!(names(&format!("tree/d{dir}")).len(), 100);
+    }
+    assert_eq!(read("tree/d5/f001"), "2\n");
+    // Who had the directory open before sees it, too, and writes beside it.
+    let listed = rustix::fs::Dir::read_from(&held).unwrap().count();
+    assert_eq!(listed, 102 + 2);
+    std::fs::write(mount.join("tree/d7/mine"), "mine").unwrap();
+    scratch.cairn("sync b.cairn").done();
+    scratch.sync("a");
+    assert_eq!(scratch.read("a.cairn/tree/d7/mine"), "mine");
+    drop(mounted);
+    scratch.cairn("check b.cairn").done();
+}
