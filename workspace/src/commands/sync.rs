@@ -19,6 +19,7 @@ use super::upstream::{Entry, bring_in_step, choose};
 const PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Args {
     #[command(flatten)]
     place: PlaceArgs,

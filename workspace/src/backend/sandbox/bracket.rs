@@ -223,13 +223,12 @@ impl Bracket {
         })?;
         let started = self.start(id, cut, plan).await;
         match &started {
-            Ok(()) => {}
             // Its changes may come.
             Err(ExecError::MayRun { .. } | ExecError::Lost { .. }) => {
                 handle.spawn(Arc::clone(self).recover(id.clone()));
             }
             Err(_) if fresh => self.brackets.close(id),
-            Err(_) => {}
+            Ok(()) | Err(_) => {}
         }
         started
     }
