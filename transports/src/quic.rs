@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use crate::driver::goodbye;
 use crate::error::CarrierError;
 use crate::link::{Incoming, Lanes, Outgoing, Wire};
-use crate::silence::question;
+use crate::silence::{bounded, question};
 
 /// The protocol's name in the TLS handshake.
 pub(crate) const ALPN: &[u8] = b"cairn/1";
@@ -129,7 +129,7 @@ pub(crate) fn transport_config(
         .stream_receive_window(VarInt::from_u32(self::window(peer)))
         .send_window(WINDOW.into())
         .datagram_receive_buffer_size(None)
-        .max_idle_timeout(IdleTimeout::try_from(silence).ok());
+        .max_idle_timeout(IdleTimeout::try_from(bounded(silence)).ok());
     if side == Side::Client {
         // So it is noticed, too, that the hub has ended without a word and is back.
         config.keep_alive_interval(Some(question(silence)));

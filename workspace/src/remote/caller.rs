@@ -18,6 +18,9 @@ use super::wire::{
 
 /// Frames that wait to be queued.
 const QUEUE: usize = 16;
+/// Who may be silent for less would be asked all the time.
+const LEAST: Duration = Duration::from_millis(100);
+
 /// Why a call has no reply.
 #[derive(Debug)]
 pub(crate) enum CallError {
@@ -171,6 +174,7 @@ impl Waiting {
 
 /// Returns when the other end does not answer any more, or nobody makes calls.
 async fn ping(caller: std::sync::Weak<Caller>, silence: Duration) {
+    let silence = silence.max(LEAST);
     let pause = silence / 3;
     loop {
         tokio::time::sleep(pause).await;
