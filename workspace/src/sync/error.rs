@@ -88,8 +88,8 @@ fn hint(code: Option<Code>) -> &'static str {
         Some(Code::READ_ONLY) => " (what is edited here stays here; its token may only read)",
         Some(Code::WORKSPACE) => " (the hub serves others, look at its address)",
         Some(Code::REPLICA_FORKED | Code::TAG_TAKEN) => {
-            " (another replica has the identity of this one, as a copy of it has: clone the \
-             workspace anew, and take over what is only here)"
+            " (another replica has the identity of this one, as a copy of it has: give this one \
+             its own with `cairn sync DIR --new-identity`, which keeps what is only here)"
         }
         Some(Code::VERSION) => " (the two programs are of different times: update the older)",
         Some(Code::QUOTA) => " (make space on its disk)",
