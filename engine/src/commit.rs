@@ -9,9 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use cairn_protocol::{
-    Chain, ChunkHash, ChunkerId, CommitHasher, Extent, Manifest, NodeId, ReplicaTag, Ver, cut,
-};
+use cairn_protocol::{Chain, ChunkHash, ChunkerId, Extent, Manifest, NodeId, ReplicaTag, Ver, cut};
 use rusqlite::{Connection, params};
 
 use crate::attr::Ino;
@@ -85,7 +83,6 @@ impl Inner {
                 self.dead_bytes.fetch_add(dead, Ordering::Relaxed);
                 self.settle_batch(&batch, stored);
                 if let Some(rider) = &mut batch.rider {
-                    self.dead_bytes.fetch_add(rider.dead, Ordering::Relaxed);
                     rider.committed(self);
                 }
                 let dropped = batch.dropped_staging.iter().copied();
@@ -314,10 +311,9 @@ impl Inner {
         if let Some(rider) = &mut batch.rider {
             rider.prepare(self, db)?;
         }
-        let hasher = batch.rider.as_mut().and_then(|rider| rider.hasher.take());
-        let rows = self.write_rows(db, batch, hasher)?;
+        let rows = self.write_rows(db, batch)?;
         if let Some(rider) = &mut batch.rider {
-            rider.write(self, db)?;
+            rider.write(db)?;
         }
         db.execute_batch("COMMIT")?;
         Ok((stored, rows))
@@ -423,16 +419,15 @@ impl Inner {
         self.db.sync()
     }
 
-    /// `hasher` has the changes of this commit whose rows are written.
-    fn write_rows(
-        &self,
-        db: &Connection,
-        batch: &Batch,
-        hasher: Option<CommitHasher>,
-    ) -> Result<Written> {
+    fn write_rows(&self, db: &Connection, batch: &mut Batch) -> Result<Written> {
         let mut writer = RowWriter::new(db, ReplicaTag(self.identity.tag))?;
-        if let Some(hasher) = hasher {
-            writer.hasher = hasher;
+        if let Some(rider) = &mut batch.rider {
+            let ledger = rider.ledger.as_mut().map(std::mem::take);
+            writer.ledger = ledger.unwrap_or_default();
+            // It has the changes of this commit whose rows are written.
+            if let Some(hasher) = rider.hasher.take() {
+                writer.hasher = hasher;
+            }
         }
         // First what ends: another inode may have its id by now.
         for gone in &batch.gone {
@@ -456,8 +451,8 @@ impl Inner {
         db::meta_set(db, "next_ino", int(batch.next_ino))?;
         db::meta_set(db, "count", int(batch.count))?;
         Ok(Written {
-            dead: writer.dead,
-            twice: writer.twice,
+            dead: writer.ledger.dead,
+            twice: writer.ledger.twice,
             chain,
         })
     }
@@ -480,7 +475,7 @@ fn tails(chunks: &[(ChunkHash, Pending)]) -> Vec<Item> {
 struct Written {
     /// Bytes of chunks that lost their last reference.
     dead: u64,
-    /// See [`RowWriter::twice`].
+    /// See [`crate::refs::Written::twice`].
     twice: Vec<ChunkHash>,
     chain: Chain,
 }

@@ -620,6 +620,16 @@ fn committer(inner: &Inner) {
 }
 
 impl Inner {
+    /// Commits, unless nothing waits for it but chunks that nothing names yet:
+    /// a cut that is about to name them writes their rows once, with their
+    /// references, instead of rows and references one after the other.
+    pub(crate) fn commit_changes(&self) -> Result<()> {
+        if self.has_only_spare_chunks() {
+            return Ok(());
+        }
+        self.commit(false)
+    }
+
     /// Whether nothing waits for a commit but chunks that nothing names yet, such
     /// as those of a batch that is on its way: the commit that names them syncs
     /// them and writes their rows, all at once.

@@ -8,14 +8,14 @@ use cairn_protocol::{
     Change, ChunkHash, CommitHasher, Data, Entry, Extent, Meta, NodeId, NodeKind, ReplicaTag, Ver,
     XattrName,
 };
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use crate::attr::Ino;
 use crate::chunks::{self, Pending};
 use crate::db::{self, int, own_id, times_to, uint};
 use crate::history::{HISTORY_DATA, HISTORY_META, HISTORY_NAME};
 use crate::node::{Body, DirKey, Node, Overlay, Staging, Times};
-use crate::refs::{LayoutFault, Refs};
+use crate::refs::{LayoutFault, Ledger};
 use crate::replica::Inner;
 use crate::tree::Gone;
 use crate::{FsError, Result};
@@ -150,13 +150,23 @@ pub(crate) struct RowWriter<'a> {
     tag: ReplicaTag,
     pub(crate) hasher: CommitHasher,
     /// References that chunks gained or lost.
-    refs: Refs,
-    /// Bytes of chunks that lost their last reference.
-    pub(crate) dead: u64,
-    /// Chunks that were stored a second time, by two who did not see each
-    /// other: the row names the first place.
-    pub(crate) twice: Vec<ChunkHash>,
+    pub(crate) ledger: Ledger,
+    insert_node: CachedStatement<'a>,
+    insert_name: CachedStatement<'a>,
+    insert_log: CachedStatement<'a>,
 }
+
+const INSERT_NODE: &str = "INSERT INTO node(ino, kind, perm, uid, gid, rdev, nlink, size, allocated, times, parent,
+     entries, xattrs, born, meta_ver, data_ver, ver, data, tag, counter)
+ VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?20, ?21)
+ ON CONFLICT(ino) DO UPDATE SET perm = ?3, uid = ?4, gid = ?5, nlink = ?7, size = ?8, allocated = ?9,
+     times = ?10, parent = ?11, entries = ?12, xattrs = ?13, meta_ver = ?15,
+     data_ver = CASE WHEN ?19 THEN ?16 ELSE data_ver END, ver = max(ver, ?17),
+     data = CASE WHEN ?19 THEN ?18 ELSE data END, tag = ?20, counter = ?21";
+const INSERT_NAME: &str =
+    "INSERT OR REPLACE INTO name(parent, hash, name, child, ver) VALUES(?, ?, ?, ?, ?)";
+const INSERT_LOG: &str =
+    "INSERT OR REPLACE INTO log(ver, kind, ino, hash, name) VALUES(?, ?, ?, ?, ?)";
 
 impl<'a> RowWriter<'a> {
     pub(crate) fn new(db: &'a Connection, tag: ReplicaTag) -> Result<Self> {
@@ -168,9 +178,11 @@ impl<'a> RowWriter<'a> {
             pin: pin.map(uint),
             tag,
             hasher: CommitHasher::new(),
-            refs: Refs::default(),
-            dead: 0,
-            twice: Vec::new(),
+            ledger: Ledger::default(),
+            // To look them up for each row would be a tenth of what a row takes.
+            insert_node: db.prepare_cached(INSERT_NODE)?,
+            insert_name: db.prepare_cached(INSERT_NAME)?,
+            insert_log: db.prepare_cached(INSERT_LOG)?,
         })
     }
 
@@ -196,39 +208,29 @@ impl<'a> RowWriter<'a> {
             .map(postcard::to_stdvec)
             .transpose()
             .map_err(|e| FsError::Corrupt(format!("a data register cannot be encoded: {e}")))?;
-        self.db
-            .prepare_cached(
-                "INSERT INTO node(ino, kind, perm, uid, gid, rdev, nlink, size, allocated, times, parent, entries,
-                     xattrs, born, meta_ver, data_ver, ver, data, tag, counter)
-                 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?20, ?21)
-                 ON CONFLICT(ino) DO UPDATE SET perm = ?3, uid = ?4, gid = ?5, nlink = ?7, size = ?8, allocated = ?9,
-                     times = ?10, parent = ?11, entries = ?12, xattrs = ?13, meta_ver = ?15,
-                     data_ver = CASE WHEN ?19 THEN ?16 ELSE data_ver END, ver = max(ver, ?17),
-                     data = CASE WHEN ?19 THEN ?18 ELSE data END, tag = ?20, counter = ?21",
-            )?
-            .execute(params![
-                int(row.ino.0),
-                u8::from(row.kind),
-                row.perm,
-                row.uid,
-                row.gid,
-                row.rdev,
-                row.nlink,
-                int(row.size),
-                int(row.allocated),
-                times_to(&row.times).as_slice(),
-                int(row.parent),
-                int(row.entries),
-                int(row.xattr_count as u64),
-                int(row.born),
-                int(row.meta_ver),
-                int(row.data_ver),
-                int(row.ver),
-                encoded,
-                encoded.is_some(),
-                row.id.as_ref().map(|id| id.replica.0.cast_signed()),
-                row.id.as_ref().map(|id| id.counter.cast_signed()),
-            ])?;
+        self.insert_node.execute(params![
+            int(row.ino.0),
+            u8::from(row.kind),
+            row.perm,
+            row.uid,
+            row.gid,
+            row.rdev,
+            row.nlink,
+            int(row.size),
+            int(row.allocated),
+            times_to(&row.times).as_slice(),
+            int(row.parent),
+            int(row.entries),
+            int(row.xattr_count as u64),
+            int(row.born),
+            int(row.meta_ver),
+            int(row.data_ver),
+            int(row.ver),
+            encoded,
+            encoded.is_some(),
+            row.id.as_ref().map(|id| id.replica.0.cast_signed()),
+            row.id.as_ref().map(|id| id.counter.cast_signed()),
+        ])?;
         self.staging(row)?;
         let id = self.id(row.ino, row.id.as_deref());
         for (name, value, ver) in &row.xattrs {
@@ -307,17 +309,13 @@ impl<'a> RowWriter<'a> {
 
     pub(crate) fn name(&mut self, row: &NameRow) -> Result<()> {
         self.keep_name(row)?;
-        self.db
-            .prepare_cached(
-                "INSERT OR REPLACE INTO name(parent, hash, name, child, ver) VALUES(?, ?, ?, ?, ?)",
-            )?
-            .execute(params![
-                int(row.parent.0),
-                int(row.key.0),
-                row.key.1.as_bytes(),
-                row.target.map(|t| int(t.0)),
-                int(row.ver),
-            ])?;
+        self.insert_name.execute(params![
+            int(row.parent.0),
+            int(row.key.0),
+            row.key.1.as_bytes(),
+            row.target.map(|t| int(t.0)),
+            int(row.ver),
+        ])?;
         self.log(row.ver, 1, row.parent, Some(&row.key))?;
         let entry = Entry::Name {
             parent: row.ids.0,
@@ -361,18 +359,14 @@ impl<'a> RowWriter<'a> {
         Ok(())
     }
 
-    fn log(&self, ver: Ver, kind: u8, ino: Ino, key: Option<&DirKey>) -> Result<()> {
-        self.db
-            .prepare_cached(
-                "INSERT OR REPLACE INTO log(ver, kind, ino, hash, name) VALUES(?, ?, ?, ?, ?)",
-            )?
-            .execute(params![
-                int(ver),
-                kind,
-                int(ino.0),
-                key.map(|k| int(k.0)),
-                key.map(|k| k.1.as_bytes()),
-            ])?;
+    fn log(&mut self, ver: Ver, kind: u8, ino: Ino, key: Option<&DirKey>) -> Result<()> {
+        self.insert_log.execute(params![
+            int(ver),
+            kind,
+            int(ino.0),
+            key.map(|k| int(k.0)),
+            key.map(|k| k.1.as_bytes()),
+        ])?;
         Ok(())
     }
 
@@ -405,28 +399,17 @@ impl<'a> RowWriter<'a> {
     }
 
     fn count_refs(&mut self, inner: &Inner, data: &Data, by: i64) -> Result<()> {
-        let counted = self.refs.count(inner, self.db, data, by);
+        let counted = self.ledger.count(inner, self.db, data, by);
         counted.map_err(LayoutFault::into_error)
-    }
-
-    /// Writes what references came and went if they are of more than `most`
-    /// chunks, which have rows all.
-    pub(crate) fn flush_refs(&mut self, most: usize) -> Result<()> {
-        if self.refs.len() > most {
-            self.chunks(&[])?;
-        }
-        Ok(())
     }
 
     /// Writes the rows of new chunks, and what references came and went.
     pub(crate) fn chunks(&mut self, new: &[(ChunkHash, Pending)]) -> Result<()> {
-        let written = std::mem::take(&mut self.refs).write(self.db, new)?;
-        if let Some(hash) = written.missing.first() {
-            return Err(FsError::Corrupt(format!("chunk {hash} has no row")));
+        self.ledger.write(self.db, new)?;
+        match self.ledger.missing.first() {
+            Some(hash) => Err(FsError::Corrupt(format!("chunk {hash} has no row"))),
+            None => Ok(()),
         }
-        self.dead += written.dead;
-        self.twice = written.twice;
-        Ok(())
     }
 
     fn keep_meta(&self, row: &NodeRow) -> Result<()> {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::cursor::Ver;
 use crate::data::Data;
+use crate::flavor;
 use crate::id::NodeId;
 use crate::limits::XATTR_VALUE_MAX;
 use crate::name::{Name, XattrName};
@@ -100,6 +101,15 @@ impl Change {
     )]
     pub fn encode(&self) -> Vec<u8> {
         postcard::to_stdvec(self).expect("a change always encodes")
+    }
+
+    /// Adds the bytes of the change to others.
+    #[expect(
+        clippy::expect_used,
+        reason = "postcard fails for want of space or of a length; a vector and these types have both"
+    )]
+    pub(crate) fn encode_to(&self, bytes: &mut Vec<u8>) {
+        flavor::append(self, bytes).expect("a change always encodes");
     }
 
     /// The change with these bytes.

@@ -17,6 +17,7 @@ mod data;
 mod edit;
 mod encoding;
 mod extent;
+mod flavor;
 mod hash;
 mod id;
 mod limits;

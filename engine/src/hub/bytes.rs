@@ -79,7 +79,7 @@ impl Held {
         if inner.chunks.is_spill_full() {
             inner.commit(false)?;
         }
-        let mut refused = Vec::new();
+        let (mut refused, mut new) = (Vec::new(), Vec::new());
         for chunk in chunks {
             let hash = chunk.hash;
             match decode(inner, chunk) {
@@ -87,7 +87,7 @@ impl Held {
                     self.hold(hash)?;
                     let missing = self.missing.lock().remove(&hash);
                     if missing && inner.chunks.known(&hash).is_none() {
-                        inner.chunks.append(hash, &bytes)?;
+                        new.push((hash, bytes));
                     } else {
                         inner.chunks.store(&inner.db, hash, &bytes)?;
                     }
@@ -96,6 +96,7 @@ impl Held {
                 Err(_) => refused.push((hash, Code::CHUNK_CORRUPT)),
             }
         }
+        inner.chunks.append_all(&new)?;
         Ok(refused)
     }
 

@@ -187,7 +187,7 @@ impl Hub {
         }
         let named: Vec<ChunkHash> = refs.gained().copied().collect();
         let pending = self.take_pending(&named, push)?;
-        let written = refs.write(db, &pending)?;
+        let written = refs.write(db, &pending, false)?;
         refuse_missing(&written)?;
         state.save(db)?;
         let ack = answer(push, &state, resolution.outcomes)?;

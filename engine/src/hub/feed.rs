@@ -198,7 +198,11 @@ impl Hub {
                     unborn: reader.unborn,
                     own: reader.tag == Some(by),
                 };
-                for key in &Keys::decode(keys)?.0 {
+                let keys = Keys::decode(keys)?.0;
+                // A new file is two keys and four changes. A vector that grows has
+                // them twice.
+                changes.reserve(2 * keys.len());
+                for key in &keys {
                     tell(tree, seq, key, told, &mut changes)?;
                 }
                 let outcomes: Option<Vec<u8>> = row.get(3)?;

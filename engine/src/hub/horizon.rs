@@ -69,7 +69,7 @@ fn forget(inner: &Inner, db: &Connection, upto: Seq) -> Result<()> {
         refs.count(inner, db, data, -1)
             .map_err(LayoutFault::into_error)
     })?;
-    let written = refs.write(db, &[])?;
+    let written = refs.write(db, &[], false)?;
     inner.dead_bytes.fetch_add(written.dead, Ordering::Relaxed);
     db.execute(
         "UPDATE hub_commit SET outcomes = NULL WHERE seq <= ? AND outcomes IS NOT NULL",

@@ -12,12 +12,14 @@
 //! | `feed` | what commits changed, coalesced by register, and who may follow |
 //! | `bytes` | chunks that come and go, and those that a session holds |
 //! | `horizon` | forgetting what everybody knows |
+//! | `pace` | the working tree gives way to pushes |
 //! | `state` | the rows of the hub itself and of the replicas it knows |
 
 mod bytes;
 mod commit;
 mod feed;
 mod horizon;
+mod pace;
 mod state;
 
 use std::collections::BTreeMap;
@@ -36,6 +38,7 @@ use crate::{FsError, Result};
 
 use bytes::Held;
 use feed::Reader;
+use pace::Pace;
 use state::State;
 
 /// What a hub knows besides its tree. Of a commit that everybody knows, only
@@ -123,6 +126,7 @@ pub(crate) struct Watchers {
     begun: AtomicBool,
     next: AtomicU64,
     wakes: Mutex<BTreeMap<u64, Arc<dyn Fn() + Send + Sync>>>,
+    pace: Pace,
 }
 
 impl fmt::Debug for Watchers {
@@ -215,6 +219,12 @@ impl Hub {
         state::status(&self.replica.inner.db.reader())
     }
 
+    /// The working tree does not give way to others until it has what the hub
+    /// has now: somebody waits for it.
+    pub fn hurry(&self) {
+        self.replica.inner.watchers.pace.hurry();
+    }
+
     /// The store of one connection. `door` decides whom it is for.
     pub fn session(&self, door: Door) -> HubSession {
         HubSession {
@@ -275,9 +285,15 @@ impl HubSession {
             HubAction::Subscribe { from } => HubDone::Subscribed(self.subscribe(&from)?),
             HubAction::Feed { after, max } => {
                 let Peer { tag, unborn, .. } = *self.peer.lock();
+                if self.is_own() {
+                    self.pace().wait();
+                }
                 let page = self.hub.feed(after, max, Reader { tag, unborn })?;
                 if page.cut.is_some() {
                     self.peer.lock().unborn = 0;
+                    if self.is_own() {
+                        self.pace().told();
+                    }
                 }
                 page.into()
             }
@@ -285,18 +301,42 @@ impl HubSession {
                 self.applied(&cursor)?;
                 HubDone::Noted
             }
-            HubAction::Offer { chunks } => HubDone::Offered(self.held.offer(&chunks)?),
+            HubAction::Offer { chunks } => {
+                self.came(chunks.len());
+                HubDone::Offered(self.held.offer(&chunks)?)
+            }
             HubAction::Commit { batch, edits } => {
                 let by = self.pusher()?;
                 let (ack, named) = self.hub.commit(by, batch, &edits)?;
                 self.held.let_go(&named);
+                self.came(edits.len());
                 HubDone::Committed(Box::new(ack))
             }
-            HubAction::Store { chunks } => HubDone::Stored {
-                refused: self.held.store(chunks)?,
-            },
+            HubAction::Store { chunks } => {
+                self.pace().goes_on();
+                HubDone::Stored {
+                    refused: self.held.store(chunks)?,
+                }
+            }
             HubAction::Read { chunks, budget } => self.hub.read(&chunks, budget)?,
         })
+    }
+
+    fn pace(&self) -> &Pace {
+        &self.hub.replica.inner.watchers.pace
+    }
+
+    /// Whether the client is the working tree of this replica.
+    fn is_own(&self) -> bool {
+        let own = ReplicaTag(self.hub.replica.inner.identity.tag);
+        self.peer.lock().tag == Some(own)
+    }
+
+    /// Something of a batch came, of so many edits or chunks.
+    fn came(&self, count: usize) {
+        if !self.is_own() {
+            self.pace().came(count);
+        }
     }
 
     fn admit(&self, hello: &Hello) -> Result<Admission, StoreFailure> {

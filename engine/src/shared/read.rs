@@ -80,6 +80,13 @@ impl Shared<'_> {
         Ok(found.map(|(value, ver)| (value.map(Bytes::from), uint(ver))))
     }
 
+    /// Whether anything has, or had, extended attributes.
+    pub(crate) fn has_attributes(&self) -> Result<bool> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM shared_xattr WHERE side = ?)";
+        let mut find = self.db.prepare_cached(sql)?;
+        Ok(find.query_row([self.side], |r| r.get(0))?)
+    }
+
     /// All extended attributes of a node, with tombstones.
     pub(crate) fn attributes(&self, node: NodeId) -> Result<Vec<(XattrName, Option<Bytes>, Ver)>> {
         let (tag, counter) = key(node);

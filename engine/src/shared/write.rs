@@ -4,13 +4,20 @@ use std::collections::BTreeMap;
 
 use cairn_protocol::merge::Place;
 use cairn_protocol::{Change, Data, Entry, Meta, Name, NodeId, NodeKind, Ver};
-use rusqlite::params;
+use rusqlite::{CachedStatement, params};
 use rustc_hash::FxHashMap;
 
 use super::view::Highest;
 use super::{Record, Shared, key};
 use crate::Result;
 use crate::db::{corrupt, int};
+
+const SET_NAME: &str =
+    "INSERT OR REPLACE INTO shared_name(side, tag, counter, name, node_tag, node_counter, ver)
+     VALUES(?, ?, ?, ?, ?, ?, ?)";
+const SET_RECORD: &str =
+    "INSERT OR REPLACE INTO shared_node(side, tag, counter, kind, born, data_ver, data, meta_ver, meta, gone, last)
+     VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 /// What [`Shared::apply`] did besides what the changes say.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -25,6 +32,8 @@ pub(crate) struct Lasts {
     /// Some node ends, so it is worth to know.
     pub(crate) ends: bool,
     places: FxHashMap<NodeId, Place>,
+    /// What was known before the first page.
+    before: Option<Highest>,
 }
 
 /// What the changes say of one node.
@@ -45,6 +54,12 @@ impl<'c> NodeSet<'c> {
         let lives = self.put.max(self.kind.map(|(ver, _)| ver));
         self.gone
             .filter(|gone| lives.is_none_or(|lives| lives <= *gone))
+    }
+
+    /// Whether a name is all that was said of it.
+    fn is_named_only(&self) -> bool {
+        let said = (self.kind, self.data, self.meta, self.gone);
+        matches!(said, (None, None, None, None))
     }
 
     fn say(&mut self, ver: Ver, entry: &'c Entry) {
@@ -83,7 +98,7 @@ impl Shared<'_> {
             ends: changes
                 .iter()
                 .any(|c| matches!(c.entry, Entry::Gone { .. })),
-            places: FxHashMap::default(),
+            ..Lasts::default()
         };
         let nodes = self.set_registers(changes, &mut lasts)?;
         lasts.places.extend(last.iter().cloned());
@@ -98,7 +113,23 @@ impl Shared<'_> {
         lasts: &mut Lasts,
         count: &mut dyn FnMut(&Data, i64) -> Result<()>,
     ) -> Result<()> {
-        let nodes = self.set_registers(changes, lasts)?;
+        let mut nodes = self.set_registers(changes, lasts)?;
+        if !lasts.ends {
+            // A name matters to a node that was dead. One that came with this
+            // transfer is not: its other registers are of another page, and
+            // need not be read again.
+            let before = lasts.before.get_or_insert_default();
+            let mut plain = Vec::new();
+            for (id, said) in &nodes {
+                // Asked of all, so that it is what was before any of them.
+                if before.is_new(*self, "shared_node", *id)? && said.is_named_only() {
+                    plain.push(*id);
+                }
+            }
+            for id in &plain {
+                nodes.remove(id);
+            }
+        }
         self.set_nodes(nodes, &lasts.places, count)?;
         Ok(())
     }
@@ -110,13 +141,14 @@ impl Shared<'_> {
         lasts: &mut Lasts,
     ) -> Result<BTreeMap<NodeId, NodeSet<'c>>> {
         let mut nodes: BTreeMap<NodeId, NodeSet<'_>> = BTreeMap::new();
+        let mut set_name = self.db.prepare_cached(SET_NAME)?;
         for Change { ver, entry } in changes {
             match entry {
                 Entry::Name { parent, name, node } => {
                     if lasts.ends {
                         self.note_place(*parent, name, &mut lasts.places)?;
                     }
-                    self.set_name(*parent, name, *node, *ver)?;
+                    self.set_name(&mut set_name, (*parent, name), *node, *ver)?;
                     if let Some(node) = node {
                         nodes.entry(*node).or_default().say(*ver, entry);
                     }
@@ -172,13 +204,15 @@ impl Shared<'_> {
         Ok(())
     }
 
-    fn set_name(&self, parent: NodeId, name: &Name, node: Option<NodeId>, ver: Ver) -> Result<()> {
+    fn set_name(
+        &self,
+        set: &mut CachedStatement<'_>,
+        (parent, name): (NodeId, &Name),
+        node: Option<NodeId>,
+        ver: Ver,
+    ) -> Result<()> {
         let (tag, counter) = key(parent);
         let node = node.map(key);
-        let mut set = self.db.prepare_cached(
-            "INSERT OR REPLACE INTO shared_name(side, tag, counter, name, node_tag, node_counter, ver)
-             VALUES(?, ?, ?, ?, ?, ?, ?)",
-        )?;
         set.execute(params![
             self.side,
             tag,
@@ -199,6 +233,7 @@ impl Shared<'_> {
     ) -> Result<Effects> {
         let mut effects = Effects::default();
         let mut highest = Highest::default();
+        let mut set = self.db.prepare_cached(SET_RECORD)?;
         for (id, said) in nodes {
             let new = highest.is_new(*self, "shared_node", id)?;
             let old = if new { None } else { self.record(id)? };
@@ -229,7 +264,7 @@ impl Shared<'_> {
                 effects.revived.push(id);
             }
             if old.as_ref() != Some(&record) {
-                self.set_record(id, &record)?;
+                self.set_record(&mut set, id, &record)?;
             }
         }
         Ok(effects)
@@ -239,10 +274,11 @@ impl Shared<'_> {
     pub(crate) fn bury(&self, node: NodeId, kind: NodeKind, ver: Ver, last: Place) -> Result<()> {
         let mut record = Record::new(kind, ver);
         record.gone = Some((ver, last));
-        self.set_record(node, &record)
+        let mut set = self.db.prepare_cached(SET_RECORD)?;
+        self.set_record(&mut set, node, &record)
     }
 
-    fn set_record(&self, id: NodeId, record: &Record) -> Result<()> {
+    fn set_record(&self, set: &mut CachedStatement<'_>, id: NodeId, record: &Record) -> Result<()> {
         let (tag, counter) = key(id);
         let fail = |e| corrupt(id, format!("it cannot be encoded: {e}"));
         let data = record
@@ -257,10 +293,6 @@ impl Shared<'_> {
             .gone
             .as_ref()
             .map(|(_, last)| postcard::to_stdvec(last));
-        let mut set = self.db.prepare_cached(
-            "INSERT OR REPLACE INTO shared_node(side, tag, counter, kind, born, data_ver, data,
-                 meta_ver, meta, gone, last) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )?;
         set.execute(params![
             self.side,
             tag,

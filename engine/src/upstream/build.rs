@@ -19,6 +19,7 @@ use crate::assign::{Assignment, set_attributes};
 use crate::attr::Ino;
 use crate::db::{self, corrupt};
 use crate::node::{Base, Body, DirKey, FileBody, Node, Sealed, Xattr};
+use crate::refs::Ledger;
 use crate::replica::{Inner, new_dir, new_node};
 use crate::shared::{Record, Shared};
 
@@ -57,8 +58,13 @@ pub(super) struct Built {
 }
 
 /// What the plan comes to; `None` when it is no tree, or ends what was edited.
-/// `changes` are those of the cut.
-pub(super) fn build(plan: &mut Plan<'_>, seen: Ver, changes: &Spool) -> Result<Option<Built>> {
+/// `changes` are those of the cut, and `ledger` counts what they name.
+pub(super) fn build(
+    plan: &mut Plan<'_>,
+    seen: Ver,
+    changes: &Spool,
+    ledger: &mut Ledger,
+) -> Result<Option<Built>> {
     let mut targets = plan.name_targets()?;
     if plan.clash {
         return Ok(None);
@@ -80,7 +86,7 @@ pub(super) fn build(plan: &mut Plan<'_>, seen: Ver, changes: &Spool) -> Result<O
     };
     for (id, ino) in &shape.made {
         let replayed = plan.replayed.as_ref();
-        let mut node = make(plan.inner, plan.db, plan.shared, replayed, *id)?;
+        let mut node = make(plan.inner, plan.db, plan.shared, replayed, *id, true)?;
         plan.keep_attributes(*id, &mut node)?;
         new.made.push((*ino, node));
     }
@@ -101,7 +107,7 @@ pub(super) fn build(plan: &mut Plan<'_>, seen: Ver, changes: &Spool) -> Result<O
     }
     let growth = if plan.grows {
         let set = plan.names.keys().chain(targets.keys()).cloned().collect();
-        Some(grow(plan, set, shape.made, changes, &mut new)?)
+        Some(grow(plan, set, shape.made, (changes, ledger), &mut new)?)
     } else {
         None
     };
@@ -116,11 +122,11 @@ fn grow(
     plan: &Plan<'_>,
     set: BTreeSet<Place>,
     made: BTreeMap<NodeId, Ino>,
-    changes: &Spool,
+    (changes, ledger): (&Spool, &mut Ledger),
     new: &mut Assignment,
 ) -> Result<(Box<Growth>, CommitHasher)> {
     let mut growth = Box::new(Growth::new(set, made, &plan.local));
-    let hasher = growth.write(plan.inner, plan.db, plan.side, changes)?;
+    let hasher = growth.write(plan.inner, plan.db, plan.side, changes, ledger)?;
     new.gained = growth.gained.iter().map(|(i, g)| (Ino(*i), *g)).collect();
     new.rows = growth.rows;
     Ok((growth, hasher))
@@ -409,17 +415,19 @@ fn base(inner: &Inner, db: &Connection, data: &Data) -> Result<Base> {
     })
 }
 
-/// A node that is new here.
+/// A node that is new here, with its extended attributes if it may have some.
 pub(super) fn make(
     inner: &Inner,
     db: &Connection,
     shared: Shared<'_>,
     replayed: Option<&Replayed>,
     id: NodeId,
+    has_xattrs: bool,
 ) -> Result<Node> {
-    let kind = kind_in(shared, replayed, id)?;
-    let kind = kind.ok_or_else(|| corrupt(id, "nobody knows what it is"))?;
     let record = shared.record(id)?;
+    let kind = replayed.and_then(|all| all.kinds.get(&id).copied());
+    let kind = kind.or(record.as_ref().map(|record| record.kind));
+    let kind = kind.ok_or_else(|| corrupt(id, "nobody knows what it is"))?;
     let record = record.unwrap_or_else(|| Record::new(kind, 0));
     let data = replayed.and_then(|all| all.data.get(&id).cloned());
     let data = data.or(record.data.map(|(_, data)| data));
@@ -455,7 +463,12 @@ pub(super) fn make(
         set_attributes(&mut node, &meta);
     }
     let mut xattrs = BTreeMap::new();
-    for (name, value, _) in shared.attributes(id)? {
+    let attributes = if has_xattrs {
+        shared.attributes(id)?
+    } else {
+        Vec::new()
+    };
+    for (name, value, _) in attributes {
         if let Some(value) = value {
             let xattr = Xattr {
                 value: Some(value),

@@ -20,14 +20,14 @@ use super::rider::{Alias, Rider};
 use super::sides::followed;
 use super::spool::Spool;
 use super::stage::Held;
-use super::state::{Flight, Rows, State};
+use super::state::{Flight, Rows, State, Told};
 use super::whole::{bury_absent, end_unplaced, halts};
 use super::{Failure, Reset, Upstream};
 use crate::assign::assign;
 use crate::db;
 use crate::node::DirKey;
 use crate::observe::Invalidation;
-use crate::refs::Refs;
+use crate::refs::{Ledger, Refs};
 use crate::replica::{Notes, now};
 use crate::shared::Shared;
 use crate::tree::{Tree, lowest_name};
@@ -133,7 +133,7 @@ impl Upstream {
     /// `None` when something moved meanwhile.
     fn try_cut(&self, cut: &Cut) -> Result<Option<Applied>, Failure> {
         let inner = self.inner();
-        inner.commit(false)?;
+        inner.commit_changes()?;
         let _gate = inner.chunks.reading();
         let db = inner.db.writer();
         let side = self.side;
@@ -158,7 +158,7 @@ impl Upstream {
         db.execute_batch("BEGIN IMMEDIATE").map_err(FsError::from)?;
         let _undo = Undo(&db);
         let flight = cut.flight.as_deref();
-        let mut rider = self.rider(cut, more, &state, anew);
+        let mut rider = self.rider(cut, more, (&state, rows.told()?), anew);
         rider.begin(inner, &db)?;
         let before = if anew {
             0
@@ -190,13 +190,15 @@ impl Upstream {
         }
         plan.land(flight, cut.ack.as_ref())?;
         let seen = inner.committed.load(std::sync::atomic::Ordering::SeqCst);
-        let built = if let Some(built) = build(&mut plan, seen, &cut.changes)? {
+        let mut ledger = rider.ledger.take().unwrap_or_default();
+        let built = if let Some(built) = build(&mut plan, seen, &cut.changes, &mut ledger)? {
             built
         } else {
-            plan.replay(rider.state.scanned)?;
-            let built = build(&mut plan, seen, &cut.changes)?;
+            plan.replay(rider.state.scanned, rider.told)?;
+            let built = build(&mut plan, seen, &cut.changes, &mut ledger)?;
             built.ok_or_else(|| FsError::Corrupt("the edits make no tree".into()))?
         };
+        rider.ledger = Some(ledger);
         rider.others = plan.others(side)?;
         let as_told =
             plan.replayed.is_none() && plan.forced.is_empty() && built.new.bound.is_empty();
@@ -280,7 +282,13 @@ impl Upstream {
         Ok(true)
     }
 
-    fn rider(&self, cut: &Cut, more: Vec<Change>, state: &State, anew: bool) -> Box<Rider> {
+    fn rider(
+        &self,
+        cut: &Cut,
+        more: Vec<Change>,
+        (state, told): (&State, Option<Told>),
+        anew: bool,
+    ) -> Box<Rider> {
         let tag = ReplicaTag(self.inner().identity.tag);
         let mut state = State {
             cursor: Some(cut.cursor),
@@ -320,10 +328,10 @@ impl Upstream {
             changes: cut.changes.clone(),
             more,
             aliases,
-            refs: None,
-            missing: Vec::new(),
+            ledger: None,
             growth: None,
             hasher: None,
+            told: told.filter(|_| !anew),
             state,
             landed: cut.ack.is_some() || anew,
             frozen: Default::default(),
@@ -331,17 +339,19 @@ impl Upstream {
             conflicts,
             at_ms: since.map_or(0, |t| i64::try_from(t.as_millis()).unwrap_or(i64::MAX)),
             leased: Held::default(),
-            dead: 0,
         })
     }
 
     /// The chunks that the tree would name and that are not here.
     fn missing(&self, rider: &Rider, db: &Connection) -> Result<Vec<Wanted>> {
-        let mut missing: Vec<Wanted> = rider.missing.iter().map(|hash| (*hash, None)).collect();
-        // What the transaction just noted as being elsewhere is not missing.
-        let lazy = rider.refs.iter().filter(|_| rider.lazy);
+        let ledger = rider.ledger.iter();
+        let missing = ledger.clone().flat_map(|ledger| &ledger.missing);
+        let mut missing: Vec<Wanted> = missing.map(|hash| (*hash, None)).collect();
+        let refs = ledger.map(Ledger::refs);
+        // What the transaction notes as being elsewhere is not missing.
+        let lazy = refs.clone().filter(|_| rider.lazy);
         let lazy: BTreeSet<ChunkHash> = lazy.flat_map(Refs::lengths).map(|(h, _)| h).collect();
-        let gained = rider.refs.iter().flat_map(Refs::gained);
+        let gained = refs.flat_map(Refs::gained);
         for hash in gained.filter(|hash| !lazy.contains(hash)) {
             if layout::place(self.inner(), db, hash)?.is_none() {
                 missing.push((*hash, None));

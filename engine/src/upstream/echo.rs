@@ -75,7 +75,9 @@ impl Echo {
                 }
                 is
             }
-            Entry::Node { .. } | Entry::Gone { .. } => false,
+            // It lived when the batch was made, and nothing has ended since.
+            Entry::Node { id, .. } => flight.makes(*id),
+            Entry::Gone { .. } => false,
         }
     }
 

@@ -10,10 +10,10 @@
 //! ends.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use cairn_protocol::merge::Place;
-use cairn_protocol::{Data, Edit, MetaFields, Name, NodeId, NodeKind, Register, Ver, XattrName};
-use rusqlite::params;
+use cairn_protocol::{Data, Edit, MetaFields, Name, NodeId, NodeKind, Register, XattrName};
 use rustc_hash::FxHashMap;
 
 use super::ignore::Paths;
@@ -22,7 +22,6 @@ use super::outsized::CHUNKS_MAX;
 use super::state::{Base, Frozen};
 use crate::Result;
 use crate::attr::Ino;
-use crate::db::{corrupt, int, uint};
 use crate::shared::{Highest, Record, Shared};
 
 /// How much a batch takes.
@@ -44,7 +43,7 @@ impl Bounds {
 }
 
 #[derive(Debug)]
-enum Work {
+pub(super) enum Work {
     Place(Place),
     /// A place, and what is there here.
     At(Place, NodeId),
@@ -74,8 +73,8 @@ pub(super) struct Edits<'a> {
     pub(super) settled: Vec<Register>,
     /// Something is as its editor saw it again, and others changed it since.
     pub(super) stale: bool,
-    seen_places: BTreeSet<Place>,
-    seen_nodes: BTreeSet<u64>,
+    pub(super) seen_places: BTreeSet<Place>,
+    pub(super) seen_nodes: BTreeSet<u64>,
     spread: BTreeSet<NodeId>,
     dropped: BTreeSet<NodeId>,
     known: BTreeMap<NodeId, bool>,
@@ -88,7 +87,11 @@ pub(super) struct Edits<'a> {
     highest: Highest,
     /// The ids of directories.
     dirs: FxHashMap<u64, NodeId>,
-    work: Vec<Work>,
+    /// The inodes of nodes, and the node that was looked at last: each is asked
+    /// for several times in a row.
+    inodes: FxHashMap<NodeId, Option<Ino>>,
+    last: Option<Rc<Here>>,
+    pub(super) work: Vec<Work>,
     bytes: usize,
     content: u64,
 }
@@ -119,6 +122,8 @@ impl<'a> Edits<'a> {
             chunks_max: CHUNKS_MAX,
             highest: Highest::default(),
             dirs: FxHashMap::default(),
+            inodes: FxHashMap::default(),
+            last: None,
             work: Vec::new(),
             bytes: 0,
             content: 0,
@@ -130,105 +135,20 @@ impl<'a> Edits<'a> {
         Self { chunks_max, ..self }
     }
 
-    /// Looks at what the log says after `from`, until there is enough. Returns
-    /// how far that is.
-    pub(super) fn scan(&mut self, from: Ver, bounds: &Bounds) -> Result<Ver> {
-        let mut log = self.local.db.prepare_cached(
-            "SELECT ver, kind, ino, hash, name FROM log WHERE ver > ? ORDER BY ver",
-        )?;
-        let mut rows = log.query([int(from)])?;
-        let mut upto = from;
-        while let Some(row) = rows.next()? {
-            let (ver, ino) = (uint(row.get(0)?), Ino(uint(row.get(2)?)));
-            match row.get::<_, u8>(1)? {
-                0 if !self.seen_nodes.contains(&ino.0) && self.is_node_current(ino, ver)? => {
-                    self.work.push(Work::Node(ino));
-                }
-                1 => {
-                    let bytes: Vec<u8> = row.get(4)?;
-                    let name = Name::new(&bytes).map_err(|e| corrupt(ino, e))?;
-                    let place = (self.dir(ino)?, name);
-                    // Most came with their nodes.
-                    if !self.seen_places.contains(&place)
-                        && self.is_name_current(ino, row.get(3)?, &bytes, ver)?
-                    {
-                        self.work.push(Work::Place(place));
-                    }
-                }
-                _ => {}
-            }
-            if !self.follow(bounds)? {
-                return Ok(upto);
-            }
-            upto = ver;
-            if self.is_full(bounds) {
-                break;
-            }
-        }
-        Ok(upto)
-    }
-
-    /// Looks at the registers that others changed, too.
-    pub(super) fn scan_frozen(&mut self, bounds: &Bounds) -> Result<()> {
-        for register in self.frozen.keys() {
-            match register {
-                Register::Name { parent, name } => {
-                    self.work.push(Work::Place((*parent, name.clone())));
-                }
-                Register::Data(node) => {
-                    let ino = self.local.ino(*node)?;
-                    self.work.extend(ino.map(Work::Node));
-                }
-                Register::Meta(_) | Register::Xattr { .. } => {}
-            }
-            if !self.follow(bounds)? || self.is_full(bounds) {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks at files whose content is not sealed, whatever the log says.
-    pub(super) fn scan_unsealed(&mut self) -> Result<()> {
-        let mut find = self.local.db.prepare_cached("SELECT ino FROM staging")?;
-        let mut rows = find.query([])?;
-        while let Some(row) = rows.next()? {
-            self.work.push(Work::Node(Ino(uint(row.get(0)?))));
-            self.follow(&Bounds::NONE)?;
-        }
-        Ok(())
-    }
-
     /// Bytes of the contents.
     pub(super) fn content(&self) -> u64 {
         self.content
     }
 
-    fn is_full(&self, bounds: &Bounds) -> bool {
+    pub(super) fn is_full(&self, bounds: &Bounds) -> bool {
         self.list.len() >= bounds.edits
             || self.bytes >= bounds.bytes
             || self.content >= bounds.content
     }
 
-    fn is_node_current(&self, ino: Ino, ver: Ver) -> Result<bool> {
-        let mut find = self
-            .local
-            .db
-            .prepare_cached("SELECT EXISTS (SELECT 1 FROM node WHERE ino = ? AND ver = ?)")?;
-        Ok(find.query_row([int(ino.0), int(ver)], |r| r.get(0))?)
-    }
-
-    fn is_name_current(&self, parent: Ino, hash: i64, name: &[u8], ver: Ver) -> Result<bool> {
-        let mut find = self.local.db.prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM name WHERE parent = ? AND hash = ? AND name = ? AND ver = ?)",
-        )?;
-        let row = params![int(parent.0), hash, name, int(ver)];
-        Ok(find.query_row(row, |r| r.get(0))?)
-    }
-
     /// Does what is to be done. `false` when a directory that ends has more in
     /// it than there is room for: then the same has to be looked at again.
-    fn follow(&mut self, bounds: &Bounds) -> Result<bool> {
+    pub(super) fn follow(&mut self, bounds: &Bounds) -> Result<bool> {
         while let Some(work) = self.work.pop() {
             let done = match work {
                 Work::Place(place) => self.place(place, None, bounds)?,
@@ -244,13 +164,59 @@ impl<'a> Edits<'a> {
     }
 
     /// The id of a directory.
-    fn dir(&mut self, ino: Ino) -> Result<NodeId> {
+    pub(super) fn dir(&mut self, ino: Ino) -> Result<NodeId> {
         if let Some(id) = self.dirs.get(&ino.0) {
             return Ok(*id);
         }
         let id = self.local.id(ino)?;
         self.dirs.insert(ino.0, id);
         Ok(id)
+    }
+
+    /// The inode of a node.
+    pub(super) fn ino(&mut self, id: NodeId) -> Result<Option<Ino>> {
+        if let Some(ino) = self.inodes.get(&id) {
+            return Ok(*ino);
+        }
+        let ino = self.local.ino(id)?;
+        self.inodes.insert(id, ino);
+        Ok(ino)
+    }
+
+    /// A node that is here.
+    fn here(&mut self, ino: Ino) -> Result<Option<Rc<Here>>> {
+        if let Some(last) = self.last.as_ref().filter(|last| last.ino == ino) {
+            return Ok(Some(Rc::clone(last)));
+        }
+        let here = self.local.node(ino)?.map(Rc::new);
+        if let Some(here) = &here {
+            self.inodes.insert(here.id, Some(ino));
+            self.last = Some(Rc::clone(here));
+        }
+        Ok(here)
+    }
+
+    /// A node that is here and has a name.
+    fn live(&mut self, id: NodeId) -> Result<Option<Rc<Here>>> {
+        let Some(ino) = self.ino(id)? else {
+            return Ok(None);
+        };
+        Ok(self.here(ino)?.filter(|here| here.nlink > 0))
+    }
+
+    /// Which node is at a place here.
+    fn at(&mut self, place: &Place) -> Result<Option<NodeId>> {
+        let Some(parent) = self.ino(place.0)? else {
+            return Ok(None);
+        };
+        let found = self.local.name(parent, &self.local.key(&place.1))?;
+        let Some((ino, _)) = found else {
+            return Ok(None);
+        };
+        match self.here(ino)? {
+            Some(here) => Ok(Some(here.id)),
+            None => self.local.id(ino).map(Some),
+        }
     }
 
     /// What the hub has of a node.
@@ -328,7 +294,7 @@ impl<'a> Edits<'a> {
         };
         let node = match here {
             Some(node) => Some(node),
-            None => self.local.at(&place)?,
+            None => self.at(&place)?,
         };
         if was == node {
             self.stale |= there != node;
@@ -347,13 +313,13 @@ impl<'a> Edits<'a> {
         }
         self.seen_places.insert(place.clone());
         if !self.is_known(place.0)?
-            && let Some(ino) = self.local.ino(place.0)?
+            && let Some(ino) = self.ino(place.0)?
         {
             self.work.push(Work::Node(ino));
         }
         for node in [was, node].into_iter().flatten() {
             if !self.spread.contains(&node) {
-                let ino = self.local.ino(node)?;
+                let ino = self.ino(node)?;
                 self.all_places(node, ino)?;
             }
         }
@@ -390,7 +356,7 @@ impl<'a> Edits<'a> {
         if self.replay.is_some() || self.is_known(node)? {
             return Ok(false);
         }
-        let Some(here) = self.local.live(node)? else {
+        let Some(here) = self.live(node)? else {
             return Ok(true);
         };
         Ok(here.unsealed || self.is_outsized(&here)?)
@@ -429,7 +395,7 @@ impl<'a> Edits<'a> {
         if self.dropped.contains(&node) {
             return Ok(true);
         }
-        if let Some(ino) = self.local.ino(node)?
+        if let Some(ino) = self.ino(node)?
             && !self.is_hidden(ino)?
         {
             return Ok(true);
@@ -472,7 +438,7 @@ impl<'a> Edits<'a> {
         if !self.seen_nodes.insert(ino.0) {
             return Ok(());
         }
-        let Some(here) = self.local.node(ino)?.filter(|here| here.nlink > 0) else {
+        let Some(here) = self.here(ino)?.filter(|here| here.nlink > 0) else {
             return Ok(());
         };
         if self.paths.may_ignore() && self.is_hidden(ino)? {

@@ -76,14 +76,15 @@ impl Fresh {
         if let Some(known) = self.nodes.get(&node) {
             return Ok(*known);
         }
-        let lives = plan.local.is_live(node)?;
+        let ino = plan.local.ino(node)?;
+        let lives = ino.map(|ino| plan.local.has_name(ino)).transpose()?;
+        let lives = lives.unwrap_or(false);
         let own = node.replica == ReplicaTag(plan.inner.identity.tag);
         let known = own || node == NodeId::ROOT || self.spoken.contains(&node);
-        let fresh = !lives
+        let fresh = ino.is_none()
             && !known
             && (self.highest.is_new(plan.shared, "shared_node", node)?
-                || plan.shared.record(node)?.is_none())
-            && plan.local.ino(node)?.is_none();
+                || plan.shared.record(node)?.is_none());
         if !fresh && !lives {
             self.absent.insert(node);
         }

@@ -23,11 +23,13 @@ use rustc_hash::FxHashMap;
 use super::build::make;
 use super::local::Local;
 use super::spool::Spool;
+use super::state::Told;
 use crate::Result;
 use crate::attr::Ino;
 use crate::db::{corrupt, int};
 use crate::gained::Gained;
 use crate::node::{Body, FileBody};
+use crate::refs::Ledger;
 use crate::replica::Inner;
 use crate::rows::{NameRow, NodeRow, RowWriter};
 use crate::shared::Shared;
@@ -41,7 +43,7 @@ const BLOCK: u64 = 1_024;
 /// Directories whose inodes and entries are remembered: about 4 MiB.
 const DIRS_MAX: usize = if cfg!(debug_assertions) { 4 } else { 32_768 };
 /// Chunks whose references are counted before they are written.
-const REFS_MAX: usize = 16_384;
+const REFS_MAX: usize = if cfg!(debug_assertions) { 8 } else { 16_384 };
 
 /// What was grown, and what is needed to do it again.
 #[derive(Debug, Default)]
@@ -56,6 +58,9 @@ pub(super) struct Growth {
     pub(super) gained: BTreeMap<u64, Gained>,
     /// How many nodes were made.
     pub(super) rows: u64,
+    /// The versions that the rows have, but for those before programs took some
+    /// between them, which are few.
+    pub(super) told: Option<Told>,
     /// Names in directories that were here.
     pub(super) names: Vec<(Ino, Name)>,
 }
@@ -87,8 +92,9 @@ impl Growth {
         db: &Connection,
         side: u8,
         changes: &Spool,
+        ledger: &mut Ledger,
     ) -> Result<CommitHasher> {
-        self.run(inner, db, side, changes, None)
+        self.run(inner, db, side, changes, ledger, None)
     }
 
     fn run(
@@ -97,17 +103,21 @@ impl Growth {
         db: &Connection,
         side: u8,
         changes: &Spool,
+        ledger: &mut Ledger,
         taken: Option<&mut Vec<Place>>,
     ) -> Result<CommitHasher> {
         let mut local = Local::new(inner, db);
         local.set_overrides(self.inodes.clone());
+        let mut writer = RowWriter::new(db, ReplicaTag(inner.identity.tag))?;
+        writer.ledger = std::mem::take(ledger);
         let mut grower = Grower {
             inner,
             db,
             shared: Shared::new(db, side),
             local,
             taken,
-            writer: RowWriter::new(db, ReplicaTag(inner.identity.tag))?,
+            writer,
+            has_xattrs: Shared::new(db, side).has_attributes()?,
             growth: self,
             first: inner.tree.lock().next_ino,
             inos: 0..0,
@@ -124,9 +134,11 @@ impl Growth {
                     grower.name(&(*parent, name.clone()), *node)?;
                 }
             }
-            grower.writer.flush_refs(REFS_MAX)?;
+            grower.writer.ledger.flush(inner, db, REFS_MAX)?;
         }
-        grower.end()
+        let writer = grower.end()?;
+        *ledger = writer.ledger;
+        Ok(writer.hasher)
     }
 
     /// Writes the rows again, after a transaction that failed. Also gives the
@@ -137,11 +149,12 @@ impl Growth {
         db: &Connection,
         side: u8,
         changes: &Spool,
+        ledger: &mut Ledger,
     ) -> Result<(CommitHasher, Vec<Place>)> {
         let mut taken = Vec::new();
         // What was gained is in memory already.
         let gained = std::mem::take(&mut self.gained);
-        let hasher = self.run(inner, db, side, changes, Some(&mut taken));
+        let hasher = self.run(inner, db, side, changes, ledger, Some(&mut taken));
         self.gained = gained;
         Ok((hasher?, taken))
     }
@@ -164,6 +177,8 @@ struct Grower<'a> {
     /// When this is not the first time: places that programs have taken since.
     taken: Option<&'a mut Vec<Place>>,
     writer: RowWriter<'a>,
+    /// Something in the confirmed tree has extended attributes.
+    has_xattrs: bool,
     growth: &'a mut Growth,
     /// Inodes from here on are rows of this transaction.
     first: u64,
@@ -178,7 +193,7 @@ struct Grower<'a> {
     loose: BTreeMap<u64, Option<u64>>,
 }
 
-impl Grower<'_> {
+impl<'a> Grower<'a> {
     /// Makes a name, and its node and directory where they are not here.
     fn name(&mut self, place: &Place, id: NodeId) -> Result<()> {
         if self.growth.set.contains(place)
@@ -188,8 +203,10 @@ impl Grower<'_> {
         }
         let (parent, in_parent) = self.dir(place.0)?;
         let key = self.local.key(&place.1);
-        // A transfer may tell a name twice.
-        if self.local.name(parent, &key)?.is_some() {
+        // A transfer may tell a name twice, and then its node is here.
+        let found = self.find(id)?;
+        if (found.is_some() || in_parent == At::Memory) && self.local.name(parent, &key)?.is_some()
+        {
             return Ok(());
         }
         if let Some(taken) = &mut self.taken
@@ -200,7 +217,7 @@ impl Grower<'_> {
             taken.push(place.clone());
             return Ok(());
         }
-        let (ino, kind) = self.target(id, parent)?;
+        let (ino, kind) = self.target(id, found, parent)?;
         let is_dir = kind == NodeKind::Dir;
         if in_parent == At::Memory {
             let gained = self.growth.gained.entry(parent.0).or_default();
@@ -266,8 +283,13 @@ impl Grower<'_> {
     }
 
     /// The node of a name that comes, in a directory.
-    fn target(&mut self, id: NodeId, parent: Ino) -> Result<(Ino, NodeKind)> {
-        let Some((ino, at)) = self.find(id)? else {
+    fn target(
+        &mut self,
+        id: NodeId,
+        found: Option<(Ino, At)>,
+        parent: Ino,
+    ) -> Result<(Ino, NodeKind)> {
+        let Some((ino, at)) = found else {
             let (ino, kind) = self.make(id, parent)?;
             if kind == NodeKind::Dir {
                 self.remember(id, (ino, At::Row));
@@ -298,7 +320,8 @@ impl Grower<'_> {
 
     /// Makes a node as the confirmed tree has it, a directory without entries.
     fn make(&mut self, id: NodeId, parent: Ino) -> Result<(Ino, NodeKind)> {
-        let mut node = make(self.inner, self.db, self.shared, None, id)?;
+        let (inner, has_xattrs) = (self.inner, self.has_xattrs);
+        let mut node = make(inner, self.db, self.shared, None, id, has_xattrs)?;
         let ino = self.next_ino();
         let ver = self.next_ver();
         (node.born, node.meta_ver, node.data_ver) = (ver, ver, ver);
@@ -329,8 +352,12 @@ impl Grower<'_> {
     fn next_ver(&mut self) -> u64 {
         if self.vers.is_empty() {
             let mut tree = self.inner.tree.lock();
-            self.vers = tree.seq + 1..tree.seq + 1 + BLOCK;
-            tree.seq += BLOCK;
+            let (after, upto) = (tree.seq, tree.seq + BLOCK);
+            self.vers = after + 1..upto + 1;
+            tree.seq = upto;
+            let told = self.growth.told.filter(|told| told.upto == after);
+            let after = told.map_or(after, |told| told.after);
+            self.growth.told = Some(Told { after, upto });
         }
         self.vers.next().unwrap_or_default()
     }
@@ -344,11 +371,10 @@ impl Grower<'_> {
         Ok(())
     }
 
-    fn end(mut self) -> Result<CommitHasher> {
+    fn end(mut self) -> Result<RowWriter<'a>> {
         self.write_counts()?;
-        self.writer.flush_refs(0)?;
         self.check_loose()?;
-        Ok(std::mem::take(&mut self.writer.hasher))
+        Ok(self.writer)
     }
 
     /// Directories that came before those that they are in lead to one that was

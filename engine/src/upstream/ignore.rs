@@ -195,6 +195,7 @@ impl Upstream {
             let mut state = rows.state()?;
             state.scanned = 0;
             rows.set_state(&state)?;
+            rows.set_told(None)?;
             tx.commit()?;
         }
         *self.ignore.lock() = std::sync::Arc::new(new);

@@ -216,9 +216,12 @@ impl<'a> Local<'a> {
 
     /// Whether a node has a name.
     pub(super) fn is_live(&self, id: NodeId) -> Result<bool> {
-        let Some(ino) = self.ino(id)? else {
-            return Ok(false);
-        };
+        let ino = self.ino(id)?;
+        ino.map_or(Ok(false), |ino| self.has_name(ino))
+    }
+
+    /// The same of an inode.
+    pub(super) fn has_name(&self, ino: Ino) -> Result<bool> {
         let nlink: Option<u32> = self
             .db
             .prepare_cached("SELECT nlink FROM node WHERE ino = ?")?

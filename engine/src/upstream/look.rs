@@ -9,7 +9,7 @@ use cairn_protocol::wire::PushAck;
 use cairn_protocol::{
     Change, Data, Edit, Entry, Meta, MetaFields, NodeId, Outcome, Refusal, Register, Ver, XattrName,
 };
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::echo::Echo;
 use super::fresh::Fresh;
@@ -27,6 +27,7 @@ pub(super) struct InFlight<'a> {
     metas: FxHashMap<NodeId, &'a Meta>,
     xattrs: BTreeMap<(NodeId, &'a XattrName), Option<&'a Bytes>>,
     drops: BTreeSet<NodeId>,
+    new: FxHashSet<NodeId>,
 }
 
 impl<'a> InFlight<'a> {
@@ -41,7 +42,7 @@ impl<'a> InFlight<'a> {
                 continue;
             }
             match edit {
-                Edit::New { .. } => {}
+                Edit::New { node, .. } => drop(all.new.insert(*node)),
                 Edit::Data { node, data, .. } => drop(all.data.insert(*node, data)),
                 Edit::Meta { node, meta, .. } => drop(all.metas.insert(*node, meta)),
                 Edit::Xattr {
@@ -60,6 +61,11 @@ impl<'a> InFlight<'a> {
     pub(super) fn places_of(&self, node: NodeId) -> impl Iterator<Item = &Place> {
         let names = self.names.iter();
         names.filter_map(move |(place, there)| (*there == Some(node)).then_some(place))
+    }
+
+    /// Whether the batch makes a node.
+    pub(super) fn makes(&self, node: NodeId) -> bool {
+        self.new.contains(&node)
     }
 
     /// Whether the batch says anything of a place.

@@ -15,7 +15,7 @@
 //! | `state` | the rows of one hub besides its tree |
 //! | `local` | the working tree by the ids of nodes |
 //! | `layout` | the chunks of contents |
-//! | `edits`, `registers`, `push` | what is pushed |
+//! | `scan`, `edits`, `registers`, `push` | what is pushed |
 //! | `outsized` | what is too large for that |
 //! | `conflicts` | what people should look at |
 //! | `lazy`, `evict` | contents that are fetched when they are read, and given up again |
@@ -50,6 +50,7 @@ mod registers;
 mod renew;
 mod replay;
 mod rider;
+mod scan;
 mod sides;
 mod spool;
 mod stage;
@@ -216,7 +217,7 @@ impl Upstream {
     /// Commits what is not, and makes sure that memory says what the rows say.
     fn settle_down(&self) -> Result<()> {
         let mut unsure = self.unsure.lock();
-        self.inner().commit(false)?;
+        self.inner().commit_changes()?;
         if *unsure {
             let flight = self.stored_flight()?;
             if let Some(flight) = &flight {

@@ -87,7 +87,7 @@ impl Upstream {
         let mut edits = Edits::new(&local, shared, &frozen, &paths, None)
             .with_chunks_max(self.chunks_max.load(Ordering::Relaxed));
         edits.scan_frozen(&BOUNDS)?;
-        let scanned = edits.scan(state.scanned, &BOUNDS)?;
+        let scanned = edits.scan(state.scanned, rows.told()?, &BOUNDS)?;
         if edits.stale {
             return Ok((None, true));
         }

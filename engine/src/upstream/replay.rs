@@ -14,7 +14,7 @@ use cairn_protocol::{
 use super::edits::{Bounds, Edits, Untouched};
 use super::ignore::{Paths, Whose};
 use super::plan::{Plan, Seen, reserve};
-use super::state::Base;
+use super::state::{Base, Told};
 use crate::Result;
 use crate::db::{corrupt, own_id};
 use crate::shared::View;
@@ -31,13 +31,13 @@ pub(super) struct Replayed {
 
 impl Plan<'_> {
     /// Resolves the edits that are left on the hub's tree (R14).
-    pub(super) fn replay(&mut self, scanned: Ver) -> Result<()> {
+    pub(super) fn replay(&mut self, scanned: Ver, told: Option<Told>) -> Result<()> {
         self.take_back_renewals();
         let edits = {
             let paths = Paths::new(self.ignore, Whose::Here);
             let (local, frozen) = (&self.local, &self.frozen);
             let mut edits = Edits::new(local, self.shared, frozen, &paths, Some(&*self));
-            edits.scan(scanned, &Bounds::NONE)?;
+            edits.scan(scanned, told, &Bounds::NONE)?;
             edits.scan_unsealed()?;
             edits.list
         };

@@ -12,19 +12,16 @@ use std::sync::Arc;
 
 use cairn_protocol::merge::Place;
 use cairn_protocol::session::Report;
-use cairn_protocol::{
-    Change, ChunkHash, CommitHasher, Edit, Entry, NodeId, NodeKind, Register, Ver,
-};
+use cairn_protocol::{Change, CommitHasher, Edit, Entry, NodeId, NodeKind, Register, Ver};
 use rusqlite::{Connection, params};
 
 use super::grow::Growth;
 use super::sides::Other;
 use super::spool::Spool;
 use super::stage::Held;
-use super::state::{Base, Flight, Frozen, Rows, State, encode};
-use crate::chunks;
+use super::state::{Base, Flight, Frozen, Rows, State, Told, encode};
 use crate::db::{corrupt, int};
-use crate::refs::{LayoutFault, Refs};
+use crate::refs::{LayoutFault, Ledger};
 use crate::replica::Inner;
 use crate::shared::{Lasts, Shared};
 use crate::{FsError, Result};
@@ -74,16 +71,16 @@ pub(crate) struct Rider {
     /// Changes that follow from these.
     pub(super) more: Vec<Change>,
     pub(super) aliases: Vec<Alias>,
-    /// References that the confirmed tree gains and loses, once it is set in
+    /// References that chunks gain and lose, once the confirmed tree is set in
     /// the transaction that is open.
-    pub(super) refs: Option<Refs>,
-    /// Chunks that these name and that are not here.
-    pub(super) missing: Vec<ChunkHash>,
+    pub(crate) ledger: Option<Ledger>,
     /// The nodes that are rows only, if there are any.
     pub(super) growth: Option<Box<Growth>>,
     /// What the rows that are written say of the commit.
     pub(crate) hasher: Option<CommitHasher>,
     pub(super) state: State,
+    /// What needed no look, and does not.
+    pub(super) told: Option<Told>,
     /// Whether the batch in flight is answered.
     pub(super) landed: bool,
     /// What was frozen, and what is.
@@ -95,20 +92,20 @@ pub(crate) struct Rider {
     pub(super) at_ms: i64,
     /// Chunks that stay until the references are committed.
     pub(crate) leased: Held,
-    /// Bytes of chunks that lost their last reference.
-    pub(crate) dead: u64,
 }
 
 impl Rider {
     /// Makes the confirmed tree ready, in a transaction.
     pub(super) fn begin(&mut self, inner: &Inner, db: &Connection) -> Result<()> {
-        let mut refs = Refs::default();
-        self.missing.clear();
+        let mut ledger = Ledger::new(self.lazy);
         if self.anew {
             let shared = Shared::new(db, self.side);
-            shared.clear(&mut |data| refs.count(inner, db, data, -1).map_err(unreadable))?;
+            shared.clear(&mut |data| ledger.count(inner, db, data, -1).map_err(unreadable))?;
         }
-        self.refs = Some(refs);
+        if self.lazy {
+            inner.elsewhere.store(true, Ordering::SeqCst);
+        }
+        self.ledger = Some(ledger);
         Ok(())
     }
 
@@ -153,34 +150,27 @@ impl Rider {
         page: &[Change],
         lasts: &mut Lasts,
     ) -> Result<()> {
-        let mut refs = self.refs.take().unwrap_or_default();
+        let mut ledger = self.ledger.take().unwrap_or_default();
         Shared::new(db, self.side).apply_page(page, lasts, &mut |data, by| {
-            refs.count(inner, db, data, by).map_err(unreadable)
+            ledger.count(inner, db, data, by).map_err(unreadable)
         })?;
-        if self.lazy && chunks::insert_elsewhere(db, refs.lengths())? {
-            inner.elsewhere.store(true, Ordering::SeqCst);
-        }
-        if refs.len() > REFS_MAX {
-            // The rows of its chunks are there: only new ones come later.
-            let written = std::mem::take(&mut refs).write(db, &[])?;
-            self.missing.extend(written.missing);
-            self.dead += written.dead;
-        }
-        self.refs = Some(refs);
+        ledger.flush(inner, db, REFS_MAX)?;
+        self.ledger = Some(ledger);
         Ok(())
     }
 
     /// Sets the confirmed tree if it is not set in this transaction: before the
     /// rows of nodes, which may name chunks that are not here.
     pub(crate) fn prepare(&mut self, inner: &Inner, db: &Connection) -> Result<()> {
-        if self.refs.is_some() {
+        if self.ledger.is_some() {
             return Ok(());
         }
         self.begin(inner, db)?;
         self.set_tree(inner, db)?;
         if let Some(mut growth) = self.growth.take() {
-            let again = growth.again(inner, db, self.side, &self.changes);
-            self.growth = Some(growth);
+            let mut ledger = self.ledger.take().unwrap_or_default();
+            let again = growth.again(inner, db, self.side, &self.changes, &mut ledger);
+            (self.growth, self.ledger) = (Some(growth), Some(ledger));
             let (hasher, taken) = again?;
             self.hasher = Some(hasher);
             for (parent, name) in taken {
@@ -194,25 +184,22 @@ impl Rider {
     /// Whether rows are written that memory knew without having them, so that
     /// nobody may load any meanwhile.
     pub(crate) fn shifts(&self) -> bool {
-        self.refs.is_none() && self.growth.is_some()
+        self.ledger.is_none() && self.growth.is_some()
     }
 
-    /// Writes everything that is left. The last of a transaction: rows of new
-    /// chunks are there.
-    pub(crate) fn write(&mut self, inner: &Inner, db: &Connection) -> Result<()> {
-        self.prepare(inner, db)?;
-        if let Some(refs) = &self.refs {
-            let written = refs.write(db, &[])?;
-            if let Some(hash) = self.missing.first().or(written.missing.first()) {
-                return Err(FsError::Corrupt(format!("chunk {hash} is missing")));
-            }
-            self.dead += written.dead;
-        }
+    /// Writes everything that is left. The last of a transaction: the references
+    /// are written.
+    pub(crate) fn write(&mut self, db: &Connection) -> Result<()> {
         let rows = Rows {
             db,
             side: self.side,
         };
         rows.set_state(&self.state)?;
+        match self.growth.as_ref().and_then(|growth| growth.told) {
+            Some(told) => rows.set_told(Some(told))?,
+            None if self.anew => rows.set_told(None)?,
+            None => {}
+        }
         if self.landed {
             rows.set_flight(None)?;
         }
@@ -240,7 +227,7 @@ impl Rider {
 
     /// Nothing of it was committed.
     pub(crate) fn rolled_back(&mut self) {
-        (self.refs, self.hasher, self.dead) = (None, None, 0);
+        (self.ledger, self.hasher) = (None, None);
     }
 
     /// It was committed. What was read of directories meanwhile, if rows of what

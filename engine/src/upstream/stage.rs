@@ -8,12 +8,13 @@ use cairn_protocol::session::{Report, Wanted};
 use cairn_protocol::wire::{ChunkData, Code};
 use cairn_protocol::{Change, ChunkError, ChunkHash, Data, Encoded, Entry, NodeId, decode_chunk};
 use rusqlite::Connection;
+use rustc_hash::FxHashSet;
 
 use super::Upstream;
 use super::layout::{self, Chunks};
 use super::spool::Spool;
 use crate::chunks;
-use crate::shared::Shared;
+use crate::shared::{Highest, Shared};
 use crate::{FsError, Result};
 
 /// So many chunks of a transfer are leased one by one; when there are more, gc
@@ -36,7 +37,7 @@ pub(super) struct Staged {
 /// Chunks that stay, whatever names them.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
-    chunks: BTreeSet<ChunkHash>,
+    chunks: FxHashSet<ChunkHash>,
     /// There are more than are listed: all chunks stay.
     all: bool,
 }
@@ -103,11 +104,13 @@ impl Upstream {
     fn replaced(&self, db: &Connection, changes: &[Change]) -> Result<Vec<(NodeId, NodeId)>> {
         let shared = Shared::new(db, self.side);
         let mut replaced = Vec::new();
+        let mut highest = Highest::default();
         for change in changes {
             let Entry::Name { parent, name, node } = &change.entry else {
                 continue;
             };
             if let Some(node) = node
+                && (*parent == NodeId::ROOT || !highest.is_new(shared, "shared_node", *parent)?)
                 && let Some((Some(before), _)) = shared.name(&(*parent, name.clone()))?
                 && before != *node
             {
@@ -216,15 +219,17 @@ impl Upstream {
         }
         let hashes = chunks.iter().map(|chunk| &chunk.hash);
         let places = store.places(&self.inner().db, hashes)?;
+        let mut new = Vec::new();
         for (chunk, place) in chunks.into_iter().zip(places) {
             let hash = chunk.hash;
             match self.decode(chunk) {
                 Ok(_) if place.is_some() || store.known(&hash).is_some() => {}
-                Ok(bytes) => drop(store.append(hash, &bytes)?),
+                Ok(bytes) => new.push((hash, bytes)),
                 Err(ChunkError::NoBase { .. }) => refused.push((hash, Code::CHUNK_MISSING)),
                 Err(_) => refused.push((hash, Code::CHUNK_CORRUPT)),
             }
         }
+        store.append_all(&new)?;
         if self.inner().chunks.is_spill_full() {
             self.inner().commit(false)?;
         }

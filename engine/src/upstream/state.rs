@@ -42,6 +42,17 @@ pub(super) struct State {
     pub(super) scanned: Ver,
 }
 
+/// Versions of the replica's own log that a cut gave to what nobody here had
+/// heard of: whoever edits that gives it another one, so a register that still
+/// has one of these is as the hub told it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Told {
+    /// They are those after this one,
+    pub(super) after: Ver,
+    /// and up to this one.
+    pub(super) upto: Ver,
+}
+
 /// The batch that was not answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Flight {
@@ -88,10 +99,19 @@ impl Rows<'_> {
         if let Some(flight) = flight {
             self.set("flight", flight)
         } else {
-            self.db
-                .prepare_cached("DELETE FROM upstream WHERE side = ? AND key = 'flight'")?
-                .execute([self.side])?;
-            Ok(())
+            self.remove("flight")
+        }
+    }
+
+    /// What needs no look for edits, whatever [`State::scanned`] says.
+    pub(super) fn told(self) -> Result<Option<Told>> {
+        self.get("told")
+    }
+
+    pub(super) fn set_told(self, told: Option<Told>) -> Result<()> {
+        match told {
+            Some(told) => self.set("told", &told),
+            None => self.remove("told"),
         }
     }
 
@@ -120,6 +140,13 @@ impl Rows<'_> {
         self.db
             .prepare_cached("INSERT OR REPLACE INTO upstream(side, key, value) VALUES(?, ?, ?)")?
             .execute(params![self.side, key, encode(value)?])?;
+        Ok(())
+    }
+
+    fn remove(self, key: &str) -> Result<()> {
+        self.db
+            .prepare_cached("DELETE FROM upstream WHERE side = ? AND key = ?")?
+            .execute(params![self.side, key])?;
         Ok(())
     }
 

@@ -71,7 +71,7 @@ impl Upstream {
         if flight.is_none() {
             edits.scan_frozen(&bounds)?;
         }
-        edits.scan(scanned, &bounds)?;
+        edits.scan(scanned, rows.told()?, &bounds)?;
         let count = |sql: &str| -> Result<u64> {
             Ok(crate::db::uint(
                 db.prepare_cached(sql)?.query_row([], |r| r.get(0))?,

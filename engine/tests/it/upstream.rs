@@ -355,6 +355,39 @@ fn what_comes_from_the_hub_does_not_go_back() {
     assert_eq!(b.sync(&mut side), []);
 }
 
+/// What a large cut brings becomes rows whose versions are passed over when edits
+/// are looked for. What was edited before it, beside it and after it is no part
+/// of that.
+#[test]
+fn what_was_edited_around_a_large_cut_is_pushed() {
+    let (mut side, a, b) = two();
+    a.replica.mkdir("/d").unwrap();
+    for n in 0..40_u8 {
+        a.replica.write_file(format!("/d/{n}"), &[n; 900]).unwrap();
+    }
+    a.sync(&mut side);
+    b.replica.write_file("/before", b"before").unwrap();
+    b.stage(&side, side.hub.changes_since(0));
+    b.replica.write_file("/beside", b"beside").unwrap();
+    assert_eq!(b.apply(side.cursor(), None), Applied::Done);
+    b.replica.write_file("/d/7", b"after").unwrap();
+    b.replica.remove("/d/8").unwrap();
+    b.replica.rename_path("/d/9", "/d/nine").unwrap();
+    b.sync(&mut side);
+    a.sync(&mut side);
+    assert_eq!(a.read("/before"), b"before");
+    assert_eq!(a.read("/beside"), b"beside");
+    assert_eq!(a.read("/d/7"), b"after");
+    assert_eq!(a.read("/d/nine"), [9; 900]);
+    assert!(a.replica.stat("/d/8").is_err());
+    assert_equal(&[&a, &b], &side);
+    assert_eq!((a.sync(&mut side), b.sync(&mut side)), (vec![], vec![]));
+    // And what one hub told is edited for another.
+    assert_eq!(b.upstream.status().unwrap().pending, 0);
+    let own = b.replica.own_upstream().unwrap();
+    assert!(own.status().unwrap().pending > 40);
+}
+
 #[test]
 fn i9_a_directory_of_1000_files_is_renamed_in_two_edits() {
     let (mut side, a, b) = two();

@@ -13,6 +13,7 @@ use crate::change::Change;
 use crate::cursor::{Cursor, Epoch, Scope, Seq};
 use crate::edit::Edit;
 use crate::encoding::Encoding;
+use crate::flavor;
 use crate::hash::ChunkHash;
 use crate::id::ReplicaTag;
 use crate::limits::{
@@ -223,8 +224,16 @@ macro_rules! messages {
             }
 
             fn payload(&self) -> Result<Vec<u8>, postcard::Error> {
+                let mut payload = Vec::with_capacity(self.weight());
                 match self {
-                    $( Self::$name(message) => postcard::to_stdvec(message), )*
+                    $( Self::$name(message) => flavor::append(message, &mut payload)?, )*
+                }
+                Ok(payload)
+            }
+
+            fn is_payload(&self, payload: &[u8]) -> bool {
+                match self {
+                    $( Self::$name(message) => flavor::is_encoding(message, payload), )*
                 }
             }
 
@@ -462,6 +471,18 @@ messages! {
 }
 
 impl Message {
+    /// About how many bytes it takes, where that is many: a vector that grows
+    /// has them copied and its pages made again and again.
+    fn weight(&self) -> usize {
+        let chunks = match self {
+            Self::Chunks(message) => &message.chunks,
+            Self::Push(message) => &message.inline,
+            _ => return 64,
+        };
+        let bytes = chunks.iter().map(|chunk| chunk.bytes.len() + 80);
+        64 + bytes.sum::<usize>()
+    }
+
     /// The frame of the message.
     #[expect(
         clippy::missing_panics_doc,
@@ -494,8 +515,7 @@ impl Message {
         let malformed = |source| WireError::Malformed { kind, source };
         let (message, rest) = decoded.map_err(malformed)?;
         let is_bulk = matches!(message, Self::Chunks(_));
-        let same = is_bulk || message.payload().map_err(malformed)? == *frame.payload;
-        if !(rest.is_empty() && same) {
+        if !(rest.is_empty() && (is_bulk || message.is_payload(&frame.payload))) {
             return Err(WireError::NotCanonical { kind });
         }
         Ok(Some(message))

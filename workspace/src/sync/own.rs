@@ -92,6 +92,7 @@ impl OwnHub {
     pub(crate) async fn fence(&self) -> Result<Cursor, SyncError> {
         let parts = self.parts.lock().as_ref().map(|parts| {
             let asked = parts.tree.handle();
+            parts.hub.hurry();
             (parts.replica.clone(), Arc::clone(&parts.store), asked)
         });
         let (replica, store, asked) = parts.ok_or(SyncError::NoUpstream)?;

@@ -59,6 +59,11 @@ impl Hub {
         Ok(u64::from_be_bytes(*first))
     }
 
+    /// Somebody waits for the working tree.
+    pub(super) fn hurry(&self) {
+        self.store.hurry();
+    }
+
     /// The working tree as a client of its own hub.
     fn follow(&self) -> Result<Client, SyncError> {
         self.follow_with(Arc::new(self.replica.own_upstream()?))
@@ -231,6 +236,7 @@ impl Serve {
         for (tree, hub) in self.trees.iter().zip(&self.hubs) {
             // What is not sealed yet is edited, too.
             hub.replica.cursor()?;
+            hub.hurry();
             let fenced = self.runtime.block_on(async { tree.handle().fence().await });
             let address = hub.name();
             match fenced {
