@@ -37,6 +37,15 @@ struct Wire {
     to: UnixStream,
 }
 
+/// A file to read.
+#[derive(Debug)]
+pub(crate) enum Loaded {
+    /// Its content.
+    Whole(Vec<u8>),
+    /// It is open, as it is large.
+    Opened(Opened),
+}
+
 /// How long an answer is looked for before the thread sleeps: waking it would
 /// take longer than most answers.
 const LOOK: Duration = Duration::from_micros(30);
@@ -170,13 +179,21 @@ impl Client {
 
     /// A whole file, if it is not larger than one may be that is read so.
     pub(crate) fn load(&self, path: Vec<u8>) -> io::Result<Vec<u8>> {
-        match self.ask(Ask::Load(path), &[])? {
-            (Answer::Bytes, bytes) => Ok(bytes),
-            (Answer::Opened(opened), _) => {
+        match self.load_or_open(path)? {
+            Loaded::Whole(bytes) => Ok(bytes),
+            Loaded::Opened(opened) => {
                 let loaded = self.load_opened(opened);
                 self.close(opened.ino);
                 loaded
             }
+        }
+    }
+
+    /// A small file; a larger one is opened.
+    pub(crate) fn load_or_open(&self, path: Vec<u8>) -> io::Result<Loaded> {
+        match self.ask(Ask::Load(path), &[])? {
+            (Answer::Bytes, bytes) => Ok(Loaded::Whole(bytes)),
+            (Answer::Opened(opened), _) => Ok(Loaded::Opened(opened)),
             _ => Err(unexpected()),
         }
     }

@@ -75,8 +75,12 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// What it calls itself.
     pub(crate) fn name(&self) -> &str {
-        self.context.name
+        match self.context.name {
+            "egrep" | "fgrep" => "grep",
+            name => name,
+        }
     }
 
     pub(crate) fn args(&self) -> &[String] {
@@ -103,6 +107,11 @@ impl<'a> Call<'a> {
             return Ok(());
         }
         self.context.stdout.write_all(&rest).await
+    }
+
+    /// Ends the tool if the script was ended.
+    pub(crate) async fn breathe(&self) -> Outcome<()> {
+        Ok(self.context.stdout.write_all(&[]).await?)
     }
 
     /// Says something on the standard error, after the tool's name.

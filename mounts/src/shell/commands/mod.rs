@@ -13,6 +13,7 @@ mod dd;
 mod df;
 mod diff;
 mod edits;
+mod grep;
 mod head;
 mod host;
 mod join;
@@ -52,6 +53,7 @@ enum Tool {
     Dd,
     Df,
     Diff,
+    Grep,
     Head,
     Join,
     Ln,
@@ -66,13 +68,16 @@ enum Tool {
     Wc,
 }
 
-const TOOLS: [(&str, Tool); 18] = [
+const TOOLS: [(&str, Tool); 21] = [
     ("cat", Tool::Cat),
     ("chmod", Tool::Chmod),
     ("cut", Tool::Cut),
     ("dd", Tool::Dd),
     ("df", Tool::Df),
     ("diff", Tool::Diff),
+    ("egrep", Tool::Grep),
+    ("fgrep", Tool::Grep),
+    ("grep", Tool::Grep),
     ("head", Tool::Head),
     ("join", Tool::Join),
     ("ln", Tool::Ln),
@@ -115,6 +120,7 @@ impl Command for Registered {
             Tool::Dd => dd::run(&call).await,
             Tool::Df => df::run(&call).await,
             Tool::Diff => diff::run(&call).await,
+            Tool::Grep => grep::run(&call).await,
             Tool::Head => head::run(&call).await,
             Tool::Join => join::run(&call).await,
             Tool::Ln => ln::run(&call).await,

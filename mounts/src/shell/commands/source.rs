@@ -7,6 +7,7 @@ use bashkit::CommandInput;
 use cairn_protocol::NodeKind;
 
 use super::call::{Call, Spot, plain};
+use crate::shell::client::Loaded;
 use crate::shell::wire::{Change, Opened, PIECE};
 
 /// Bytes that are read of a file at first: many files are read to their first lines only.
@@ -39,13 +40,28 @@ impl<'a> Source<'a> {
         match call.find(operand, true).await? {
             Spot::Store(path) => {
                 let opened = call.place.client.open(path)?;
-                Ok(Self::File {
-                    call,
-                    opened,
-                    at: 0,
-                    next: FIRST,
-                })
+                Ok(Self::opened(call, opened, FIRST))
             }
+            tree @ Spot::Tree(_) => Self::at(call, tree).await,
+        }
+    }
+
+    fn opened(call: &'a Call<'a>, opened: Opened, next: usize) -> Self {
+        Self::File {
+            call,
+            opened,
+            at: 0,
+            next,
+        }
+    }
+
+    /// Opens what will be read to its end. A small file is read at once.
+    pub(crate) async fn at(call: &'a Call<'a>, spot: Spot) -> io::Result<Self> {
+        match spot {
+            Spot::Store(path) => Ok(match call.place.client.load_or_open(path)? {
+                Loaded::Whole(bytes) => Self::Memory(bytes, 0),
+                Loaded::Opened(opened) => Self::opened(call, opened, PIECE),
+            }),
             Spot::Tree(path) if path.as_os_str() == NOTHING => Ok(Self::Memory(Vec::new(), 0)),
             Spot::Tree(path) => {
                 let bytes = call.context.fs.read_file(&path).await.map_err(plain)?;

@@ -111,6 +111,11 @@ fn the_tools_are_those_of_gnu() {
 }
 
 #[test]
+fn grep_is_that_of_gnu() {
+    check(include_str!("cases/grep.txt"));
+}
+
+#[test]
 fn jq_and_pipelines_are_as_elsewhere() {
     check(include_str!("cases/jq.txt"));
 }
