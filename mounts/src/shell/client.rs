@@ -35,6 +35,83 @@ pub(crate) struct Client {
 struct Wire {
     from: BufReader<Eager>,
     to: UnixStream,
+    ahead: Option<Ahead>,
+}
+
+/// A part of a file that is read before it is needed, so that the host has it
+/// ready when it is.
+#[derive(Debug)]
+struct Ahead {
+    ino: u64,
+    offset: u64,
+    len: usize,
+    /// What was answered, when something else had to be said meanwhile.
+    answer: Option<Answered>,
+}
+
+/// What the host answered, and the bytes that go with it.
+type Answered = io::Result<(Answer, Vec<u8>)>;
+
+impl Wire {
+    fn send(&mut self, message: &FromWorker, bytes: &[u8]) {
+        self.settle();
+        let sent = wire::send(&mut self.to, message, bytes);
+        sent.unwrap_or_else(|_| gone());
+    }
+
+    fn receive(&mut self) -> (ToWorker, Vec<u8>) {
+        match wire::receive(&mut self.from) {
+            Ok(Some(said)) => said,
+            _ => gone(),
+        }
+    }
+
+    /// Asks for what comes after a part of a file, if there is more.
+    fn ask_ahead(&mut self, ino: u64, offset: u64, len: usize, part: &[u8]) {
+        if part.len() < len {
+            return;
+        }
+        let offset = offset + len as u64;
+        let ask = Ask::Read {
+            ino,
+            offset,
+            len: u32::try_from(len).unwrap_or(u32::MAX),
+        };
+        self.send(&FromWorker::Ask(ask), &[]);
+        self.ahead = Some(Ahead {
+            ino,
+            offset,
+            len,
+            answer: None,
+        });
+    }
+
+    /// Takes an answer that is on its way. The host sends nothing else before,
+    /// and while it sends, it does not listen.
+    fn settle(&mut self) {
+        if self
+            .ahead
+            .as_ref()
+            .is_some_and(|ahead| ahead.answer.is_none())
+        {
+            let (answer, _) = self.answer();
+            if let Some(ahead) = &mut self.ahead {
+                ahead.answer = Some(answer);
+            }
+        }
+    }
+
+    /// The next answer, and the last change that it may tell of.
+    fn answer(&mut self) -> (Answered, u64) {
+        let (ToWorker::Answer(answer, change), bytes) = self.receive() else {
+            gone()
+        };
+        let answer = match answer {
+            Answer::Failed(errno, reason) => Err(error(errno, reason)),
+            answer => Ok((answer, bytes)),
+        };
+        (answer, change)
+    }
 }
 
 /// A file to read.
@@ -74,6 +151,7 @@ impl Client {
             wire: Mutex::new(Wire {
                 from: BufReader::with_capacity(64 << 10, Eager(stream.try_clone()?)),
                 to: stream,
+                ahead: None,
             }),
             listed: Mutex::default(),
             umask: AtomicU16::new(UMASK),
@@ -100,16 +178,12 @@ impl Client {
 
     /// Says something that has no answer.
     pub(crate) fn tell(&self, message: &FromWorker, bytes: &[u8]) {
-        let told = wire::send(&mut self.wire.lock().to, message, bytes);
-        told.unwrap_or_else(|_| gone());
+        self.wire.lock().send(message, bytes);
     }
 
     /// Waits for what the host says without being asked.
     pub(crate) fn next(&self) -> (ToWorker, Vec<u8>) {
-        match wire::receive(&mut self.wire.lock().from) {
-            Ok(Some(said)) => said,
-            _ => gone(),
-        }
+        self.wire.lock().receive()
     }
 
     /// Sends output to its reader.
@@ -126,19 +200,15 @@ impl Client {
 
     /// Asks, and waits for the answer.
     pub(crate) fn ask(&self, ask: Ask, bytes: &[u8]) -> io::Result<(Answer, Vec<u8>)> {
-        let mut wire = self.wire.lock();
-        let sent = wire::send(&mut wire.to, &FromWorker::Ask(ask), bytes);
-        sent.and_then(|()| wire.to.flush())
-            .unwrap_or_else(|_| gone());
-        let Ok(Some((ToWorker::Answer(answer, change), bytes))) = wire::receive(&mut wire.from)
-        else {
-            gone()
+        let (answer, change) = {
+            let mut wire = self.wire.lock();
+            wire.send(&FromWorker::Ask(ask), bytes);
+            // What was read ahead may be otherwise after this.
+            wire.ahead = None;
+            wire.answer()
         };
         self.listed.lock().heard(change);
-        match answer {
-            Answer::Failed(errno, reason) => Err(error(errno, reason)),
-            answer => Ok((answer, bytes)),
-        }
+        answer
     }
 
     fn does(&self, ask: Ask, bytes: &[u8]) -> io::Result<()> {
@@ -198,6 +268,20 @@ impl Client {
         }
     }
 
+    /// Small files, as far as they are there and not too large together.
+    pub(crate) fn load_some(&self, paths: Vec<Vec<u8>>) -> io::Result<Vec<Option<Vec<u8>>>> {
+        let (Answer::Some(lens), bytes) = self.ask(Ask::LoadSome(paths), &[])? else {
+            return Err(unexpected());
+        };
+        let mut rest = bytes.as_slice();
+        let take = |len: Option<u32>| {
+            let (content, after) = rest.split_at_checked(len? as usize)?;
+            rest = after;
+            Some(content.to_vec())
+        };
+        Ok(lens.into_iter().map(take).collect())
+    }
+
     fn load_opened(&self, opened: Opened) -> io::Result<Vec<u8>> {
         let most = self.whole_file_bytes.load(Ordering::Relaxed);
         if opened.size > most {
@@ -236,6 +320,33 @@ impl Client {
     pub(crate) fn read(&self, ino: u64, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         let len = u32::try_from(len.min(PIECE)).unwrap_or(u32::MAX);
         Ok(self.ask(Ask::Read { ino, offset, len }, &[])?.1)
+    }
+
+    /// Reads a part of an open file, and has the one after it read meanwhile.
+    pub(crate) fn read_on(&self, ino: u64, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut wire = self.wire.lock();
+        let is_this =
+            |ahead: &mut Ahead| (ahead.ino, ahead.offset, ahead.len) == (ino, offset, len);
+        let Some(ahead) = wire.ahead.take_if(is_this) else {
+            drop(wire);
+            let bytes = self.read(ino, offset, len)?;
+            self.wire.lock().ask_ahead(ino, offset, len, &bytes);
+            return Ok(bytes);
+        };
+        let (answer, change) = match ahead.answer {
+            Some(answer) => (answer, None),
+            None => {
+                let (answer, change) = wire.answer();
+                (answer, Some(change))
+            }
+        };
+        let bytes = answer?.1;
+        wire.ask_ahead(ino, offset, len, &bytes);
+        drop(wire);
+        if let Some(change) = change {
+            self.listed.lock().heard(change);
+        }
+        Ok(bytes)
     }
 
     pub(crate) fn write(&self, ino: u64, mut offset: u64, bytes: &[u8]) -> io::Result<()> {

@@ -58,6 +58,10 @@ impl Store {
             Ask::Stat(path) => Answer::Node((&self.attr(&path)?).into()),
             Ask::List(path, cookie) => self.list(&path, cookie)?,
             Ask::Load(path) => self.load(&path, content)?,
+            Ask::LoadSome(paths) => {
+                let mut load = |path: &Vec<u8>| self.load_small(path, content);
+                Answer::Some(paths.iter().map(&mut load).collect())
+            }
             Ask::Open(path) => Answer::Opened(self.open_file(&path)?),
             Ask::Create {
                 path,
@@ -210,6 +214,20 @@ impl Store {
             }
             _ => Ok(Answer::Opened(self.hold(attr.ino, false)?)),
         }
+    }
+
+    /// Adds the content of a file that still fits.
+    fn load_small(&self, path: &[u8], content: &mut Vec<u8>) -> Option<u32> {
+        let attr = self.file(path).ok()?;
+        let from = content.len();
+        let size = usize::try_from(attr.size).ok()?;
+        if size > PIECE.saturating_sub(from) {
+            return None;
+        }
+        content.resize(from + size, 0);
+        let got = self.replica.read(attr.ino, 0, &mut content[from..]);
+        content.truncate(from + got.as_ref().map_or(0, |got| *got));
+        got.ok().and_then(|got| u32::try_from(got).ok())
     }
 
     fn open_file(&mut self, path: &[u8]) -> Result<Opened> {

@@ -8,10 +8,14 @@ use cairn_protocol::NodeKind;
 
 use super::call::{Call, Spot, plain};
 use crate::shell::client::Loaded;
-use crate::shell::wire::{Change, Opened, PIECE};
+use crate::shell::wire::{Change, Opened};
 
 /// Bytes that are read of a file at first: many files are read to their first lines only.
 const FIRST: usize = 32 << 10;
+
+/// Bytes that are read after those: as many as the connection holds while the
+/// host already reads the next ones.
+const IN_ORDER: usize = 128 << 10;
 
 /// What has no content and keeps none.
 const NOTHING: &str = "/dev/null";
@@ -60,7 +64,7 @@ impl<'a> Source<'a> {
         match spot {
             Spot::Store(path) => Ok(match call.place.client.load_or_open(path)? {
                 Loaded::Whole(bytes) => Self::Memory(bytes, 0),
-                Loaded::Opened(opened) => Self::opened(call, opened, PIECE),
+                Loaded::Opened(opened) => Self::opened(call, opened, IN_ORDER),
             }),
             Spot::Tree(path) if path.as_os_str() == NOTHING => Ok(Self::Memory(Vec::new(), 0)),
             Spot::Tree(path) => {
@@ -79,9 +83,14 @@ impl<'a> Source<'a> {
                 at,
                 next,
             } => {
-                let piece = call.place.client.read(opened.ino, *at, *next)?;
+                let client = &call.place.client;
+                let piece = if *next == IN_ORDER {
+                    client.read_on(opened.ino, *at, IN_ORDER)?
+                } else {
+                    client.read(opened.ino, *at, *next)?
+                };
                 *at += piece.len() as u64;
-                *next = PIECE;
+                *next = IN_ORDER;
                 Ok((!piece.is_empty()).then_some(piece))
             }
             Self::Memory(bytes, at) => {

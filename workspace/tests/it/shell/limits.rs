@@ -194,3 +194,58 @@ fn the_worker_can_open_nothing_and_has_no_network() {
     assert_ne!(output.exit.code, 0);
     assert_eq!(output.text(), "");
 }
+
+/// A search ends in time however long its lines are and whatever its pattern
+/// is; one that tries again and again gives up, and says so.
+#[test]
+fn grep_ends_whatever_it_searches() {
+    let place = Place::new();
+    let line = vec![b'a'; 32 << 20];
+    place.replica().write_file("/long", &line).unwrap();
+    for (script, said) in [
+        ("grep -c 'a*a*a*a*b' long", "0\n"),
+        ("grep -cE '(a|aa)+$' long", "1\n"),
+        ("grep -c b long", "0\n"),
+        ("grep -o 'a*' long | wc -c", "33554433\n"),
+        ("grep -cv b long; grep -c '^' long", "1\n1\n"),
+    ] {
+        let output = place.run_with(script, within(Duration::from_mins(1)));
+        assert_eq!(output.text(), said, "{script}: {}", errors(&output));
+    }
+    for script in [
+        "echo aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac | grep -P '^(?=a)(a+)+\\1b'",
+        "echo aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac | grep -P '(?=a)(a|aa)+(?=b)'",
+        "grep -E '((a{999}){999}){999}' long",
+        "grep -P '(((a{999}){999}){999})' long",
+    ] {
+        let output = place.run_with(script, within(Duration::from_mins(1)));
+        assert_eq!(output.exit.code, 2, "{script}: {}", errors(&output));
+        assert!(errors(&output).starts_with("grep: "), "{script}");
+    }
+    assert_eq!(place.text("echo alive"), "alive\n");
+}
+
+/// A search of what has no end, or of one line that has none, is over with
+/// the time of its script, and takes no more memory than it may.
+#[test]
+fn grep_of_what_has_no_end_is_ended() {
+    let place = Place::with(shell().limits(Limits {
+        memory_bytes: 64 << 20,
+        ..Limits::default()
+    }));
+    place
+        .replica()
+        .write_file("/long", &vec![b'a'; 96 << 20])
+        .unwrap();
+    let output = place.run_with("grep -c b long", within(Duration::from_mins(1)));
+    assert_eq!(output.exit.code, 137, "{}", errors(&output));
+    for script in [
+        "while :; do echo x; done | grep y",
+        "while :; do grep -r y .; grep -q '' long; done",
+    ] {
+        let output = place.run_with(script, within(Duration::from_millis(200)));
+        assert_ne!(output.exit.code, 0, "{script}");
+        assert_ne!(output.exit.ended, Ended::Exited, "{script}");
+    }
+    assert_eq!(place.text("echo alive"), "alive\n");
+}

@@ -1,6 +1,6 @@
 //! The files that are searched, one after the other.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 
 use cairn_protocol::NodeKind;
@@ -17,6 +17,15 @@ use crate::shell::wire::Node;
 
 /// Directories below each other that are looked into.
 const DEPTH_MAX: usize = 1_000;
+
+/// Largest file that is read together with others.
+const SMALL: u64 = 64 << 10;
+/// Bytes that are read together at most.
+const TOGETHER: u64 = 512 << 10;
+/// Files that are read together at most.
+const TOGETHER_FILES: usize = 128;
+/// Bytes of their paths, which one message has to hold.
+const PATHS: usize = 256 << 10;
 
 /// All that is searched by one call.
 pub(super) struct Files<'a> {
@@ -37,6 +46,8 @@ struct Level {
     shown: String,
     ino: u64,
     left: VecDeque<(Vec<u8>, Node)>,
+    /// Contents that were read ahead.
+    loaded: HashMap<Vec<u8>, Vec<u8>>,
 }
 
 impl<'a> Files<'a> {
@@ -119,7 +130,10 @@ impl<'a> Files<'a> {
             (true, Dirs::Skip) => Ok(()),
             (true, Dirs::Recurse | Dirs::Follow) => self.tree(spot, operand.to_owned()).await,
             _ => {
-                let source = Source::open(self.call, operand).await;
+                let source = match spot {
+                    Spot::Store(_) => Source::at(self.call, spot).await,
+                    Spot::Tree(_) => Source::open(self.call, operand).await,
+                };
                 self.source(source, &to_bytes(operand), operand).await
             }
         }
@@ -154,6 +168,7 @@ impl<'a> Files<'a> {
                 above => format!("{}/{text}", above.trim_end_matches('/')),
             };
             let spot = level.spot.join(&name);
+            let loaded = self.load(level, &name, &node);
             let Some((spot, node)) = self.reached(spot, node, &shown).await? else {
                 continue;
             };
@@ -162,7 +177,10 @@ impl<'a> Files<'a> {
                     self.enter(&mut levels, spot, shown, node.ino).await?;
                 }
             } else if node.kind == NodeKind::File && !self.wanted.files.leaves_out(&text, false) {
-                let source = Source::at(self.call, spot).await;
+                let source = match loaded {
+                    Some(bytes) => Ok(Source::Memory(bytes, 0)),
+                    None => Source::at(self.call, spot).await,
+                };
                 self.source(source, &to_bytes(&shown), &shown).await?;
                 if self.is_done() {
                     return Ok(());
@@ -170,6 +188,42 @@ impl<'a> Files<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The content of a small file, which is read with those that come next.
+    fn load(&self, level: &mut Level, name: &[u8], node: &Node) -> Option<Vec<u8>> {
+        if let Some(bytes) = level.loaded.remove(name) {
+            return Some(bytes);
+        }
+        let wanted = |name: &[u8], node: &Node| {
+            let is_small = node.kind == NodeKind::File && node.size <= SMALL;
+            is_small && !self.wanted.files.leaves_out(&to_text(name), false)
+        };
+        let path = |name: &[u8]| match level.spot.join(name) {
+            Spot::Store(path) => Some(path),
+            Spot::Tree(_) => None,
+        };
+        if !wanted(name, node) {
+            return None;
+        }
+        let (mut names, mut paths) = (vec![name.to_vec()], vec![path(name)?]);
+        let (mut size, mut room) = (node.size, PATHS.saturating_sub(paths[0].len()));
+        for (name, node) in level.left.iter().filter(|(name, node)| wanted(name, node)) {
+            let path = path(name)?;
+            size += node.size;
+            if size > TOGETHER || names.len() == TOGETHER_FILES || path.len() > room {
+                break;
+            }
+            room -= path.len();
+            names.push(name.clone());
+            paths.push(path);
+        }
+        let loaded = self.call.place.client.load_some(paths).ok()?;
+        let found = names.into_iter().zip(loaded);
+        level.loaded = found
+            .filter_map(|(name, bytes)| Some((name, bytes?)))
+            .collect();
+        level.loaded.remove(name)
     }
 
     /// What an entry leads to; nothing if it is a link that is not followed.
@@ -220,6 +274,7 @@ impl<'a> Files<'a> {
                     shown,
                     ino,
                     left: left.into(),
+                    loaded: HashMap::new(),
                 });
                 Ok(())
             }
