@@ -3,7 +3,7 @@
 //! The interpreter runs on one thread, which has nothing to do while it waits.
 //! A worker whose host is gone ends at once.
 
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};

@@ -25,6 +25,8 @@ mod mkdir;
 mod modes;
 mod options;
 mod place;
+mod posix;
+mod sed;
 mod sort;
 mod source;
 mod stat;
@@ -59,6 +61,7 @@ enum Tool {
     Ln,
     Ls,
     Mkdir,
+    Sed,
     Sort,
     Stat,
     Tail,
@@ -68,7 +71,7 @@ enum Tool {
     Wc,
 }
 
-const TOOLS: [(&str, Tool); 21] = [
+const TOOLS: [(&str, Tool); 22] = [
     ("cat", Tool::Cat),
     ("chmod", Tool::Chmod),
     ("cut", Tool::Cut),
@@ -83,6 +86,7 @@ const TOOLS: [(&str, Tool); 21] = [
     ("ln", Tool::Ln),
     ("ls", Tool::Ls),
     ("mkdir", Tool::Mkdir),
+    ("sed", Tool::Sed),
     ("sort", Tool::Sort),
     ("stat", Tool::Stat),
     ("tail", Tool::Tail),
@@ -126,6 +130,7 @@ impl Command for Registered {
             Tool::Ln => ln::run(&call).await,
             Tool::Ls => ls::run(&call).await,
             Tool::Mkdir => mkdir::run(&call).await,
+            Tool::Sed => sed::run(&call).await,
             Tool::Sort => sort::run(&call).await,
             Tool::Stat => stat::run(&call).await,
             Tool::Tail => tail::run(&call).await,

@@ -5,6 +5,7 @@ use std::io;
 
 use bashkit::CommandInput;
 use cairn_protocol::NodeKind;
+use memchr::memchr;
 
 use super::call::{Call, Spot, plain};
 use crate::shell::client::Loaded;
@@ -312,7 +313,7 @@ impl<'a> Lines<'a> {
         loop {
             let end = self.end;
             let rest = &self.buffer[self.searched..];
-            if let Some(found) = rest.iter().position(|byte| *byte == end) {
+            if let Some(found) = memchr(end, rest) {
                 let from = self.at;
                 self.at = self.searched + found + 1;
                 self.searched = self.at;
@@ -333,6 +334,28 @@ impl<'a> Lines<'a> {
                 }
                 Some(piece) => self.buffer.extend_from_slice(&piece),
                 None => self.over = true,
+            }
+        }
+    }
+}
+
+impl Lines<'_> {
+    /// Whether no line comes any more.
+    pub(crate) async fn is_over(&mut self) -> io::Result<bool> {
+        loop {
+            if self.at < self.buffer.len() {
+                return Ok(false);
+            }
+            if self.over {
+                return Ok(true);
+            }
+            (self.at, self.searched) = (0, 0);
+            match self.source.read().await? {
+                Some(piece) => self.buffer = piece,
+                None => {
+                    self.buffer.clear();
+                    self.over = true;
+                }
             }
         }
     }

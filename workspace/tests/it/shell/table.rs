@@ -116,6 +116,11 @@ fn grep_is_that_of_gnu() {
 }
 
 #[test]
+fn sed_is_that_of_gnu() {
+    check(include_str!("cases/sed.txt"));
+}
+
+#[test]
 fn jq_and_pipelines_are_as_elsewhere() {
     check(include_str!("cases/jq.txt"));
 }

@@ -2,8 +2,7 @@
 
 use regex_automata::meta;
 
-use super::bracket;
-use super::pattern::literal;
+use super::super::posix::{class, literal};
 
 /// Patterns for names, in the order they were given.
 #[derive(Debug, Default)]
@@ -53,7 +52,7 @@ fn translate(glob: &str) -> String {
                 if let Some(first @ '!') = rest.first_mut() {
                     *first = '^';
                 }
-                match bracket::class(&rest, '\0') {
+                match class(&rest, None) {
                     Ok((class, read)) => {
                         to.push_str(&class);
                         at += read;

@@ -9,25 +9,12 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use fancy_regex::{BytesMode, RegexBuilder};
 use memchr::{memchr, memrchr};
-use parking_lot::Mutex;
-use regex_automata::hybrid::dfa::{Cache, DFA};
-use regex_automata::nfa::thompson::{self, WhichCaptures};
-use regex_automata::util::look::LookMatcher;
-use regex_automata::util::syntax;
-use regex_automata::{Anchored, Input, MatchKind, meta};
+use regex_automata::{Input, meta};
 
-use super::pattern::{self, Wrong};
+use super::super::posix::{self, Longest, Meaning, Translated, Wrong};
 use super::perl;
 use crate::shell::names::to_bytes;
-
-/// Memory of a compiled pattern.
-const COMPILED_MAX: usize = 64 << 20;
-/// Memory of an automaton that is made while it is used.
-const LAZY_MAX: usize = 8 << 20;
-/// Steps of a search that tries again and again: some tenths of a second.
-const STEPS_MAX: usize = 1_000_000;
 
 /// How patterns are meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +50,7 @@ pub(super) struct Matcher {
     /// Whether what it finds matches.
     exact: Exact,
     /// Finds the end of the longest match.
-    longest: Option<(DFA, Mutex<Cache>)>,
+    longest: Option<Longest>,
 }
 
 enum Exact {
@@ -100,7 +87,7 @@ impl Matcher {
                 Syntax::Fixed => fixed(pattern),
                 syntax => {
                     let extended = syntax == Syntax::Extended;
-                    pattern::translate(pattern, extended, how.end, groups)
+                    posix::translate(pattern, extended, Some(how.end), groups)
                         .map_err(|Wrong(what)| what.to_owned())?
                 }
             };
@@ -111,14 +98,15 @@ impl Matcher {
             loose.push(translated.loose);
         }
         let (exact, loose) = (how.around(&exact, how.words), how.around(&loose, false));
-        let scan = automaton(&loose, how)?;
-        let longest = how.parts.then(|| longest(&exact, how)).flatten();
+        let meaning = how.meaning();
+        let scan = meaning.automaton(&loose)?;
+        let longest = how.parts.then(|| meaning.longest(&exact)).flatten();
         let exact = if back {
-            Exact::Tries(tries(&exact, how).map_err(|_| Wrong::BIG.0.to_owned())?)
+            Exact::Tries(meaning.tries(&exact).map_err(|_| Wrong::BIG.0.to_owned())?)
         } else if exact == loose {
             Exact::All
         } else {
-            Exact::Automaton(automaton(&exact, how)?)
+            Exact::Automaton(meaning.automaton(&exact)?)
         };
         let matcher = Self {
             how,
@@ -136,11 +124,12 @@ impl Matcher {
         let pattern = perl::translate(pattern).map_err(|Wrong(what)| what.to_owned())?;
         let pattern = how.around(&[pattern], how.words);
         let is_plain = !is_about_the_whole(&pattern);
-        let (scan, exact) = match automaton(&pattern, how) {
+        let (scan, exact) = match how.meaning().automaton(&pattern) {
             Ok(regex) if is_plain => (Some(regex.clone()), Exact::Automaton(regex)),
             Ok(regex) => (None, Exact::Automaton(regex)),
             Err(_) => {
-                let regex = tries(&pattern, how).map_err(|error| said(&error))?;
+                let regex = how.meaning().tries(&pattern);
+                let regex = regex.map_err(|error| said(&error))?;
                 (None, Exact::Tries(regex))
             }
         };
@@ -221,21 +210,22 @@ impl Matcher {
         let Some(found) = found else {
             return Ok(None);
         };
-        let end = self
-            .longest_from(line, found.start())
-            .unwrap_or(found.end());
+        let longest = self.longest.as_ref();
+        let end = longest.and_then(|longest| longest.end(line, found.start()));
+        let end = end.unwrap_or(found.end());
         Ok(Some(found.start()..end.max(found.end())))
-    }
-
-    fn longest_from(&self, line: &[u8], start: usize) -> Option<usize> {
-        let (dfa, cache) = self.longest.as_ref()?;
-        let input = Input::new(line).range(start..).anchored(Anchored::Yes);
-        let found = dfa.try_search_fwd(&mut cache.lock(), &input).ok()?;
-        found.map(|found| found.offset())
     }
 }
 
 impl How {
+    fn meaning(self) -> Meaning {
+        Meaning {
+            fold: self.fold,
+            line_ends: Some(self.end),
+            captures: false,
+        }
+    }
+
     /// One of the patterns, with what is around it.
     fn around(&self, patterns: &[String], words: bool) -> String {
         let one = match patterns {
@@ -263,74 +253,13 @@ fn is_about_the_whole(pattern: &str) -> bool {
 }
 
 /// A text that stands for itself.
-fn fixed(text: &str) -> pattern::Translated {
-    let text: String = text.chars().map(pattern::literal).collect();
-    pattern::Translated {
+fn fixed(text: &str) -> Translated {
+    let text: String = text.chars().map(posix::literal).collect();
+    Translated {
         exact: text.clone(),
         loose: text,
-        ..pattern::Translated::default()
+        ..Translated::default()
     }
-}
-
-fn syntax(how: How) -> syntax::Config {
-    syntax::Config::new()
-        .utf8(false)
-        .multi_line(true)
-        .line_terminator(how.end)
-        .case_insensitive(how.fold)
-        .nest_limit(1_000)
-}
-
-fn automaton(pattern: &str, how: How) -> Result<meta::Regex, String> {
-    let config = meta::Config::new()
-        .utf8_empty(false)
-        .line_terminator(how.end)
-        .which_captures(WhichCaptures::Implicit)
-        .nfa_size_limit(Some(COMPILED_MAX))
-        .hybrid_cache_capacity(LAZY_MAX);
-    let built = meta::Builder::new()
-        .configure(config)
-        .syntax(syntax(how))
-        .build(pattern);
-    built.map_err(|_| Wrong::BIG.0.to_owned())
-}
-
-/// What finds the longest match where the first one is that of another alternative.
-fn longest(pattern: &str, how: How) -> Option<(DFA, Mutex<Cache>)> {
-    // Without alternatives and repetitions there is one match only.
-    if !pattern.contains(['|', '*', '+', '?', '{']) {
-        return None;
-    }
-    let mut look = LookMatcher::new();
-    look.set_line_terminator(how.end);
-    let nfa = thompson::Config::new()
-        .utf8(false)
-        .which_captures(WhichCaptures::None)
-        .look_matcher(look)
-        .nfa_size_limit(Some(COMPILED_MAX));
-    let config = DFA::config()
-        .match_kind(MatchKind::All)
-        .unicode_word_boundary(true)
-        .cache_capacity(LAZY_MAX)
-        .skip_cache_capacity_check(true);
-    let dfa = DFA::builder()
-        .configure(config)
-        .thompson(nfa)
-        .syntax(syntax(how))
-        .build(pattern)
-        .ok()?;
-    let cache = Mutex::new(dfa.create_cache());
-    Some((dfa, cache))
-}
-
-fn tries(pattern: &str, how: How) -> Result<fancy_regex::Regex, fancy_regex::Error> {
-    RegexBuilder::new(pattern)
-        .bytes_mode(BytesMode::UnicodeBytes)
-        .multi_line(true)
-        .case_insensitive(how.fold)
-        .backtrack_limit(STEPS_MAX)
-        .delegate_size_limit(COMPILED_MAX)
-        .build()
 }
 
 /// What is wrong with a pattern of Perl, in the words of PCRE where they are known.

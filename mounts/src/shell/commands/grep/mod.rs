@@ -4,7 +4,7 @@
 //! | module | owns |
 //! | --- | --- |
 //! | `given` | the options |
-//! | `pattern`, `bracket`, `perl` | patterns in the notation of our regular expressions |
+//! | `perl`, and `posix` beside it | patterns in the notation of our regular expressions |
 //! | `matcher` | patterns made ready, and the search through many lines at once |
 //! | `search`, `style` | one file: its lines, their context, how they are printed |
 //! | `files`, `globs` | which files are searched |
@@ -12,12 +12,10 @@
 //! Characters are those of UTF-8, in patterns and in files; a byte that is none
 //! is matched by nothing but itself. A file is binary if it has a NUL.
 
-mod bracket;
 mod files;
 mod given;
 mod globs;
 mod matcher;
-mod pattern;
 mod perl;
 mod search;
 mod style;

@@ -1,7 +1,7 @@
 //! Patterns of Perl, where their notation means something else to
 //! `regex-automata` and `fancy-regex`.
 
-use super::pattern::{Wrong, literal};
+use super::super::posix::{Wrong, literal};
 
 /// A pattern of Perl in the notation of the others.
 pub(super) fn translate(pattern: &str) -> Result<String, Wrong> {

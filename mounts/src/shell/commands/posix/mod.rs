@@ -5,25 +5,30 @@
 //! through many lines at once cannot do: words and what was matched before.
 //! Wherever the former matches, the latter does.
 
-use super::bracket;
+mod bracket;
+mod engines;
+
 use crate::shell::names::to_bytes;
+
+pub(crate) use bracket::class;
+pub(crate) use engines::{Longest, Meaning};
 
 /// What a repetition may count to, as with GNU's.
 const REPEAT_MAX: u32 = 32_767;
 
 /// What is wrong with a pattern, as GNU's says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Wrong(pub(super) &'static str);
+pub(crate) struct Wrong(pub(crate) &'static str);
 
 impl Wrong {
-    pub(super) const UNFINISHED: Self = Self("Unmatched [, [^, [:, [., or [=");
-    pub(super) const UNFINISHED_AT_ONCE: Self = Self("Invalid regular expression");
-    pub(super) const RANGE: Self = Self("Invalid range end");
-    pub(super) const CLASS: Self = Self("Invalid character class name");
-    pub(super) const COLLATION: Self = Self("Invalid collation character");
-    pub(super) const BARE_CLASS: Self =
+    pub(crate) const UNFINISHED: Self = Self("Unmatched [, [^, [:, [., or [=");
+    pub(crate) const UNFINISHED_AT_ONCE: Self = Self("Invalid regular expression");
+    pub(crate) const RANGE: Self = Self("Invalid range end");
+    pub(crate) const CLASS: Self = Self("Invalid character class name");
+    pub(crate) const COLLATION: Self = Self("Invalid collation character");
+    pub(crate) const BARE_CLASS: Self =
         Self("character class syntax is [[:space:]], not [:space:]");
-    pub(super) const BIG: Self = Self("Regular expression too big");
+    pub(crate) const BIG: Self = Self("Regular expression too big");
     const OPEN: Self = Self("Unmatched ( or \\(");
     const CLOSE: Self = Self("Unmatched ) or \\)");
     const BRACE: Self = Self("Unmatched \\{");
@@ -34,21 +39,21 @@ impl Wrong {
 
 /// A translated pattern.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Translated {
+pub(crate) struct Translated {
     /// As it is.
-    pub(super) exact: String,
+    pub(crate) exact: String,
     /// What also matches wherever that does, and can be searched for fast.
-    pub(super) loose: String,
+    pub(crate) loose: String,
     /// It refers to what was matched before.
-    pub(super) back: bool,
+    pub(crate) back: bool,
     /// Groups.
-    pub(super) groups: usize,
+    pub(crate) groups: usize,
     /// What GNU's warns of.
-    pub(super) warnings: Vec<&'static str>,
+    pub(crate) warnings: Vec<&'static str>,
 }
 
 /// A character that stands for itself, or for a byte where an argument is no text.
-pub(super) fn literal(c: char) -> String {
+pub(crate) fn literal(c: char) -> String {
     match to_bytes(c.encode_utf8(&mut [0; 4]))[..] {
         [byte] if byte.is_ascii_alphanumeric() => char::from(byte).into(),
         [byte] if byte.is_ascii() => format!("\\x{byte:02X}"),
@@ -57,18 +62,19 @@ pub(super) fn literal(c: char) -> String {
     }
 }
 
-/// Translates one. `before` groups come before its own.
-pub(super) fn translate(
+/// Translates one. Nothing in it matches `never`, and `before` groups come
+/// before its own.
+pub(crate) fn translate(
     pattern: &str,
     extended: bool,
-    end: u8,
+    never: Option<u8>,
     before: usize,
 ) -> Result<Translated, Wrong> {
     let mut translator = Translator {
         pattern: pattern.chars().collect(),
         at: 0,
         extended,
-        never: end.into(),
+        never: never.map(char::from),
         before,
         open: Vec::new(),
         closed: Vec::new(),
@@ -107,8 +113,8 @@ struct Translator {
     pattern: Vec<char>,
     at: usize,
     extended: bool,
-    /// The end of lines.
-    never: char,
+    /// The end of lines, where no match may span it.
+    never: Option<char>,
     before: usize,
     /// Groups that are open: the number, and where it begins.
     open: Vec<(usize, Place)>,
@@ -170,9 +176,9 @@ impl Translator {
             'b' => Token::Word(r"\b"),
             'B' => Token::Word(r"\B"),
             'w' => Token::Class(r"\w".into()),
-            'W' => Token::Class(format!(r"[^\w{}]", literal(self.never))),
-            's' => Token::Class(format!(r"[\s--{}]", literal(self.never))),
-            'S' => Token::Class(format!(r"[^\s{}]", literal(self.never))),
+            'W' => Token::Class(format!(r"[^\w{}]", self.never())),
+            's' => Token::Class(format!(r"[\s--[{}]]", self.never_or("\\x00"))),
+            'S' => Token::Class(r"\S".into()),
             '`' => Token::Begin,
             '\'' => Token::End,
             '1'..='9' => Token::Back(c as usize - '0' as usize),
@@ -222,6 +228,14 @@ impl Translator {
         }
         self.at += end + close.len();
         Ok(Some(Token::Repeat(from, to)))
+    }
+
+    fn never_or(&self, other: &str) -> String {
+        self.never.map_or_else(|| other.into(), literal)
+    }
+
+    fn never(&self) -> String {
+        self.never_or("")
     }
 
     fn place(&self) -> Place {
@@ -288,8 +302,10 @@ impl Translator {
         let number = number + self.before;
         self.done.exact.push_str(&format!("(?:\\{number})"));
         // What was matched before may be anything within a line.
-        let any = format!("(?:.|(?-u:[^{}]))*", literal(self.never));
-        self.done.loose.push_str(&any);
+        self.done.loose.push_str(&match self.never {
+            Some(never) => format!("(?-u:[^{}])*", literal(never)),
+            None => "(?s-u:.)*".into(),
+        });
         Ok(())
     }
 

@@ -3,11 +3,11 @@
 
 use std::fmt::Write as _;
 
-use super::pattern::{Wrong, literal};
+use super::{Wrong, literal};
 
 /// Reads one whose `[` was read. Returns the class and the characters that
 /// were read. `never` is not matched by one that begins with `^`.
-pub(super) fn class(rest: &[char], never: char) -> Result<(String, usize), Wrong> {
+pub(crate) fn class(rest: &[char], never: Option<char>) -> Result<(String, usize), Wrong> {
     let mut reader = Reader { rest, at: 0 };
     let negated = reader.take('^');
     let mut class = String::from(if negated { "[^" } else { "[" });
@@ -30,7 +30,7 @@ pub(super) fn class(rest: &[char], never: char) -> Result<(String, usize), Wrong
             },
         }
     }
-    if negated {
+    if let Some(never) = never.filter(|_| negated) {
         class.push_str(&literal(never));
     }
     class.push(']');
