@@ -3,15 +3,14 @@
 //! The interpreter runs on one thread, which has nothing to do while it waits.
 //! A worker whose host is gone ends at once.
 
-use std::io::{self, BufReader, Read};
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
 
+use super::ahead::Wire;
+use super::behind::{Behind, CHUNK};
 use super::listed::Listed;
 use super::wire::{self, Answer, Ask, Change, Done, FromWorker, Node, Opened, PIECE, ToWorker};
 
@@ -26,92 +25,10 @@ pub(crate) const UMASK: u16 = 0o022;
 #[derive(Debug)]
 pub(crate) struct Client {
     wire: Mutex<Wire>,
+    behind: Mutex<Option<Behind>>,
     listed: Mutex<Listed>,
     umask: AtomicU16,
     whole_file_bytes: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Wire {
-    from: BufReader<Eager>,
-    to: UnixStream,
-    ahead: Option<Ahead>,
-}
-
-/// A part of a file that is read before it is needed, so that the host has it
-/// ready when it is.
-#[derive(Debug)]
-struct Ahead {
-    ino: u64,
-    offset: u64,
-    len: usize,
-    /// What was answered, when something else had to be said meanwhile.
-    answer: Option<Answered>,
-}
-
-/// What the host answered, and the bytes that go with it.
-type Answered = io::Result<(Answer, Vec<u8>)>;
-
-impl Wire {
-    fn send(&mut self, message: &FromWorker, bytes: &[u8]) {
-        self.settle();
-        let sent = wire::send(&mut self.to, message, bytes);
-        sent.unwrap_or_else(|_| gone());
-    }
-
-    fn receive(&mut self) -> (ToWorker, Vec<u8>) {
-        match wire::receive(&mut self.from) {
-            Ok(Some(said)) => said,
-            _ => gone(),
-        }
-    }
-
-    /// Asks for what comes after a part of a file, if there is more.
-    fn ask_ahead(&mut self, ino: u64, offset: u64, len: usize, part: &[u8]) {
-        if part.len() < len {
-            return;
-        }
-        let offset = offset + len as u64;
-        let ask = Ask::Read {
-            ino,
-            offset,
-            len: u32::try_from(len).unwrap_or(u32::MAX),
-        };
-        self.send(&FromWorker::Ask(ask), &[]);
-        self.ahead = Some(Ahead {
-            ino,
-            offset,
-            len,
-            answer: None,
-        });
-    }
-
-    /// Takes an answer that is on its way. The host sends nothing else before,
-    /// and while it sends, it does not listen.
-    fn settle(&mut self) {
-        if self
-            .ahead
-            .as_ref()
-            .is_some_and(|ahead| ahead.answer.is_none())
-        {
-            let (answer, _) = self.answer();
-            if let Some(ahead) = &mut self.ahead {
-                ahead.answer = Some(answer);
-            }
-        }
-    }
-
-    /// The next answer, and the last change that it may tell of.
-    fn answer(&mut self) -> (Answered, u64) {
-        let (ToWorker::Answer(answer, change), bytes) = self.receive() else {
-            gone()
-        };
-        let answer = match answer {
-            Answer::Failed(errno, reason) => Err(error(errno, reason)),
-            answer => Ok((answer, bytes)),
-        };
-        (answer, change)
-    }
 }
 
 /// A file to read.
@@ -123,36 +40,11 @@ pub(crate) enum Loaded {
     Opened(Opened),
 }
 
-/// How long an answer is looked for before the thread sleeps: waking it would
-/// take longer than most answers.
-const LOOK: Duration = Duration::from_micros(30);
-
-/// A stream that is looked at for a while before it is waited for.
-#[derive(Debug)]
-struct Eager(UnixStream);
-
-impl Read for Eager {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let begun = Instant::now();
-        loop {
-            match recv(&self.0, &mut *buffer, RecvFlags::DONTWAIT) {
-                Ok((read, _)) => return Ok(read),
-                Err(Errno::AGAIN) if begun.elapsed() < LOOK => std::hint::spin_loop(),
-                Err(Errno::AGAIN | Errno::INTR) => return self.0.read(buffer),
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-    }
-}
-
 impl Client {
     pub(crate) fn new(stream: UnixStream) -> io::Result<Self> {
         Ok(Self {
-            wire: Mutex::new(Wire {
-                from: BufReader::with_capacity(64 << 10, Eager(stream.try_clone()?)),
-                to: stream,
-                ahead: None,
-            }),
+            wire: Mutex::new(Wire::new(stream)?),
+            behind: Mutex::default(),
             listed: Mutex::default(),
             umask: AtomicU16::new(UMASK),
             whole_file_bytes: AtomicU64::new(0),
@@ -194,21 +86,64 @@ impl Client {
     }
 
     /// Tells that the script has ended.
-    pub(crate) fn done(&self, done: Done) {
+    pub(crate) fn done(&self, mut done: Done) {
+        if let Err(error) = self.write_behind(false) {
+            self.output(true, format!("cairn: write error: {error}\n").as_bytes());
+            done.code = done.code.max(1);
+        }
         self.tell(&FromWorker::Done(done), &[]);
     }
 
-    /// Asks, and waits for the answer.
+    /// Asks, and waits for the answer. What was held back is written before.
     pub(crate) fn ask(&self, ask: Ask, bytes: &[u8]) -> io::Result<(Answer, Vec<u8>)> {
+        let looks = matches!(
+            ask,
+            Ask::Stat(_)
+                | Ask::List(..)
+                | Ask::Load(_)
+                | Ask::LoadSome(_)
+                | Ask::Open(_)
+                | Ask::Read { .. }
+                | Ask::Close(_)
+        );
+        self.write_behind(looks)?;
+        self.ask_now(ask, bytes)
+    }
+
+    fn ask_now(&self, ask: Ask, bytes: &[u8]) -> io::Result<(Answer, Vec<u8>)> {
+        // What was read ahead may be otherwise after everything else.
+        let keeps = matches!(ask, Ask::Append { .. });
         let (answer, change) = {
             let mut wire = self.wire.lock();
             wire.send(&FromWorker::Ask(ask), bytes);
-            // What was read ahead may be otherwise after this.
-            wire.ahead = None;
+            if !keeps {
+                wire.ahead = None;
+            }
             wire.answer()
         };
         self.listed.lock().heard(change);
         answer
+    }
+
+    /// Writes what was held back. More may be added to the same file if it
+    /// `goes_on`.
+    pub(crate) fn write_behind(&self, goes_on: bool) -> io::Result<()> {
+        let (path, bytes) = {
+            let mut behind = self.behind.lock();
+            let Some(held) = &mut *behind else {
+                return Ok(());
+            };
+            let taken = (held.path.clone(), held.take());
+            if !goes_on {
+                *behind = None;
+            }
+            taken
+        };
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let perm = NEW_FILE & !self.umask();
+        self.ask_now(Ask::Append { path, perm }, &bytes).map(drop)
     }
 
     fn does(&self, ask: Ask, bytes: &[u8]) -> io::Result<()> {
@@ -224,6 +159,14 @@ impl Client {
 
     pub(crate) fn stat(&self, path: Vec<u8>) -> io::Result<Node> {
         if let Some(node) = self.listed.lock().get(&path) {
+            return Ok(node);
+        }
+        let behind = self
+            .behind
+            .lock()
+            .as_ref()
+            .and_then(|held| held.node(&path));
+        if let Some(node) = behind {
             return Ok(node);
         }
         match self.ask(Ask::Stat(path), &[])? {
@@ -325,9 +268,7 @@ impl Client {
     /// Reads a part of an open file, and has the one after it read meanwhile.
     pub(crate) fn read_on(&self, ino: u64, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         let mut wire = self.wire.lock();
-        let is_this =
-            |ahead: &mut Ahead| (ahead.ino, ahead.offset, ahead.len) == (ino, offset, len);
-        let Some(ahead) = wire.ahead.take_if(is_this) else {
+        let Some(ahead) = wire.ahead.take_if(|ahead| ahead.is(ino, offset, len)) else {
             drop(wire);
             let bytes = self.read(ino, offset, len)?;
             self.wire.lock().ask_ahead(ino, offset, len, &bytes);
@@ -358,6 +299,12 @@ impl Client {
     }
 
     pub(crate) fn append(&self, path: &[u8], bytes: &[u8]) -> io::Result<()> {
+        if let Some(held) = &mut *self.behind.lock()
+            && held.takes(path, bytes)
+        {
+            held.add(bytes);
+            return Ok(());
+        }
         let perm = NEW_FILE & !self.umask();
         if bytes.is_empty() {
             let path = path.to_vec();
@@ -366,6 +313,10 @@ impl Client {
         for piece in bytes.chunks(PIECE) {
             let path = path.to_vec();
             self.does(Ask::Append { path, perm }, piece)?;
+        }
+        if bytes.len() == CHUNK {
+            let node = self.stat(path.to_vec())?;
+            *self.behind.lock() = Some(Behind::new(path, node));
         }
         Ok(())
     }
@@ -433,19 +384,6 @@ impl Client {
     }
 }
 
-/// Ends the process: nobody is left to run anything for.
-fn gone() -> ! {
-    std::process::exit(1)
-}
-
 fn unexpected() -> io::Error {
     wire::malformed("the host answered something else")
-}
-
-fn error(errno: i32, reason: Option<String>) -> io::Error {
-    let error = io::Error::from_raw_os_error(errno);
-    match reason {
-        Some(reason) => io::Error::new(error.kind(), reason),
-        None => error,
-    }
 }

@@ -144,6 +144,7 @@ impl Command for Registered {
             Err(call::Failure::Shell(error)) => return Err(error),
         };
         call.flush().await?;
+        let code = call.written(code).await?;
         Ok(CommandStatus::with_code(code))
     }
 }

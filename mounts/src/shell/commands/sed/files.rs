@@ -104,9 +104,12 @@ impl<'a> Input<'a> {
     /// Opens the next file that can be read.
     async fn open_next(&mut self, output: &mut Output<'a>) -> Outcome<bool> {
         while let Some(file) = self.left.pop_front() {
-            if self.in_place && !output.begin_file(&file).await? {
-                self.code = 4;
-                continue;
+            if self.in_place {
+                let code = output.begin_file(&file).await?;
+                if code != 0 {
+                    self.code = code;
+                    continue;
+                }
             }
             match Source::open(self.call, &file).await {
                 Ok(source) => {
@@ -117,13 +120,14 @@ impl<'a> Input<'a> {
                     self.name = file;
                     return Ok(true);
                 }
+                Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                    output.end().await?;
+                    let what = format!("read error on {file}: {}", reason(&error));
+                    return self.call.fatal(&what, 4).await;
+                }
                 Err(error) => {
                     self.code = 2;
-                    let what = match error.kind() {
-                        io::ErrorKind::IsADirectory => "read error on",
-                        _ => "can't read",
-                    };
-                    let what = format!("{what} {file}: {}", reason(&error));
+                    let what = format!("can't read {file}: {}", reason(&error));
                     self.call.complain(&what).await?;
                 }
             }
@@ -264,23 +268,24 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
-    /// From here on, a file is edited in place. False if it cannot be.
-    async fn begin_file(&mut self, file: &str) -> Outcome<bool> {
+    /// From here on, a file is edited in place. Returns the exit status, if it
+    /// cannot be.
+    async fn begin_file(&mut self, file: &str) -> Outcome {
         let wrong = match self.call.attributes(file, true).await {
             Err(error) => {
                 let what = format!("can't read {file}: {}", reason(&error));
                 self.call.complain(&what).await?;
-                return Ok(false);
+                return Ok(2);
             }
             Ok(node) => is_dir(&node) || node.kind != cairn_protocol::NodeKind::File,
         };
         if wrong {
             let what = format!("couldn't edit {file}: not a regular file");
             self.call.complain(&what).await?;
-            return Ok(false);
+            return Ok(4);
         }
         self.edited = Some(file.to_owned());
-        Ok(true)
+        Ok(0)
     }
 
     /// The file that is edited gets its new content.

@@ -60,8 +60,9 @@ pub(super) struct Machine<'a, 's> {
     output: Output<'a>,
     space: Vec<u8>,
     hold: Vec<u8>,
-    /// The line had an end.
+    /// The line had an end, and that which is held.
     ended: bool,
+    hold_ended: bool,
     scratch: Vec<u8>,
     ranges: Vec<Range>,
     /// The regular expression that was used last.
@@ -97,6 +98,7 @@ impl<'a, 's> Machine<'a, 's> {
             space: Vec::new(),
             hold: Vec::new(),
             ended: true,
+            hold_ended: true,
             scratch: Vec::new(),
             ranges: script.commands.iter().map(range).collect(),
             last: None,
@@ -308,17 +310,28 @@ impl<'a, 's> Machine<'a, 's> {
             What::Insert(text) => self.output.bytes(text).await?,
             What::ReadFile(file) => self.later.push(Later::File(file)),
             What::ReadLine(file) => self.later.push(Later::Line(file)),
-            What::Get => self.space.clone_from(&self.hold),
+            What::Get => {
+                self.space.clone_from(&self.hold);
+                self.ended = self.hold_ended;
+            }
             What::GetMore => {
+                self.ended = self.hold_ended;
                 self.space.push(self.end);
                 self.space.extend_from_slice(&self.hold);
             }
-            What::Hold => self.hold.clone_from(&self.space),
+            What::Hold => {
+                self.hold.clone_from(&self.space);
+                self.hold_ended = self.ended;
+            }
             What::HoldMore => {
+                self.hold_ended = self.ended;
                 self.hold.push(self.end);
                 self.hold.extend_from_slice(&self.space);
             }
-            What::Exchange => std::mem::swap(&mut self.space, &mut self.hold),
+            What::Exchange => {
+                std::mem::swap(&mut self.space, &mut self.hold);
+                std::mem::swap(&mut self.ended, &mut self.hold_ended);
+            }
             What::Zap => self.space.clear(),
             What::Translate(table) => translate(&mut self.space, table),
             What::Print => self.output.line(&self.space, self.ended).await?,

@@ -73,7 +73,10 @@ pub(crate) async fn run(call: &Call<'_>) -> Outcome {
     let extended = given.last_of("Er").is_some();
     let script = match script::parse(&text, extended) {
         Ok(script) => script,
-        Err(what) => return call.fatal(&what, 1).await,
+        Err(what) => {
+            let code = if what.starts_with("-e") { 1 } else { 4 };
+            return call.fatal(&what, code).await;
+        }
     };
     let end = if given.has('z') { 0 } else { b'\n' };
     let in_place = given.has('i');

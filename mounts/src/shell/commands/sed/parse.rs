@@ -105,19 +105,25 @@ impl Parser {
             self.blanks();
             to = match self.end()? {
                 Some(end) => Some(end),
-                None => return self.wrong("unexpected `,'"),
+                None => {
+                    self.at += 1;
+                    return self.wrong("unexpected `,'");
+                }
             };
         }
+        self.blanks();
+        let negated = self.take('!');
+        self.blanks();
+        if negated && self.take('!') {
+            return self.wrong("multiple `!'s");
+        }
+        let Some(name) = self.next() else {
+            return self.wrong("missing command");
+        };
         if matches!(from, Some(Address::Line(0))) && !matches!(to, Some(End::At(Address::Match(_))))
         {
             return self.wrong("invalid usage of line address 0");
         }
-        self.blanks();
-        let negated = self.take('!');
-        self.skip(|c| c == ' ' || c == '\t' || c == '!' && negated);
-        let Some(name) = self.next() else {
-            return self.wrong("missing command");
-        };
         let addresses = u32::from(from.is_some()) + u32::from(to.is_some());
         let what = match name {
             '#' if addresses > 0 => return self.wrong("comments don't accept any addresses"),
@@ -367,7 +373,10 @@ impl Parser {
                 },
                 '\n' if is_regex => return None,
                 '[' if is_regex => {
-                    let len = self.brackets();
+                    let Some(len) = self.brackets() else {
+                        self.at = self.text.len();
+                        return None;
+                    };
                     text.push('[');
                     text.extend(&self.text[self.at..self.at + len]);
                     self.at += len;
@@ -378,16 +387,16 @@ impl Parser {
         None
     }
 
-    /// Characters of what is in brackets, with the last one; 0 if they have no end.
-    fn brackets(&self) -> usize {
+    /// Characters of what is in brackets, with the last one.
+    fn brackets(&self) -> Option<usize> {
         let rest = &self.text[self.at..];
         let mut at = usize::from(rest.first() == Some(&'^'));
         at += usize::from(rest.get(at) == Some(&']'));
         while let Some(c) = rest.get(at) {
             at += 1;
             match (c, rest.get(at)) {
-                (']', _) => return at,
-                ('\n', _) => return 0,
+                (']', _) => return Some(at),
+                ('\n', _) => return None,
                 ('[', Some(kind @ (':' | '.' | '='))) => {
                     let inside = &rest[at + 1..];
                     let end = inside.windows(2).position(|pair| pair == [*kind, ']']);
@@ -396,7 +405,7 @@ impl Parser {
                 _ => {}
             }
         }
-        0
+        None
     }
 
     fn substitute(&mut self) -> Parsed<Substitute> {
