@@ -125,6 +125,13 @@ fn main() -> Result<(), Failure> {
         block_on(workspace.close())?;
         return Ok(());
     }
+    kills(&workspace)?;
+    block_on(workspace.close())?;
+    Ok(())
+}
+
+/// How long it takes to end what runs.
+fn kills(workspace: &Workspace) -> Result<(), Failure> {
     println!("\n| killed | from the signal to the end |\n| --- | ---: |");
     for script in [
         "sleep 100",
@@ -132,10 +139,9 @@ fn main() -> Result<(), Failure> {
         "jq -n 'def f: f; f'",
         "awk 'BEGIN { while (1) x++ }'",
     ] {
-        let took = killed(&workspace, script)?;
+        let took = killed(workspace, script)?;
         println!("| `{script}` | {} |", ms(took));
     }
-    block_on(workspace.close())?;
     Ok(())
 }
 

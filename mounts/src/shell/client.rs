@@ -274,12 +274,11 @@ impl Client {
             self.wire.lock().ask_ahead(ino, offset, len, &bytes);
             return Ok(bytes);
         };
-        let (answer, change) = match ahead.answer {
-            Some(answer) => (answer, None),
-            None => {
-                let (answer, change) = wire.answer();
-                (answer, Some(change))
-            }
+        let (answer, change) = if let Some(answer) = ahead.answer {
+            (answer, None)
+        } else {
+            let (answer, change) = wire.answer();
+            (answer, Some(change))
         };
         let bytes = answer?.1;
         wire.ask_ahead(ino, offset, len, &bytes);

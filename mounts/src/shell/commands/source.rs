@@ -350,12 +350,10 @@ impl Lines<'_> {
                 return Ok(true);
             }
             (self.at, self.searched) = (0, 0);
+            self.buffer.clear();
             match self.source.read().await? {
                 Some(piece) => self.buffer = piece,
-                None => {
-                    self.buffer.clear();
-                    self.over = true;
-                }
+                None => self.over = true,
             }
         }
     }

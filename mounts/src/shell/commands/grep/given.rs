@@ -144,13 +144,17 @@ pub(super) async fn read(call: &Call<'_>) -> Outcome<Wanted> {
 
 /// Says how it is called.
 async fn usage<T>(call: &Call<'_>, what: Option<&str>) -> Outcome<T> {
+    usage_with(call, what, TROUBLE).await
+}
+
+async fn usage_with<T>(call: &Call<'_>, what: Option<&str>, code: i32) -> Outcome<T> {
     if let Some(what) = what {
         call.complain(what).await?;
     }
     let hint = "Usage: grep [OPTION]... PATTERNS [FILE]...\n\
                 Try 'grep --help' for more information.\n";
     call.context.stderr.write_all(hint.as_bytes()).await?;
-    Err(Failure::Usage(TROUBLE))
+    Err(Failure::Usage(code))
 }
 
 fn syntax(name: &str, given: &Given) -> Result<Syntax, &'static str> {
@@ -252,10 +256,8 @@ fn context(given: &Given) -> Result<(Option<u64>, Option<u64>), String> {
     };
     let digits: String = given.options.iter().map(|(letter, _)| letter).collect();
     let digits = digits.split(|c: char| !c.is_ascii_digit());
-    let digits = digits
-        .filter(|digits| !digits.is_empty())
-        .last()
-        .map(str::to_owned);
+    let mut digits = digits.filter(|digits| !digits.is_empty()).rev();
+    let digits = digits.next().map(str::to_owned);
     let both = match (given.last_of("C0123456789"), digits) {
         (Some('C') | None, _) | (_, None) => of('C')?,
         (_, Some(digits)) => number(&digits),
@@ -325,10 +327,9 @@ async fn lines_of(call: &Call<'_>, file: &str) -> io::Result<String> {
 
 async fn dirs(call: &Call<'_>, given: &Given) -> Outcome<Dirs> {
     Ok(match (given.last_of("drR"), given.value('d')) {
-        (None, _) => Dirs::Read,
+        (None, _) | (Some('d'), Some("read")) => Dirs::Read,
         (Some('r'), _) | (Some('d'), Some("recurse")) => Dirs::Recurse,
         (Some('R'), _) => Dirs::Follow,
-        (_, Some("read")) => Dirs::Read,
         (_, Some("skip")) => Dirs::Skip,
         (_, value) => {
             let value = value.unwrap_or_default();
@@ -337,13 +338,8 @@ async fn dirs(call: &Call<'_>, given: &Given) -> Outcome<Dirs> {
                  - 'read'\n  - 'recurse'\n  - 'skip'"
             );
             call.complain(&what).await?;
-            return Err(usage::<()>(call, None).await.err().map_or_else(
-                || Failure::Usage(TROUBLE),
-                |failure| match failure {
-                    Failure::Usage(_) => Failure::Usage(1),
-                    failure => failure,
-                },
-            ));
+            usage_with::<()>(call, None, 1).await?;
+            Dirs::Read
         }
     })
 }

@@ -27,6 +27,10 @@ pub(super) enum Syntax {
 
 /// What is looked for, and how.
 #[derive(Clone, Copy, Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own"
+)]
 pub(super) struct How {
     pub(super) syntax: Syntax,
     pub(super) fold: bool,
@@ -227,7 +231,7 @@ impl How {
     }
 
     /// One of the patterns, with what is around it.
-    fn around(&self, patterns: &[String], words: bool) -> String {
+    fn around(self, patterns: &[String], words: bool) -> String {
         let one = match patterns {
             // Nothing matches what has no patterns.
             [] => "[a&&b]".to_owned(),

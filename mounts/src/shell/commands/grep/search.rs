@@ -26,6 +26,17 @@ pub(super) enum Step {
     Done,
 }
 
+/// The next line that matches.
+#[derive(Clone, Debug, Default)]
+enum Next {
+    /// It was not looked for.
+    #[default]
+    Unknown,
+    /// There is none before the limit.
+    None,
+    At(Range<usize>),
+}
+
 /// A search through one file.
 pub(super) struct Search<'a> {
     style: &'a Style,
@@ -40,8 +51,8 @@ pub(super) struct Search<'a> {
     at: usize,
     /// Where the last whole line ends.
     limit: usize,
-    /// The next line that matches, where that is known; none before the limit.
-    next: Option<Option<Range<usize>>>,
+    /// The next line that matches.
+    next: Next,
     /// Lines before this place.
     lines: u64,
     counted: usize,
@@ -80,7 +91,7 @@ impl<'a> Search<'a> {
             base: 0,
             at: 0,
             limit: 0,
-            next: None,
+            next: Next::Unknown,
             lines: 1,
             counted: 0,
             printed: None,
@@ -107,7 +118,7 @@ impl<'a> Search<'a> {
 
     /// Adds the next piece of the file; none at its end.
     pub(super) fn add(&mut self, piece: Option<Vec<u8>>) {
-        self.next = None;
+        self.next = Next::Unknown;
         self.shift();
         let Some(mut piece) = piece else {
             self.over = true;
@@ -150,7 +161,7 @@ impl<'a> Search<'a> {
     fn turn_binary(&mut self) {
         self.binary = Some(self.selected);
         self.turns = None;
-        self.next = None;
+        self.next = Next::Unknown;
         self.pending = 0;
         let rest = &mut self.buffer[self.at..];
         zap(rest, self.style.end);
@@ -237,15 +248,16 @@ impl<'a> Search<'a> {
     /// The next line that is selected, without its end.
     fn next_selected(&mut self, limit: usize) -> Result<Option<Range<usize>>, GivenUp> {
         while self.at < limit {
-            let next = match self.next.take() {
-                Some(next) => next,
-                None => self.matcher.line(&self.buffer[..limit], self.at)?,
+            let next = match std::mem::take(&mut self.next) {
+                Next::Unknown => self.matcher.line(&self.buffer[..limit], self.at)?,
+                Next::None => None,
+                Next::At(line) => Some(line),
             };
             match next {
                 next if !self.style.invert => return Ok(next),
                 Some(line) if line.start == self.at => self.at = line.end + 1,
                 next => {
-                    self.next = Some(next);
+                    self.next = next.map_or(Next::None, Next::At);
                     return Ok(Some(self.line_at(self.at, limit)));
                 }
             }

@@ -44,9 +44,10 @@ impl Meaning {
 
     /// What finds the first match.
     pub(crate) fn automaton(self, pattern: &str) -> Result<meta::Regex, String> {
-        let captures = match self.captures {
-            true => WhichCaptures::All,
-            false => WhichCaptures::Implicit,
+        let captures = if self.captures {
+            WhichCaptures::All
+        } else {
+            WhichCaptures::Implicit
         };
         let config = meta::Config::new()
             .utf8_empty(false)

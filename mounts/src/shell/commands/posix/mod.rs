@@ -300,12 +300,14 @@ impl Translator {
         self.atom = Some(self.place());
         self.done.back = true;
         let number = number + self.before;
-        self.done.exact.push_str(&format!("(?:\\{number})"));
+        let reference = format!("(?:\\{number})");
+        self.done.exact.push_str(&reference);
         // What was matched before may be anything within a line.
-        self.done.loose.push_str(&match self.never {
+        let any = match self.never {
             Some(never) => format!("(?-u:[^{}])*", literal(never)),
             None => "(?s-u:.)*".into(),
-        });
+        };
+        self.done.loose.push_str(&any);
         Ok(())
     }
 

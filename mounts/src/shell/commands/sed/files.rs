@@ -235,7 +235,7 @@ impl<'a> Output<'a> {
     }
 
     /// Writes a line to a file of the script.
-    pub(super) async fn to_file(&mut self, file: &str, text: &[u8]) -> Outcome<()> {
+    pub(super) async fn file_line(&mut self, file: &str, text: &[u8]) -> Outcome<()> {
         if file == "/dev/stdout" {
             return self.line(text, true).await;
         }

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use super::super::call::{Call, Failure, Outcome};
 use super::super::source::{Lines, Source};
+use super::edit::{listed, replace_all, translate};
 use super::files::{Input, Output};
-use super::regex::{GivenUp, Regex, replace};
-use super::script::{Address, Command, End, Script, Substitute, Translate, What};
+use super::regex::{GivenUp, Regex};
+use super::script::{Address, Command, End, Script, Substitute, What};
 
 /// Commands after which it is looked whether the script was ended.
 const BREATH: u32 = 4_096;
@@ -50,6 +51,7 @@ enum After {
 }
 
 /// A script that runs.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Machine<'a, 's> {
     call: &'a Call<'a>,
     script: &'s Script,
@@ -225,7 +227,7 @@ impl<'a, 's> Machine<'a, 's> {
             Address::Step(first, step) => line >= *first && (line - *first).is_multiple_of(*step),
             Address::Last => self.input.is_last(&mut self.output).await?,
             Address::Match(regex) => {
-                let regex = self.regex(regex.as_ref()).await?;
+                let regex = self.regex(regex.as_deref()).await?;
                 match regex.is_match(&self.space) {
                     Ok(is_match) => is_match,
                     Err(GivenUp) => return self.give_up().await,
@@ -298,13 +300,13 @@ impl<'a, 's> Machine<'a, 's> {
                 }
                 return Ok(After::End(Ended::Deleted));
             }
-            what => self.print_or_keep(what).await?,
+            what => self.keep(what).await?,
         }
         Ok(After::Next)
     }
 
-    /// Commands after which the next one follows.
-    async fn print_or_keep(&mut self, what: &'s What) -> Outcome<()> {
+    /// Commands that keep something, or change the line.
+    async fn keep(&mut self, what: &'s What) -> Outcome<()> {
         match what {
             What::Append(text) => self.later.push(Later::Text(text)),
             What::Insert(text) => self.output.bytes(text).await?,
@@ -334,6 +336,14 @@ impl<'a, 's> Machine<'a, 's> {
             }
             What::Zap => self.space.clear(),
             What::Translate(table) => translate(&mut self.space, table),
+            what => self.print(what).await?,
+        }
+        Ok(())
+    }
+
+    /// Commands that print, or write.
+    async fn print(&mut self, what: &'s What) -> Outcome<()> {
+        match what {
             What::Print => self.output.line(&self.space, self.ended).await?,
             What::PrintFirst => {
                 let first = self.first_line();
@@ -354,10 +364,10 @@ impl<'a, 's> Machine<'a, 's> {
                 let name = format!("{}\n", self.input.name);
                 self.output.bytes(name.as_bytes()).await?;
             }
-            What::WriteFile(file) => self.output.to_file(file, &self.space).await?,
+            What::WriteFile(file) => self.output.file_line(file, &self.space).await?,
             What::WriteFirst(file) => {
                 let first = self.first_line().unwrap_or(self.space.len());
-                self.output.to_file(file, &self.space[..first]).await?;
+                self.output.file_line(file, &self.space[..first]).await?;
             }
             _ => {}
         }
@@ -370,7 +380,7 @@ impl<'a, 's> Machine<'a, 's> {
     }
 
     async fn substitute(&mut self, what: &'s Substitute) -> Outcome<()> {
-        let regex = self.regex(what.regex.as_ref()).await?;
+        let regex = self.regex(what.regex.as_deref()).await?;
         let replaced = replace_all(regex, what, &self.space, &mut self.scratch);
         match replaced {
             Ok(false) => return Ok(()),
@@ -383,7 +393,7 @@ impl<'a, 's> Machine<'a, 's> {
             self.output.line(&self.space, self.ended).await?;
         }
         if let Some(file) = &what.file {
-            self.output.to_file(file, &self.space).await?;
+            self.output.file_line(file, &self.space).await?;
         }
         Ok(())
     }
@@ -424,95 +434,4 @@ impl<'a, 's> Machine<'a, 's> {
         }
         Ok(())
     }
-}
-
-/// Replaces what matches. Returns whether anything was.
-fn replace_all(
-    regex: &Regex,
-    what: &Substitute,
-    text: &[u8],
-    to: &mut Vec<u8>,
-) -> Result<bool, GivenUp> {
-    to.clear();
-    let (mut from, mut copied, mut count, mut any) = (0, 0, 0, false);
-    let mut before = None;
-    while from <= text.len() {
-        let Some(found) = regex.find(text, from)? else {
-            break;
-        };
-        let Some(at) = found[0].clone() else {
-            break;
-        };
-        // Nothing, right after a match, is no match.
-        let counts = !(at.is_empty() && before == Some(at.start));
-        count += u64::from(counts);
-        if counts && count >= what.number {
-            to.extend_from_slice(&text[copied..at.start]);
-            replace(&what.parts, text, &found, to);
-            (copied, any) = (at.end, true);
-            if !what.all {
-                break;
-            }
-        }
-        before = Some(at.end);
-        from = match at.is_empty() {
-            true => at.end + char_len(&text[at.end..]),
-            false => at.end,
-        };
-    }
-    if any {
-        to.extend_from_slice(&text[copied..]);
-    }
-    Ok(any)
-}
-
-/// Bytes of the first character; one for a byte that is none, and at the end.
-fn char_len(text: &[u8]) -> usize {
-    let first = text[..text.len().min(4)].utf8_chunks().next();
-    let first = first.and_then(|chunk| chunk.valid().chars().next());
-    first.map_or(1, char::len_utf8)
-}
-
-fn translate(space: &mut Vec<u8>, table: &Translate) {
-    let Some(chars) = &table.chars else {
-        for byte in space {
-            *byte = table.bytes[usize::from(*byte)];
-        }
-        return;
-    };
-    let mut to = Vec::with_capacity(space.len());
-    for chunk in space.utf8_chunks() {
-        let made = chunk.valid().chars();
-        let made: String = made.map(|c| chars.get(&c).copied().unwrap_or(c)).collect();
-        to.extend_from_slice(made.as_bytes());
-        to.extend_from_slice(chunk.invalid());
-    }
-    *space = to;
-}
-
-/// A text in which all bytes are seen, in lines of so many columns.
-fn listed(text: &[u8], columns: usize) -> Vec<u8> {
-    let (mut to, mut column) = (Vec::new(), 0);
-    for byte in text {
-        let shown = match byte {
-            b'\\' => "\\\\".into(),
-            b'\x07' => "\\a".into(),
-            b'\x08' => "\\b".into(),
-            b'\x0c' => "\\f".into(),
-            b'\n' => "\\n".into(),
-            b'\r' => "\\r".into(),
-            b'\t' => "\\t".into(),
-            b'\x0b' => "\\v".into(),
-            b' '..=b'~' => char::from(*byte).to_string(),
-            byte => format!("\\{byte:03o}"),
-        };
-        if columns > 1 && column + shown.len() > columns - 1 {
-            to.extend_from_slice(b"\\\n");
-            column = 0;
-        }
-        column += shown.len();
-        to.extend_from_slice(shown.as_bytes());
-    }
-    to.extend_from_slice(b"$\n");
-    to
 }

@@ -3,19 +3,21 @@
 //!
 //! | module | owns |
 //! | --- | --- |
-//! | `parse`, `script` | scripts |
+//! | `parse`, `substitute`, `script` | scripts |
 //! | `regex` | regular expressions, and what replaces what they match |
-//! | `machine` | running a script |
+//! | `machine`, `edit` | running a script |
 //! | `files` | lines of files, output, editing in place |
 //!
 //! Lines are in memory one at a time, but for what a script keeps, and for the
 //! output of a file that is edited in place. No command runs a program.
 
+mod edit;
 mod files;
 mod machine;
 mod parse;
 mod regex;
 mod script;
+mod substitute;
 
 use super::call::{Call, Failure, Outcome};
 use super::options::{self, Given, Known};

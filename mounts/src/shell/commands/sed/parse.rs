@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use super::regex::{Case, Part, Regex, escape};
-use super::script::{Address, Command, End, Substitute, Translate, What};
+use super::regex::{Flags, Regex, escape};
+use super::script::{Address, Command, End, What};
 use crate::shell::names::to_bytes;
 
 /// Reads a script.
 pub(super) struct Parser {
     text: Vec<char>,
-    at: usize,
+    pub(super) at: usize,
     extended: bool,
     pub(super) commands: Vec<Command>,
     /// Blocks that are open.
@@ -19,7 +19,8 @@ pub(super) struct Parser {
     jumps: Vec<(usize, String)>,
 }
 
-type Parsed<T = ()> = Result<T, String>;
+/// What was read, or what is wrong with it.
+pub(super) type Parsed<T = ()> = Result<T, String>;
 
 impl Parser {
     pub(super) fn new(text: &str, extended: bool) -> Self {
@@ -60,15 +61,15 @@ impl Parser {
         Ok(())
     }
 
-    fn wrong<T>(&self, what: &str) -> Parsed<T> {
+    pub(super) fn wrong<T>(&self, what: &str) -> Parsed<T> {
         Err(format!("-e expression #1, char {}: {what}", self.at))
     }
 
-    fn peek(&self) -> Option<char> {
+    pub(super) fn peek(&self) -> Option<char> {
         self.text.get(self.at).copied()
     }
 
-    fn next(&mut self) -> Option<char> {
+    pub(super) fn next(&mut self) -> Option<char> {
         let next = self.peek();
         self.at += usize::from(next.is_some());
         next
@@ -90,7 +91,7 @@ impl Parser {
         self.skip(|c| c == ' ' || c == '\t');
     }
 
-    fn number(&mut self) -> Option<u64> {
+    pub(super) fn number(&mut self) -> Option<u64> {
         let from = self.at;
         self.skip(|c| c.is_ascii_digit());
         let digits: String = self.text[from..self.at].iter().collect();
@@ -103,13 +104,11 @@ impl Parser {
         self.blanks();
         if from.is_some() && self.take(',') {
             self.blanks();
-            to = match self.end()? {
-                Some(end) => Some(end),
-                None => {
-                    self.at += 1;
-                    return self.wrong("unexpected `,'");
-                }
-            };
+            to = self.end()?;
+            if to.is_none() {
+                self.at += 1;
+                return self.wrong("unexpected `,'");
+            }
         }
         self.blanks();
         let negated = self.take('!');
@@ -196,18 +195,7 @@ impl Parser {
             });
         }
         let what = match name {
-            'b' | 't' | 'T' => {
-                self.blanks();
-                let from = self.at;
-                self.skip(|c| !c.is_ascii_whitespace() && c != ';' && c != '}');
-                let label = self.text[from..self.at].iter().collect();
-                self.jumps.push((self.commands.len(), label));
-                match name {
-                    'b' => What::Branch(0),
-                    't' => What::BranchIf(0),
-                    _ => What::BranchUnless(0),
-                }
-            }
+            'b' | 't' | 'T' => self.jump(name),
             'r' => return Ok(What::ReadFile(self.file()?)),
             'R' => return Ok(What::ReadLine(self.file()?)),
             'w' => return Ok(What::WriteFile(self.file()?)),
@@ -242,7 +230,21 @@ impl Parser {
         Ok(what)
     }
 
-    fn file(&mut self) -> Parsed<String> {
+    /// A jump to a label, which is found later.
+    fn jump(&mut self, name: char) -> What {
+        self.blanks();
+        let from = self.at;
+        self.skip(|c| !c.is_ascii_whitespace() && c != ';' && c != '}');
+        let label = self.text[from..self.at].iter().collect();
+        self.jumps.push((self.commands.len(), label));
+        match name {
+            'b' => What::Branch(0),
+            't' => What::BranchIf(0),
+            _ => What::BranchUnless(0),
+        }
+    }
+
+    pub(super) fn file(&mut self) -> Parsed<String> {
         self.blanks();
         let from = self.at;
         self.skip(|c| c != '\n');
@@ -291,7 +293,7 @@ impl Parser {
     }
 
     /// The character that an escape means, of which the letter was read.
-    fn escape(&mut self, c: char) -> Option<char> {
+    pub(super) fn escape(&mut self, c: char) -> Option<char> {
         let rest: String = self.text[self.at..].iter().take(4).collect();
         let mut chars = rest.chars().peekable();
         let made = escape(c, &mut chars)?;
@@ -326,16 +328,16 @@ impl Parser {
         let Some(text) = self.until(delimiter, true) else {
             return self.wrong("unterminated address regex");
         };
-        let (mut fold, mut lines) = (false, false);
+        let mut flags = Flags::default();
         loop {
             match self.peek() {
-                Some('I') => fold = true,
-                Some('M') => lines = true,
+                Some('I') => flags.fold = true,
+                Some('M') => flags.lines = true,
                 _ => break,
             }
             self.at += 1;
         }
-        let regex = self.regex(&text, fold, lines, false)?;
+        let regex = self.regex(&text, flags)?;
         Ok(Some(Address::Match(regex)))
     }
 
@@ -349,19 +351,19 @@ impl Parser {
     }
 
     /// None: the one that was used last.
-    fn regex(&self, text: &str, fold: bool, lines: bool, groups: bool) -> Parsed<Option<Regex>> {
+    pub(super) fn regex(&self, text: &str, flags: Flags) -> Parsed<Option<Box<Regex>>> {
         if text.is_empty() {
             return Ok(None);
         }
-        match Regex::new(text, self.extended, fold, lines, groups) {
-            Ok(regex) => Ok(Some(regex)),
+        match Regex::new(text, self.extended, flags) {
+            Ok(regex) => Ok(Some(Box::new(regex))),
             Err(what) => self.wrong(&what),
         }
     }
 
     /// The text up to a delimiter. An escaped one is the character itself. In a
     /// regular expression, one in brackets does not count.
-    fn until(&mut self, delimiter: char, is_regex: bool) -> Option<String> {
+    pub(super) fn until(&mut self, delimiter: char, is_regex: bool) -> Option<String> {
         let mut text = String::new();
         while let Some(c) = self.next() {
             match c {
@@ -406,162 +408,6 @@ impl Parser {
             }
         }
         None
-    }
-
-    fn substitute(&mut self) -> Parsed<Substitute> {
-        const UNFINISHED: &str = "unterminated `s' command";
-        let Some(delimiter) = self.next().filter(|c| *c != '\n' && *c != '\\') else {
-            return self.wrong(UNFINISHED);
-        };
-        let Some(text) = self.until(delimiter, true) else {
-            return self.wrong(UNFINISHED);
-        };
-        let Some(parts) = self.replacement(delimiter) else {
-            return self.wrong(UNFINISHED);
-        };
-        let mut done = Substitute {
-            regex: None,
-            parts,
-            all: false,
-            print: false,
-            number: 1,
-            file: None,
-        };
-        let (mut fold, mut lines, mut numbered) = (false, false, false);
-        loop {
-            let c = self.peek();
-            match c {
-                Some('g') if done.all => {
-                    self.at += 1;
-                    return self.wrong("multiple `g' options to `s' command");
-                }
-                Some('p') if done.print => {
-                    self.at += 1;
-                    return self.wrong("multiple `p' options to `s' command");
-                }
-                Some('g') => done.all = true,
-                Some('p') => done.print = true,
-                Some('i' | 'I') => fold = true,
-                Some('m' | 'M') => lines = true,
-                Some('e') => return self.wrong("e/r/w commands disabled in sandbox mode"),
-                Some('w') => {
-                    self.at += 1;
-                    done.file = Some(self.file()?);
-                    break;
-                }
-                Some('0'..='9') => {
-                    done.number = self.number().unwrap_or(1);
-                    if done.number == 0 {
-                        return self.wrong("number option to `s' command may not be zero");
-                    }
-                    if std::mem::replace(&mut numbered, true) {
-                        return self.wrong("multiple number options to `s' command");
-                    }
-                    continue;
-                }
-                None | Some('}' | '#' | ';' | '\n' | ' ' | '\t' | '\r') => break,
-                Some(_) => {
-                    self.at += 1;
-                    return self.wrong("unknown option to `s'");
-                }
-            }
-            self.at += 1;
-        }
-        let used = done.parts.iter().filter_map(|part| match part {
-            Part::Group(group) => Some(*group),
-            _ => None,
-        });
-        let most = used.max().unwrap_or(0);
-        done.regex = self.regex(&text, fold, lines, most > 0)?;
-        if done.regex.as_ref().is_some_and(|regex| regex.groups < most) {
-            return self.wrong(&format!("invalid reference \\{most} on `s' command's RHS"));
-        }
-        Ok(done)
-    }
-
-    fn replacement(&mut self, delimiter: char) -> Option<Vec<Part>> {
-        let (mut parts, mut text) = (Vec::new(), String::new());
-        loop {
-            let c = self.next()?;
-            let part = match c {
-                c if c == delimiter => break,
-                '&' => Part::Group(0),
-                '\\' => match self.next()? {
-                    c if c == delimiter && c != '&' => {
-                        text.push(c);
-                        continue;
-                    }
-                    c @ '0'..='9' => Part::Group(c as usize - '0' as usize),
-                    'U' => Part::Case(Case::Upper),
-                    'L' => Part::Case(Case::Lower),
-                    'u' => Part::Case(Case::UpperOne),
-                    'l' => Part::Case(Case::LowerOne),
-                    'E' => Part::Case(Case::End),
-                    'n' => {
-                        text.push('\n');
-                        continue;
-                    }
-                    c => {
-                        let made = self.escape(c).unwrap_or(c);
-                        text.push(made);
-                        continue;
-                    }
-                },
-                c => {
-                    text.push(c);
-                    continue;
-                }
-            };
-            if !text.is_empty() {
-                parts.push(Part::Text(to_bytes(&std::mem::take(&mut text))));
-            }
-            parts.push(part);
-        }
-        if !text.is_empty() {
-            parts.push(Part::Text(to_bytes(&text)));
-        }
-        Some(parts)
-    }
-
-    fn translate(&mut self) -> Parsed<Translate> {
-        const UNFINISHED: &str = "unterminated `y' command";
-        let Some(delimiter) = self.next() else {
-            return self.wrong(UNFINISHED);
-        };
-        let mut sides = [Vec::new(), Vec::new()];
-        for side in &mut sides {
-            let Some(text) = self.until(delimiter, false) else {
-                return self.wrong(UNFINISHED);
-            };
-            let mut chars = text.chars().peekable();
-            while let Some(c) = chars.next() {
-                side.push(match c {
-                    '\\' => match chars.next() {
-                        Some('n') => '\n',
-                        Some(c) => escape(c, &mut chars).unwrap_or(c),
-                        None => c,
-                    },
-                    c => c,
-                });
-            }
-        }
-        let [from, to] = sides;
-        if from.len() != to.len() {
-            return self.wrong("strings for `y' command are different lengths");
-        }
-        let mut bytes = std::array::from_fn(|byte| u8::try_from(byte).unwrap_or(0));
-        let mut chars = HashMap::new();
-        for (from, to) in from.iter().zip(&to) {
-            if let (Ok(from), Ok(to)) = (u8::try_from(*from), u8::try_from(*to)) {
-                bytes[usize::from(from)] = to;
-            }
-            chars.insert(*from, *to);
-        }
-        let is_bytes = from.iter().chain(&to).all(char::is_ascii);
-        Ok(Translate {
-            bytes,
-            chars: (!is_bytes).then_some(chars),
-        })
     }
 }
 

@@ -12,6 +12,17 @@ const GROUPS: usize = 10;
 /// What a match and its groups are.
 pub(super) type Found = [Option<Range<usize>>; GROUPS];
 
+/// How a regular expression is meant.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Flags {
+    /// Case does not matter.
+    pub(super) fold: bool,
+    /// `^` and `$` are about lines.
+    pub(super) lines: bool,
+    /// Its groups are asked for.
+    pub(super) captures: bool,
+}
+
 /// A regular expression.
 #[derive(Debug)]
 pub(super) struct Regex {
@@ -29,32 +40,31 @@ enum Engine {
 }
 
 impl Regex {
-    /// Makes one ready. With `lines`, `^` and `$` are about lines.
-    pub(super) fn new(
-        text: &str,
-        extended: bool,
-        fold: bool,
-        lines: bool,
-        captures: bool,
-    ) -> Result<Self, String> {
+    /// Makes one ready.
+    pub(super) fn new(text: &str, extended: bool, flags: Flags) -> Result<Self, String> {
+        let Flags {
+            fold,
+            lines,
+            captures,
+        } = flags;
         let text = unescaped(text);
-        let done = posix::translate(&text, extended, None, 0)
-            .map_err(|Wrong(what)| what.replace("Unmatched ) or \\)", "Unmatched ) or \\)"))?;
+        let done =
+            posix::translate(&text, extended, None, 0).map_err(|Wrong(what)| what.to_owned())?;
         let meaning = Meaning {
             fold,
             line_ends: None,
             captures,
         };
-        let pattern = match lines {
-            true => format!("(?m:{})", done.exact),
-            false => done.exact,
+        let pattern = if lines {
+            format!("(?m:{})", done.exact)
+        } else {
+            done.exact
         };
-        let engine = match done.back {
-            true => {
-                let tries = meaning.tries(&pattern);
-                Engine::Tries(tries.map_err(|_| Wrong::BIG.0.to_owned())?)
-            }
-            false => Engine::Automaton(meaning.automaton(&pattern)?),
+        let engine = if done.back {
+            let tries = meaning.tries(&pattern);
+            Engine::Tries(tries.map_err(|_| Wrong::BIG.0.to_owned())?)
+        } else {
+            Engine::Automaton(meaning.automaton(&pattern)?)
         };
         Ok(Self {
             engine,

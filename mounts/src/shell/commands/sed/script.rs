@@ -11,7 +11,7 @@ pub(super) enum Address {
     Step(u64, u64),
     Last,
     /// Lines that match; none: what the last one that was used matches.
-    Match(Option<Regex>),
+    Match(Option<Box<Regex>>),
 }
 
 /// Where a range of lines ends.
@@ -75,7 +75,7 @@ pub(super) enum What {
 #[derive(Debug)]
 pub(super) struct Substitute {
     /// None: the regular expression that was used last.
-    pub(super) regex: Option<Regex>,
+    pub(super) regex: Option<Box<Regex>>,
     pub(super) parts: Vec<Part>,
     pub(super) all: bool,
     pub(super) print: bool,
