@@ -143,7 +143,7 @@ impl Client {
             return Ok(());
         }
         let perm = NEW_FILE & !self.umask();
-        self.ask_now(Ask::Append { path, perm }, &bytes).map(drop)
+        self.add(&path, perm, &bytes).map(drop)
     }
 
     fn does(&self, ask: Ask, bytes: &[u8]) -> io::Result<()> {
@@ -158,15 +158,12 @@ impl Client {
     }
 
     pub(crate) fn stat(&self, path: Vec<u8>) -> io::Result<Node> {
-        if let Some(node) = self.listed.lock().get(&path) {
+        let behind = self.behind.lock();
+        if let Some(node) = behind.as_ref().and_then(|held| held.node(&path)) {
             return Ok(node);
         }
-        let behind = self
-            .behind
-            .lock()
-            .as_ref()
-            .and_then(|held| held.node(&path));
-        if let Some(node) = behind {
+        drop(behind);
+        if let Some(node) = self.listed.lock().get(&path) {
             return Ok(node);
         }
         match self.ask(Ask::Stat(path), &[])? {
@@ -305,19 +302,27 @@ impl Client {
             return Ok(());
         }
         let perm = NEW_FILE & !self.umask();
-        if bytes.is_empty() {
-            let path = path.to_vec();
-            return self.does(Ask::Append { path, perm }, bytes);
-        }
-        for piece in bytes.chunks(PIECE) {
-            let path = path.to_vec();
-            self.does(Ask::Append { path, perm }, piece)?;
+        self.write_behind(false)?;
+        let mut node = self.add(path, perm, &bytes[..bytes.len().min(PIECE)])?;
+        for piece in bytes.chunks(PIECE).skip(1) {
+            node = self.add(path, perm, piece)?;
         }
         if bytes.len() == CHUNK {
-            let node = self.stat(path.to_vec())?;
             *self.behind.lock() = Some(Behind::new(path, node));
         }
         Ok(())
+    }
+
+    /// Adds to the end of a file. Returns its attributes.
+    fn add(&self, path: &[u8], perm: u16, bytes: &[u8]) -> io::Result<Node> {
+        let to = path.to_vec();
+        match self.ask_now(Ask::Append { path: to, perm }, bytes)? {
+            (Answer::Appended(node, change), _) => {
+                self.listed.lock().keep(path, node, change);
+                Ok(node)
+            }
+            _ => Err(unexpected()),
+        }
     }
 
     /// Gives a file another content at once, or makes it.

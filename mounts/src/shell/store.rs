@@ -83,7 +83,7 @@ impl Store {
     /// What needs no open file.
     fn change(&mut self, ask: Ask, bytes: &[u8]) -> Result<Answer> {
         match ask {
-            Ask::Append { path, perm } => self.append(&path, perm, bytes)?,
+            Ask::Append { path, perm } => return self.append(&path, perm, bytes),
             Ask::Put { path, perm } => self.put(&path, perm, bytes)?,
             Ask::Replace { path, perm, staged } => self.replace(&path, perm, staged)?,
             Ask::MakeDir(path, perm, all) => self.make_dir(&path, perm, all)?,
@@ -302,9 +302,11 @@ impl Store {
         Ok(Answer::Bytes)
     }
 
-    fn append(&mut self, path: &[u8], perm: u16, bytes: &[u8]) -> Result<()> {
+    fn append(&mut self, path: &[u8], perm: u16, bytes: &[u8]) -> Result<Answer> {
         let ino = self.file_or_new(path, perm)?.ino;
-        self.held(ino, |replica| replica.append(ino, bytes).map(drop))
+        self.held(ino, |replica| replica.append(ino, bytes).map(drop))?;
+        let change = self.replica.last_change();
+        Ok(Answer::Appended((&self.replica.attr(ino)?).into(), change))
     }
 
     /// Gives a file another content at once: a reader sees either, and its

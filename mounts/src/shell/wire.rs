@@ -218,6 +218,9 @@ pub(crate) enum Answer {
     Node(Node),
     /// Entries of a directory, and the cookie to go on with, if there are more.
     Entries(Vec<(Vec<u8>, Node)>, Option<u64>),
+    /// They were added to the file; its attributes, which no later change than
+    /// this one made.
+    Appended(Node, u64),
     /// The bytes are the content.
     Bytes,
     /// How many of the bytes are the content of each; none where it does not

@@ -19,6 +19,8 @@ mod matcher;
 mod perl;
 mod search;
 mod style;
+#[cfg(test)]
+mod tests;
 
 use super::call::{Call, Outcome};
 use files::Files;
