@@ -312,14 +312,21 @@ impl<'a> Output<'a> {
                     let backup = backup(&path, &to_bytes(suffix));
                     client.copy(path.clone(), backup)?;
                 }
-                let aside = backup(&path, b".sed-aside");
+                // A name that is in no other's way, as each script has a process.
+                let aside = format!(".sed-{}", std::process::id());
+                let aside = [dir_of(&path), aside.as_bytes()].concat();
                 client.put(aside.clone(), content)?;
                 let change = Change {
                     perm: Some(perm),
                     ..Change::default()
                 };
-                client.set(aside.clone(), change)?;
-                client.rename(aside, path)
+                let done = client.set(aside.clone(), change);
+                let done = done.and_then(|()| client.rename(aside.clone(), path));
+                if done.is_err() {
+                    // It was made here, and nobody wants it.
+                    let _ = client.remove(aside, false);
+                }
+                done
             }
             Spot::Tree(path) => {
                 let fs = &self.call.context.fs;
@@ -349,14 +356,17 @@ fn is_stream(file: &str) -> bool {
 /// What a backup is called: the name with the suffix, or the suffix with the
 /// name for each `*` in it.
 fn backup(path: &[u8], suffix: &[u8]) -> Vec<u8> {
-    let slash = path
-        .iter()
-        .rposition(|byte| *byte == b'/')
-        .map_or(0, |at| at + 1);
-    let (dir, name) = path.split_at(slash);
+    let dir = dir_of(path);
+    let name = &path[dir.len()..];
     if !suffix.contains(&b'*') {
         return [path, suffix].concat();
     }
     let parts: Vec<&[u8]> = suffix.split(|byte| *byte == b'*').collect();
     [dir, &parts.join(name)].concat()
+}
+
+/// The part of a path up to its last slash.
+fn dir_of(path: &[u8]) -> &[u8] {
+    let slash = path.iter().rposition(|byte| *byte == b'/');
+    &path[..slash.map_or(0, |at| at + 1)]
 }
