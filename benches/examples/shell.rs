@@ -1,8 +1,9 @@
 //! The shell backend against bash on a tmpfs, and against just-bash where it is
 //! installed: the workloads of `docs/shell.md`.
 //!
-//! `cargo run --release -p cairn-benches --example shell [ROUNDS [JUST_BASH]]`,
-//! where `JUST_BASH` is a directory in which `npm install just-bash` was run.
+//! `cargo run --release -p cairn-benches --example shell [ROUNDS [JUST_BASH [NAME]]]`,
+//! where `JUST_BASH` is a directory in which `npm install just-bash` was run, or
+//! `-`, and only workloads that have `NAME` in theirs are run if it is given.
 #![allow(clippy::print_stdout, reason = "the program prints its results")]
 
 use std::path::{Path, PathBuf};
@@ -71,7 +72,8 @@ fn main() -> Result<(), Failure> {
     backend::shell::worker();
     let mut arguments = std::env::args().skip(1);
     let rounds = arguments.next().map_or(Ok(9), |rounds| rounds.parse())?;
-    let just_bash = arguments.next().map(PathBuf::from);
+    let just_bash = arguments.next().filter(|dir| dir != "-").map(PathBuf::from);
+    let only = arguments.next().unwrap_or_default();
     let tmpfs = tempfile::tempdir_in("/dev/shm")?;
     let limits = backend::shell::Limits {
         memory_bytes: 4 << 30,
@@ -82,7 +84,8 @@ fn main() -> Result<(), Failure> {
     inputs(workspace.fs().blocking(), tmpfs.path())?;
     println!("| workload | shell | bash on tmpfs | shell/bash | just-bash |");
     println!("| --- | ---: | ---: | ---: | ---: |");
-    for (name, script, fewer) in WORKLOADS {
+    let wanted = WORKLOADS.into_iter();
+    for (name, script, fewer) in wanted.filter(|(name, ..)| name.contains(&only)) {
         let rounds = match name {
             "true" => rounds * 20,
             _ => (rounds / fewer).max(3),
@@ -99,7 +102,9 @@ fn main() -> Result<(), Failure> {
             bash.args(["-c", script])
                 .current_dir(tmpfs.path())
                 .env("LC_ALL", "C");
-            let status = bash.stdout(Stdio::null()).stdin(Stdio::null()).status()?;
+            // Its output is read, as that of the shell is: GNU's grep does less for /dev/null.
+            bash.stdin(Stdio::null()).stderr(Stdio::inherit());
+            let status = bash.output()?.status;
             status
                 .success()
                 .then_some(())
@@ -116,6 +121,17 @@ fn main() -> Result<(), Failure> {
             ms(bash)
         );
     }
+    if !only.is_empty() {
+        block_on(workspace.close())?;
+        return Ok(());
+    }
+    kills(&workspace)?;
+    block_on(workspace.close())?;
+    Ok(())
+}
+
+/// How long it takes to end what runs.
+fn kills(workspace: &Workspace) -> Result<(), Failure> {
     println!("\n| killed | from the signal to the end |\n| --- | ---: |");
     for script in [
         "sleep 100",
@@ -123,10 +139,9 @@ fn main() -> Result<(), Failure> {
         "jq -n 'def f: f; f'",
         "awk 'BEGIN { while (1) x++ }'",
     ] {
-        let took = killed(&workspace, script)?;
+        let took = killed(workspace, script)?;
         println!("| `{script}` | {} |", ms(took));
     }
-    block_on(workspace.close())?;
     Ok(())
 }
 

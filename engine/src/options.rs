@@ -36,6 +36,11 @@ pub struct Options {
     /// Tag of a new replica, for who needs the same one each time: no two
     /// replicas that have to do with each other may have one. Default: random.
     pub tag: Option<ReplicaTag>,
+    /// Give a replica that is there another identity: another tag for what it makes
+    /// and pushes from now on, and a new epoch for its log. It is what a copy of a
+    /// replica needs to follow the hub of the original; what it has not pushed stays
+    /// to be pushed. Default: `false`.
+    pub renew_identity: bool,
 }
 
 impl Default for Options {
@@ -51,6 +56,7 @@ impl Default for Options {
             reserve_bytes: 32 << 20,
             root_owner: None,
             tag: None,
+            renew_identity: false,
         }
     }
 }

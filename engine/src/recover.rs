@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use cairn_protocol::{Chain, Epoch, NodeKind};
+use cairn_protocol::{Chain, Epoch, NodeKind, ReplicaTag};
 use rusqlite::OptionalExtension;
 
 use crate::attr::Ino;
@@ -48,6 +48,8 @@ pub(crate) fn identity(db: &Db, options: &Options) -> Result<Identity> {
             [Chain::GENESIS.0.as_slice()],
         )?;
         step.commit()?;
+    } else if options.renew_identity {
+        renew(&mut writer)?;
     }
     let missing = |what: &str| FsError::Corrupt(format!("the database lacks its {what}"));
     let epoch: Vec<u8> = meta_get(&writer, "epoch")?.ok_or_else(|| missing("epoch"))?;
@@ -75,6 +77,20 @@ pub(crate) fn identity(db: &Db, options: &Options) -> Result<Identity> {
                 .ok_or_else(|| missing("chain"))?,
         ),
     })
+}
+
+/// Gives a replica another tag and another epoch.
+fn renew(db: &mut rusqlite::Connection) -> Result<()> {
+    let step = db.transaction()?;
+    let random = random()?;
+    let mut tag = [0; 8];
+    tag.copy_from_slice(&random[16..24]);
+    let new = (u64::from_le_bytes(tag) >> 1).max(1);
+    let old = meta_get(&step, "tag")?.map_or(0, uint);
+    crate::upstream::identity::renew(&step, ReplicaTag(old), ReplicaTag(new))?;
+    meta_set(&step, "tag", int(new))?;
+    meta_set(&step, "epoch", &random[..16])?;
+    Ok(step.commit()?)
 }
 
 fn insert_root(db: &rusqlite::Connection, root: &Node) -> Result<()> {

@@ -35,6 +35,9 @@ const SPARE_CHUNKS_MAX: usize = 16_384;
 /// before each write: between two looks of the committer, that much may go.
 const SPARE_MIN: u64 = 256 << 20;
 
+/// With less than this above the reserve, what is of no use is collected at once.
+const NEARLY_FULL: u64 = 4 << 20;
+
 /// A durable, content-addressed filesystem. Cheap to clone: all clones are the
 /// same replica. The last one to go closes it.
 ///
@@ -639,6 +642,21 @@ impl Inner {
         tree.is_clean() && tree.direct.is_empty()
     }
 
+    /// Takes space for chunks that come from elsewhere. They may come faster than
+    /// the disk is looked at, so what is taken counts until it is again.
+    pub(crate) fn take_space(&self, bytes: u64) -> Result<()> {
+        let take = |spare: u64| spare.checked_sub(bytes);
+        let taken = || {
+            let spare = &self.faults.spare;
+            spare.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+        };
+        if taken().is_err() {
+            self.look_at_space();
+            taken().map_err(|_| FsError::NoSpace)?;
+        }
+        Ok(())
+    }
+
     fn look_at_space(&self) {
         let Some(path) = self.chunks.files.home().path() else {
             self.faults.spare.store(u64::MAX, Ordering::Relaxed);
@@ -674,6 +692,17 @@ impl Inner {
             self.make_durable()?;
         }
         if self.dead_bytes.load(Ordering::Relaxed) > DEAD_MAX {
+            self.collect_garbage()?;
+        }
+        self.make_space()
+    }
+
+    /// On a disk that is nearly full every byte counts, also those of chunks that
+    /// came for what was never committed.
+    fn make_space(&self) -> Result<()> {
+        let spare = self.faults.spare.load(Ordering::Relaxed);
+        if spare < NEARLY_FULL && self.dead_bytes.load(Ordering::Relaxed) > 0 {
+            self.commit(false)?;
             self.collect_garbage()?;
         }
         Ok(())

@@ -22,6 +22,7 @@ use crate::driver::{Drive, Stop, drive, together};
 use crate::error::{CarrierError, ConnectError};
 use crate::link::{Inbox, Outbox, Wire, link};
 use crate::server::{Hub, hub_config};
+use crate::silence::SILENCE;
 use crate::tls::{TlsError, Trust};
 
 /// How long a carrier has to send what is queued when nobody holds the channel.
@@ -197,7 +198,15 @@ impl Dialler {
     ///
     /// [`TlsError`]: certificates cannot be used on this machine.
     pub fn new(address: Address, trust: Trust) -> Result<Self, TlsError> {
-        Connector::new(address, trust, Speaks::Exec).map(Self)
+        Connector::new(address, trust, Speaks::Exec, SILENCE).map(Self)
+    }
+
+    /// How long the other end may be silent before the connection is given up. By
+    /// default [`SILENCE`].
+    #[must_use]
+    pub fn silence(mut self, silence: Duration) -> Self {
+        self.0.set_silence(silence);
+        self
     }
 
     /// A channel. Needs a Tokio runtime with time and IO.

@@ -254,7 +254,8 @@ fn end(outbox: &Outbox, code: Code, detail: String) -> Ended {
     }
 }
 
-fn goodbye(code: Code, detail: &str) -> Frame {
+/// A message that ends a connection.
+pub(crate) fn goodbye(code: Code, detail: &str) -> Frame {
     let message = Goodbye {
         code,
         detail: Text::cut(detail),

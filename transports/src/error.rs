@@ -40,13 +40,19 @@ impl CarrierError {
 
 impl From<quinn::ReadError> for CarrierError {
     fn from(error: quinn::ReadError) -> Self {
-        Self::Io(error.into())
+        match error {
+            quinn::ReadError::ConnectionLost(lost) => Self::Quic(lost),
+            error => Self::Io(error.into()),
+        }
     }
 }
 
 impl From<quinn::WriteError> for CarrierError {
     fn from(error: quinn::WriteError) -> Self {
-        Self::Io(error.into())
+        match error {
+            quinn::WriteError::ConnectionLost(lost) => Self::Quic(lost),
+            error => Self::Io(error.into()),
+        }
     }
 }
 

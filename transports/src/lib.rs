@@ -14,6 +14,7 @@ mod memory;
 mod quic;
 mod random;
 mod server;
+mod silence;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tls;
@@ -30,6 +31,8 @@ pub use server::{
     Access, Answer, Answering, Asked, Guests, Hub, Permission, STRANGERS, ServeError, Server,
     ServerBuilder, Workspaces,
 };
+
+pub use silence::SILENCE;
 
 /// What this program calls itself in greetings, unless it is told.
 const AGENT: &str = concat!("cairn/", env!("CARGO_PKG_VERSION"));

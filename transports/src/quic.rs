@@ -21,8 +21,10 @@ use ring::hmac;
 use rustix::net::sockopt;
 use tokio::task::JoinSet;
 
+use crate::driver::goodbye;
 use crate::error::CarrierError;
 use crate::link::{Incoming, Lanes, Outgoing, Wire};
+use crate::silence::{bounded, question};
 
 /// The protocol's name in the TLS handshake.
 pub(crate) const ALPN: &[u8] = b"cairn/1";
@@ -47,9 +49,6 @@ const WINDOW: u32 = 8 << 20;
 /// The same on the loopback interface: less than a socket keeps, so that nothing
 /// is lost and sent again. There is no distance to make up for.
 const NEAR_WINDOW: u32 = 2 << 20;
-
-/// How soon a client notices that its hub has ended without a word and is back.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// Bulk frames that a peer may have under way.
 const BULK_STREAMS: u32 = 16;
@@ -110,8 +109,13 @@ fn window(peer: SocketAddr) -> u32 {
     }
 }
 
-/// How a connection with `peer` behaves.
-pub(crate) fn transport_config(side: Side, peer: SocketAddr) -> Arc<TransportConfig> {
+/// How a connection with `peer` behaves, which is over when nothing was heard of it
+/// for as long as `silence`.
+pub(crate) fn transport_config(
+    side: Side,
+    peer: SocketAddr,
+    silence: Duration,
+) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     let (bidirectional, bulk, window) = match side {
         // The hub may send at once: the client has asked for it.
@@ -125,10 +129,10 @@ pub(crate) fn transport_config(side: Side, peer: SocketAddr) -> Arc<TransportCon
         .stream_receive_window(VarInt::from_u32(self::window(peer)))
         .send_window(WINDOW.into())
         .datagram_receive_buffer_size(None)
-        // The session's pings end a silent connection before this does.
-        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(60_000))));
+        .max_idle_timeout(IdleTimeout::try_from(bounded(silence)).ok());
     if side == Side::Client {
-        config.keep_alive_interval(Some(KEEP_ALIVE));
+        // So it is noticed, too, that the hub has ended without a word and is back.
+        config.keep_alive_interval(Some(question(silence)));
     }
     if peer.ip().is_loopback() {
         let mut discovery = MtuDiscoveryConfig::default();
@@ -156,50 +160,68 @@ pub(crate) async fn run(
     wire: Wire,
 ) -> Result<(), CarrierError> {
     let closer = Closer(connection.clone());
-    let Wire { outgoing, incoming } = wire;
-    let streams = tokio::select! {
-        streams = control_stream(&connection, side) => streams,
-        () = incoming.closed() => return Ok(()),
-    };
-    let (send, receive) = match streams {
-        Ok(streams) => streams,
-        Err(error) => return ended(error.into()),
-    };
-    let sending = send_all(&connection, send, &outgoing);
-    let receiving = receive_all(&connection, receive, incoming);
-    tokio::pin!(sending, receiving);
-    let code = tokio::select! {
-        end = &mut sending => match end {
-            Ok(code) => code,
-            Err(error) => {
-                // The peer may have said why, before it stopped to read.
-                let _ = tokio::time::timeout(LINGER, receiving).await;
-                return ended(error);
-            }
-        },
-        received = &mut receiving => {
-            if let Err(error) = received {
-                return ended(error);
-            }
-            // The peer says no more; this side may.
-            match sending.await {
-                Ok(code) => code,
-                Err(error) => return ended(error),
-            }
+    let incoming = wire.incoming.clone();
+    match carry(&connection, side, wire).await {
+        Ok(Some(code)) => {
+            closer.0.close(VarInt::from_u32(code.0.into()), b"");
+            Ok(())
         }
-    };
-    closer.0.close(VarInt::from_u32(code.0.into()), b"");
-    Ok(())
+        Ok(None) => Ok(()),
+        Err(error) => ended(error, &incoming).await,
+    }
 }
 
-/// A peer that closes the connection is no error: it has said why, or will not.
-fn ended(error: CarrierError) -> Result<(), CarrierError> {
-    match error {
-        CarrierError::Quic(
-            ConnectionError::ApplicationClosed(_) | ConnectionError::LocallyClosed,
-        ) => Ok(()),
-        error => Err(error),
+/// Carries frames until both sides are done. With the code to end the connection
+/// with, where there was a session.
+async fn carry(
+    connection: &Connection,
+    side: Side,
+    wire: Wire,
+) -> Result<Option<Code>, CarrierError> {
+    let Wire { outgoing, incoming } = wire;
+    let (send, receive) = tokio::select! {
+        streams = control_stream(connection, side) => streams?,
+        () = incoming.closed() => return Ok(None),
+    };
+    let sending = send_all(connection, send, &outgoing);
+    let receiving = receive_all(connection, receive, incoming);
+    tokio::pin!(sending, receiving);
+    let code = tokio::select! {
+        end = &mut sending => {
+            if end.is_err() {
+                // The peer may have said why, before it stopped to read.
+                let _ = tokio::time::timeout(LINGER, receiving).await;
+            }
+            end?
+        }
+        received = &mut receiving => {
+            received?;
+            // The peer says no more; this side may.
+            sending.await?
+        }
+    };
+    Ok(Some(code))
+}
+
+/// A peer that closes the connection is no error. It has said why; where that was
+/// lost, the code with which it closed is the reason.
+async fn ended(error: CarrierError, incoming: &Incoming) -> Result<(), CarrierError> {
+    let close = match error {
+        CarrierError::Quic(ConnectionError::ApplicationClosed(close)) => close,
+        CarrierError::Quic(ConnectionError::LocallyClosed) => return Ok(()),
+        error => return Err(error),
+    };
+    let code = u16::try_from(close.error_code.into_inner()).map(Code);
+    // With that one ends, too, who has nothing to say.
+    if let Ok(code) = code
+        && code != Code::SHUTDOWN
+    {
+        let detail = "the connection was closed with this code, and its reason lost";
+        // Who has heard the reason takes nothing more.
+        let told = incoming.deliver(goodbye(code, detail));
+        let _ = tokio::time::timeout(LINGER, told).await;
     }
+    Ok(())
 }
 
 /// Closes the connection when it is dropped.
@@ -278,7 +300,11 @@ async fn receive_all(
     };
     tokio::select! {
         received = &mut control => received,
-        received = &mut bulk => received,
+        received = &mut bulk => match received {
+            // What came before, such as why the connection was closed, is to be read.
+            Err(CarrierError::Quic(_)) => control.await,
+            received => received,
+        },
         () = admitted => Ok(()),
     }
 }

@@ -180,6 +180,16 @@ impl Owner {
             Self::Other(client) => client.perform(request, console),
         }
     }
+
+    /// The same, for who sits at the terminal of this process.
+    pub(crate) fn perform_in_terminal(self, request: Request) -> Result {
+        let mut terminal = Terminal::new();
+        let ended = self.perform(request, &mut terminal);
+        let flushed = terminal.finish();
+        let outcome = ended?;
+        flushed?;
+        Ok(outcome)
+    }
 }
 
 /// Runs a request on a replica that exists, wherever that has to be.
@@ -191,12 +201,7 @@ pub(crate) fn perform(replica: &Path, request: Request) -> Result {
             ..Options::default()
         },
     )?;
-    let mut terminal = Terminal::new();
-    let ended = owner.perform(request, &mut terminal);
-    let flushed = terminal.finish();
-    let outcome = ended?;
-    flushed?;
-    Ok(outcome)
+    owner.perform_in_terminal(request)
 }
 
 /// Owns a replica, or finds who does.

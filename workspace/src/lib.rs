@@ -87,4 +87,4 @@ mod workspace;
 #[cfg(feature = "exec")]
 pub use waiting::block_on;
 #[cfg(feature = "exec")]
-pub use workspace::{Builder, Workspace, WorkspaceError};
+pub use workspace::{Builder, RunsOn, Workspace, WorkspaceError};

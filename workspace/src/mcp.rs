@@ -12,6 +12,7 @@ use rmcp::model::{
 use rmcp::service::{RequestContext, RoleServer};
 use rmcp::{ServerHandler, ServiceExt};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::tools::{Answer, Media, Spec, ToolError, Tools};
 
@@ -43,8 +44,26 @@ pub enum McpError {
 ///
 /// Dropping it ends the session, and commands that run in it.
 pub async fn serve_stdio(tools: Tools) -> Result<(), McpError> {
+    let (read, write) = rmcp::transport::stdio();
+    serve(tools, read, write).await
+}
+
+/// The same over any two streams of bytes.
+///
+/// # Errors
+///
+/// [`McpError`].
+///
+/// # Cancel safety
+///
+/// As that of [`serve_stdio`].
+pub async fn serve<R, W>(tools: Tools, read: R, write: W) -> Result<(), McpError>
+where
+    R: AsyncRead + Send + Unpin + 'static,
+    W: AsyncWrite + Send + Unpin + 'static,
+{
     let server = Server { tools };
-    let session = server.serve(rmcp::transport::stdio()).await;
+    let session = server.serve((read, write)).await;
     let session = session.map_err(|error| McpError::Begin(error.to_string()))?;
     let ended = session.waiting().await;
     ended.map_err(|error| McpError::Session(error.to_string()))?;

@@ -4,6 +4,8 @@
 //! of the session names it or the session ends: gc does not take it between
 //! the offer and the commit.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use cairn_protocol::session::{HubDone, Wanted};
 use cairn_protocol::wire::{ChunkData, Code};
@@ -35,7 +37,11 @@ pub(super) struct Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let held: Vec<ChunkHash> = self.chunks.get_mut().drain().collect();
-        self.replica.inner.chunks.end_leases(&held);
+        let inner = &self.replica.inner;
+        inner.chunks.end_leases(&held);
+        // What of it nothing names is dead: nobody has counted how much.
+        let least = held.len() as u64;
+        inner.dead_bytes.fetch_add(least, Ordering::Relaxed);
     }
 }
 
@@ -68,9 +74,8 @@ impl Held {
     /// Keeps chunks. Returns those that it refuses, and why.
     pub(super) fn store(&self, chunks: Vec<ChunkData>) -> Result<Vec<(ChunkHash, Code)>> {
         let inner = &self.replica.inner;
-        if inner.faults.full.load(std::sync::atomic::Ordering::Relaxed) {
-            return Err(FsError::NoSpace);
-        }
+        let bytes = chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
+        inner.take_space(bytes)?;
         if inner.chunks.is_spill_full() {
             inner.commit(false)?;
         }

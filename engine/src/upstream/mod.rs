@@ -26,6 +26,7 @@
 //! | `look`, `echo`, `plan`, `replay` | what a cut means for the working tree |
 //! | `fresh`, `grow` | what nobody here has heard of, and how it becomes rows |
 //! | `build`, `renew`, `rider` | how the rest is set, and what goes with it |
+//! | `identity` | what makes a copy of a replica one of its own |
 //! | `sides` | what it means for the other hub of a hub in the middle |
 
 mod build;
@@ -36,6 +37,7 @@ mod edits;
 mod evict;
 mod fresh;
 mod grow;
+pub(crate) mod identity;
 mod ignore;
 mod layout;
 mod lazy;

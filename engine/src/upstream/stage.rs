@@ -207,6 +207,8 @@ impl Upstream {
     /// Checks and keeps chunks that came.
     pub(super) fn store(&self, chunks: Vec<ChunkData>) -> Result<Vec<(ChunkHash, Code)>> {
         let mut refused = Vec::new();
+        let bytes = chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
+        self.inner().take_space(bytes)?;
         let store = &self.inner().chunks;
         {
             // Before the look whether they are there.

@@ -19,6 +19,7 @@
 )]
 
 mod changes;
+mod copies;
 mod crash;
 mod damage;
 mod dedup;
@@ -26,6 +27,7 @@ mod faulty;
 mod fsx;
 mod full_disk;
 mod hub;
+mod large_cut;
 mod middle;
 mod model;
 mod races;

@@ -19,15 +19,15 @@ use crate::support::{self, Rng};
 
 /// A hub, and the chunks that it has.
 #[derive(Default)]
-struct Side {
-    hub: Hub,
+pub(crate) struct Side {
+    pub(crate) hub: Hub,
     chunks: BTreeMap<ChunkHash, Bytes>,
     /// Bytes of chunks that came, encoded.
     received: usize,
 }
 
 impl Side {
-    fn cursor(&self) -> Cursor {
+    pub(crate) fn cursor(&self) -> Cursor {
         cursor(self.hub.head())
     }
 
@@ -54,17 +54,17 @@ fn cursor(seq: Seq) -> Cursor {
 }
 
 /// A replica with its store.
-struct Client {
-    replica: Replica,
-    upstream: Upstream,
+pub(crate) struct Client {
+    pub(crate) replica: Replica,
+    pub(crate) upstream: Upstream,
 }
 
 impl Client {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::of(Replica::in_memory().unwrap())
     }
 
-    fn of(replica: Replica) -> Self {
+    pub(crate) fn of(replica: Replica) -> Self {
         let upstream = replica.upstream().unwrap();
         Self { replica, upstream }
     }
@@ -76,7 +76,7 @@ impl Client {
         }
     }
 
-    fn seq(&self) -> Seq {
+    pub(crate) fn seq(&self) -> Seq {
         self.upstream
             .cursor()
             .unwrap()
@@ -84,12 +84,12 @@ impl Client {
     }
 
     /// Gets what the hub has, with the answer to a batch.
-    fn pull(&self, side: &Side, ack: Option<PushAck>) -> Applied {
+    pub(crate) fn pull(&self, side: &Side, ack: Option<PushAck>) -> Applied {
         self.stage(side, side.hub.changes_since(self.seq()));
         self.apply(side.cursor(), ack)
     }
 
-    fn stage(&self, side: &Side, changes: Vec<Change>) {
+    pub(crate) fn stage(&self, side: &Side, changes: Vec<Change>) {
         let staged = self.perform(ClientAction::Stage {
             first: 0,
             changes,
@@ -137,7 +137,7 @@ impl Client {
 
     /// Pushes what there is. Returns the edits, and the answer, which is not
     /// taken yet.
-    fn push(&self, side: &mut Side) -> Option<(Vec<Edit>, PushAck)> {
+    pub(crate) fn push(&self, side: &mut Side) -> Option<(Vec<Edit>, PushAck)> {
         let offer = self.batch()?;
         for chunk in offer.inline {
             side.take(chunk);
@@ -186,7 +186,7 @@ impl Client {
     }
 
     /// Gets and pushes until nothing is left. Returns all edits.
-    fn sync(&self, side: &mut Side) -> Vec<Edit> {
+    pub(crate) fn sync(&self, side: &mut Side) -> Vec<Edit> {
         let mut all = Vec::new();
         let mut last = self.batch().is_none();
         for _ in 0..100 {
@@ -213,7 +213,7 @@ impl Client {
     }
 
     /// What the replica shows.
-    fn tree(&self) -> ModelTree {
+    pub(crate) fn tree(&self) -> ModelTree {
         self.replica.flush().unwrap();
         let mut tree = ModelTree::new();
         for change in self.replica.changes_since(None).unwrap().changes {
@@ -222,7 +222,7 @@ impl Client {
         tree
     }
 
-    fn read(&self, path: &str) -> Vec<u8> {
+    pub(crate) fn read(&self, path: &str) -> Vec<u8> {
         self.replica.read_file(path).unwrap()
     }
 
@@ -230,7 +230,7 @@ impl Client {
         self.replica.stat(path).unwrap().ino
     }
 
-    fn names(&self, dir: &str) -> Vec<String> {
+    pub(crate) fn names(&self, dir: &str) -> Vec<String> {
         let mut names = Vec::new();
         let ino = self.ino(dir);
         let each = &mut |e: cairn_engine::Entry<'_>| {
@@ -297,7 +297,7 @@ fn lines(tree: &ModelTree) -> Vec<String> {
 }
 
 #[track_caller]
-fn assert_equal(clients: &[&Client], side: &Side) {
+pub(crate) fn assert_equal(clients: &[&Client], side: &Side) {
     for client in clients {
         let (here, there) = (client.tree(), side.hub.tree());
         if here != *there {
@@ -852,10 +852,10 @@ fn a_cut_that_empties_the_root_asks_first() {
 }
 
 /// What the programs on a replica do at random, and what they see of it.
-struct Worker<'a> {
-    rng: &'a mut Rng,
-    oracle: &'a mut Oracle,
-    written: &'a mut u64,
+pub(crate) struct Worker<'a> {
+    pub(crate) rng: &'a mut Rng,
+    pub(crate) oracle: &'a mut Oracle,
+    pub(crate) written: &'a mut u64,
 }
 
 impl Worker<'_> {
@@ -892,7 +892,7 @@ impl Worker<'_> {
         }
     }
 
-    fn step(&mut self, client: &Client) {
+    pub(crate) fn step(&mut self, client: &Client) {
         let (dirs, files) = Self::paths(client);
         let dir = self.rng.pick(&dirs).clone();
         let place = format!("{}/{}", self.rng.pick(&dirs), self.rng.below(4));

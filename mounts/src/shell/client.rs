@@ -3,15 +3,14 @@
 //! The interpreter runs on one thread, which has nothing to do while it waits.
 //! A worker whose host is gone ends at once.
 
-use std::io::{self, BufReader, Read, Write};
+use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
 
+use super::ahead::Wire;
+use super::behind::{Behind, CHUNK};
 use super::listed::Listed;
 use super::wire::{self, Answer, Ask, Change, Done, FromWorker, Node, Opened, PIECE, ToWorker};
 
@@ -26,46 +25,26 @@ pub(crate) const UMASK: u16 = 0o022;
 #[derive(Debug)]
 pub(crate) struct Client {
     wire: Mutex<Wire>,
+    behind: Mutex<Option<Behind>>,
     listed: Mutex<Listed>,
     umask: AtomicU16,
     whole_file_bytes: AtomicU64,
 }
 
+/// A file to read.
 #[derive(Debug)]
-struct Wire {
-    from: BufReader<Eager>,
-    to: UnixStream,
-}
-
-/// How long an answer is looked for before the thread sleeps: waking it would
-/// take longer than most answers.
-const LOOK: Duration = Duration::from_micros(30);
-
-/// A stream that is looked at for a while before it is waited for.
-#[derive(Debug)]
-struct Eager(UnixStream);
-
-impl Read for Eager {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let begun = Instant::now();
-        loop {
-            match recv(&self.0, &mut *buffer, RecvFlags::DONTWAIT) {
-                Ok((read, _)) => return Ok(read),
-                Err(Errno::AGAIN) if begun.elapsed() < LOOK => std::hint::spin_loop(),
-                Err(Errno::AGAIN | Errno::INTR) => return self.0.read(buffer),
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-    }
+pub(crate) enum Loaded {
+    /// Its content.
+    Whole(Vec<u8>),
+    /// It is open, as it is large.
+    Opened(Opened),
 }
 
 impl Client {
     pub(crate) fn new(stream: UnixStream) -> io::Result<Self> {
         Ok(Self {
-            wire: Mutex::new(Wire {
-                from: BufReader::with_capacity(64 << 10, Eager(stream.try_clone()?)),
-                to: stream,
-            }),
+            wire: Mutex::new(Wire::new(stream)?),
+            behind: Mutex::default(),
             listed: Mutex::default(),
             umask: AtomicU16::new(UMASK),
             whole_file_bytes: AtomicU64::new(0),
@@ -91,16 +70,12 @@ impl Client {
 
     /// Says something that has no answer.
     pub(crate) fn tell(&self, message: &FromWorker, bytes: &[u8]) {
-        let told = wire::send(&mut self.wire.lock().to, message, bytes);
-        told.unwrap_or_else(|_| gone());
+        self.wire.lock().send(message, bytes);
     }
 
     /// Waits for what the host says without being asked.
     pub(crate) fn next(&self) -> (ToWorker, Vec<u8>) {
-        match wire::receive(&mut self.wire.lock().from) {
-            Ok(Some(said)) => said,
-            _ => gone(),
-        }
+        self.wire.lock().receive()
     }
 
     /// Sends output to its reader.
@@ -111,25 +86,64 @@ impl Client {
     }
 
     /// Tells that the script has ended.
-    pub(crate) fn done(&self, done: Done) {
+    pub(crate) fn done(&self, mut done: Done) {
+        if let Err(error) = self.write_behind(false) {
+            self.output(true, format!("cairn: write error: {error}\n").as_bytes());
+            done.code = done.code.max(1);
+        }
         self.tell(&FromWorker::Done(done), &[]);
     }
 
-    /// Asks, and waits for the answer.
+    /// Asks, and waits for the answer. What was held back is written before.
     pub(crate) fn ask(&self, ask: Ask, bytes: &[u8]) -> io::Result<(Answer, Vec<u8>)> {
-        let mut wire = self.wire.lock();
-        let sent = wire::send(&mut wire.to, &FromWorker::Ask(ask), bytes);
-        sent.and_then(|()| wire.to.flush())
-            .unwrap_or_else(|_| gone());
-        let Ok(Some((ToWorker::Answer(answer, change), bytes))) = wire::receive(&mut wire.from)
-        else {
-            gone()
+        let looks = matches!(
+            ask,
+            Ask::Stat(_)
+                | Ask::List(..)
+                | Ask::Load(_)
+                | Ask::LoadSome(_)
+                | Ask::Open(_)
+                | Ask::Read { .. }
+                | Ask::Close(_)
+        );
+        self.write_behind(looks)?;
+        self.ask_now(ask, bytes)
+    }
+
+    fn ask_now(&self, ask: Ask, bytes: &[u8]) -> io::Result<(Answer, Vec<u8>)> {
+        // What was read ahead may be otherwise after everything else.
+        let keeps = matches!(ask, Ask::Append { .. });
+        let (answer, change) = {
+            let mut wire = self.wire.lock();
+            wire.send(&FromWorker::Ask(ask), bytes);
+            if !keeps {
+                wire.ahead = None;
+            }
+            wire.answer()
         };
         self.listed.lock().heard(change);
-        match answer {
-            Answer::Failed(errno, reason) => Err(error(errno, reason)),
-            answer => Ok((answer, bytes)),
+        answer
+    }
+
+    /// Writes what was held back. More may be added to the same file if it
+    /// `goes_on`.
+    pub(crate) fn write_behind(&self, goes_on: bool) -> io::Result<()> {
+        let (path, bytes) = {
+            let mut behind = self.behind.lock();
+            let Some(held) = &mut *behind else {
+                return Ok(());
+            };
+            let taken = (held.path.clone(), held.take());
+            if !goes_on {
+                *behind = None;
+            }
+            taken
+        };
+        if bytes.is_empty() {
+            return Ok(());
         }
+        let perm = NEW_FILE & !self.umask();
+        self.add(&path, perm, &bytes).map(drop)
     }
 
     fn does(&self, ask: Ask, bytes: &[u8]) -> io::Result<()> {
@@ -144,6 +158,11 @@ impl Client {
     }
 
     pub(crate) fn stat(&self, path: Vec<u8>) -> io::Result<Node> {
+        let behind = self.behind.lock();
+        if let Some(node) = behind.as_ref().and_then(|held| held.node(&path)) {
+            return Ok(node);
+        }
+        drop(behind);
         if let Some(node) = self.listed.lock().get(&path) {
             return Ok(node);
         }
@@ -170,15 +189,37 @@ impl Client {
 
     /// A whole file, if it is not larger than one may be that is read so.
     pub(crate) fn load(&self, path: Vec<u8>) -> io::Result<Vec<u8>> {
-        match self.ask(Ask::Load(path), &[])? {
-            (Answer::Bytes, bytes) => Ok(bytes),
-            (Answer::Opened(opened), _) => {
+        match self.load_or_open(path)? {
+            Loaded::Whole(bytes) => Ok(bytes),
+            Loaded::Opened(opened) => {
                 let loaded = self.load_opened(opened);
                 self.close(opened.ino);
                 loaded
             }
+        }
+    }
+
+    /// A small file; a larger one is opened.
+    pub(crate) fn load_or_open(&self, path: Vec<u8>) -> io::Result<Loaded> {
+        match self.ask(Ask::Load(path), &[])? {
+            (Answer::Bytes, bytes) => Ok(Loaded::Whole(bytes)),
+            (Answer::Opened(opened), _) => Ok(Loaded::Opened(opened)),
             _ => Err(unexpected()),
         }
+    }
+
+    /// Small files, as far as they are there and not too large together.
+    pub(crate) fn load_some(&self, paths: Vec<Vec<u8>>) -> io::Result<Vec<Option<Vec<u8>>>> {
+        let (Answer::Some(lens), bytes) = self.ask(Ask::LoadSome(paths), &[])? else {
+            return Err(unexpected());
+        };
+        let mut rest = bytes.as_slice();
+        let take = |len: Option<u32>| {
+            let (content, after) = rest.split_at_checked(len? as usize)?;
+            rest = after;
+            Some(content.to_vec())
+        };
+        Ok(lens.into_iter().map(take).collect())
     }
 
     fn load_opened(&self, opened: Opened) -> io::Result<Vec<u8>> {
@@ -221,6 +262,30 @@ impl Client {
         Ok(self.ask(Ask::Read { ino, offset, len }, &[])?.1)
     }
 
+    /// Reads a part of an open file, and has the one after it read meanwhile.
+    pub(crate) fn read_on(&self, ino: u64, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut wire = self.wire.lock();
+        let Some(ahead) = wire.ahead.take_if(|ahead| ahead.is(ino, offset, len)) else {
+            drop(wire);
+            let bytes = self.read(ino, offset, len)?;
+            self.wire.lock().ask_ahead(ino, offset, len, &bytes);
+            return Ok(bytes);
+        };
+        let (answer, change) = if let Some(answer) = ahead.answer {
+            (answer, None)
+        } else {
+            let (answer, change) = wire.answer();
+            (answer, Some(change))
+        };
+        let bytes = answer?.1;
+        wire.ask_ahead(ino, offset, len, &bytes);
+        drop(wire);
+        if let Some(change) = change {
+            self.listed.lock().heard(change);
+        }
+        Ok(bytes)
+    }
+
     pub(crate) fn write(&self, ino: u64, mut offset: u64, bytes: &[u8]) -> io::Result<()> {
         for piece in bytes.chunks(PIECE) {
             self.does(Ask::Write { ino, offset }, piece)?;
@@ -230,16 +295,34 @@ impl Client {
     }
 
     pub(crate) fn append(&self, path: &[u8], bytes: &[u8]) -> io::Result<()> {
-        let perm = NEW_FILE & !self.umask();
-        if bytes.is_empty() {
-            let path = path.to_vec();
-            return self.does(Ask::Append { path, perm }, bytes);
+        if let Some(held) = &mut *self.behind.lock()
+            && held.takes(path, bytes)
+        {
+            held.add(bytes);
+            return Ok(());
         }
-        for piece in bytes.chunks(PIECE) {
-            let path = path.to_vec();
-            self.does(Ask::Append { path, perm }, piece)?;
+        let perm = NEW_FILE & !self.umask();
+        self.write_behind(false)?;
+        let mut node = self.add(path, perm, &bytes[..bytes.len().min(PIECE)])?;
+        for piece in bytes.chunks(PIECE).skip(1) {
+            node = self.add(path, perm, piece)?;
+        }
+        if bytes.len() == CHUNK {
+            *self.behind.lock() = Some(Behind::new(path, node));
         }
         Ok(())
+    }
+
+    /// Adds to the end of a file. Returns its attributes.
+    fn add(&self, path: &[u8], perm: u16, bytes: &[u8]) -> io::Result<Node> {
+        let to = path.to_vec();
+        match self.ask_now(Ask::Append { path: to, perm }, bytes)? {
+            (Answer::Appended(node, change), _) => {
+                self.listed.lock().keep(path, node, change);
+                Ok(node)
+            }
+            _ => Err(unexpected()),
+        }
     }
 
     /// Gives a file another content at once, or makes it.
@@ -305,19 +388,6 @@ impl Client {
     }
 }
 
-/// Ends the process: nobody is left to run anything for.
-fn gone() -> ! {
-    std::process::exit(1)
-}
-
 fn unexpected() -> io::Error {
     wire::malformed("the host answered something else")
-}
-
-fn error(errno: i32, reason: Option<String>) -> io::Error {
-    let error = io::Error::from_raw_os_error(errno);
-    match reason {
-        Some(reason) => io::Error::new(error.kind(), reason),
-        None => error,
-    }
 }

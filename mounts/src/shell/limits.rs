@@ -19,8 +19,8 @@ pub struct Limits {
     /// most. Default: 16.
     pub function_depth: u32,
     /// Largest file that is read as a whole, in bytes, and most bytes of
-    /// standard input. Tools that read in order (`cat`, `head`, `tail`, `wc`,
-    /// `dd` and `tee`) take files of any size. Default: 256 MiB.
+    /// standard input. Tools that read in order (`cat`, `dd`, `grep`, `head`,
+    /// `sed`, `tail`, `tee`, `wc` and such) take files of any size. Default: 256 MiB.
     pub whole_file_bytes: u64,
     /// Memory for what the script keeps outside of the workspace, as in
     /// `/tmp`, in bytes. Default: 64 MiB.

@@ -49,6 +49,14 @@ impl Listed {
         self.heard = Some(Instant::now());
     }
 
+    /// The attributes of a file, which no later change than this one made.
+    pub(crate) fn keep(&mut self, path: &[u8], node: Node, change: u64) {
+        if change == self.change && self.nodes.len() < NODES_MAX {
+            self.nodes.insert(path.to_vec(), node);
+            self.heard = Some(Instant::now());
+        }
+    }
+
     /// The attributes of a path, if they are known to hold.
     pub(crate) fn get(&self, path: &[u8]) -> Option<Node> {
         let node = self.nodes.get(path)?;
@@ -85,6 +93,20 @@ mod tests {
         assert_eq!(listed.get(b"/d/f"), Some(entry.1));
         assert_eq!(listed.get(b"/f"), Some(entry.1));
         assert_eq!(listed.get(b"/g"), None);
+        listed.heard(8);
+        assert_eq!(listed.get(b"/f"), None);
+    }
+
+    #[test]
+    fn what_a_change_left_holds_until_the_next() {
+        let replica = cairn_engine::Replica::in_memory().unwrap();
+        let root = node(&replica, "/");
+        let mut listed = Listed::default();
+        listed.heard(7);
+        listed.keep(b"/late", root, 6);
+        assert_eq!(listed.get(b"/late"), None);
+        listed.keep(b"/f", root, 7);
+        assert_eq!(listed.get(b"/f"), Some(root));
         listed.heard(8);
         assert_eq!(listed.get(b"/f"), None);
     }

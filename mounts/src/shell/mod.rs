@@ -16,7 +16,7 @@
 //! | `store` | what a worker asks for, on the replica |
 //! | `wire` | the messages between them, and their bounds |
 //! | `worker` | the process: its confinement, its threads |
-//! | `client`, `listed` | the worker's end of the connection, and what it remembers of a listing |
+//! | `client`, `ahead`, `behind`, `listed` | the worker's end of the connection, what it reads before and writes after its time, and what it remembers of a listing |
 //! | `interpreter` | setting up the interpreter, and what its result means |
 //! | `adapter` | the store as the interpreter's filesystem |
 //! | `commands` | tools of our own, where the interpreter's change bytes or lack options |
@@ -25,6 +25,8 @@
 //! What scripts can do, and where they differ from bash, is in `docs/shell.md`.
 
 mod adapter;
+mod ahead;
+mod behind;
 mod calls;
 mod client;
 mod commands;

@@ -51,7 +51,8 @@ pub(crate) fn path_bytes(path: &Path) -> Vec<u8> {
     }
 }
 
-fn stand_in(byte: u8) -> char {
+/// The character that stands for a byte.
+pub(crate) fn stand_in(byte: u8) -> char {
     char::from_u32(FIRST + u32::from(byte)).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 

@@ -58,6 +58,10 @@ impl Store {
             Ask::Stat(path) => Answer::Node((&self.attr(&path)?).into()),
             Ask::List(path, cookie) => self.list(&path, cookie)?,
             Ask::Load(path) => self.load(&path, content)?,
+            Ask::LoadSome(paths) => {
+                let mut load = |path: &Vec<u8>| self.load_small(path, content);
+                Answer::Some(paths.iter().map(&mut load).collect())
+            }
             Ask::Open(path) => Answer::Opened(self.open_file(&path)?),
             Ask::Create {
                 path,
@@ -79,7 +83,7 @@ impl Store {
     /// What needs no open file.
     fn change(&mut self, ask: Ask, bytes: &[u8]) -> Result<Answer> {
         match ask {
-            Ask::Append { path, perm } => self.append(&path, perm, bytes)?,
+            Ask::Append { path, perm } => return self.append(&path, perm, bytes),
             Ask::Put { path, perm } => self.put(&path, perm, bytes)?,
             Ask::Replace { path, perm, staged } => self.replace(&path, perm, staged)?,
             Ask::MakeDir(path, perm, all) => self.make_dir(&path, perm, all)?,
@@ -212,6 +216,20 @@ impl Store {
         }
     }
 
+    /// Adds the content of a file that still fits.
+    fn load_small(&self, path: &[u8], content: &mut Vec<u8>) -> Option<u32> {
+        let attr = self.file(path).ok()?;
+        let from = content.len();
+        let size = usize::try_from(attr.size).ok()?;
+        if size > PIECE.saturating_sub(from) {
+            return None;
+        }
+        content.resize(from + size, 0);
+        let got = self.replica.read(attr.ino, 0, &mut content[from..]);
+        content.truncate(from + got.as_ref().map_or(0, |got| *got));
+        got.ok().and_then(|got| u32::try_from(got).ok())
+    }
+
     fn open_file(&mut self, path: &[u8]) -> Result<Opened> {
         let attr = self.file(path)?;
         self.hold(attr.ino, false)
@@ -284,9 +302,11 @@ impl Store {
         Ok(Answer::Bytes)
     }
 
-    fn append(&mut self, path: &[u8], perm: u16, bytes: &[u8]) -> Result<()> {
+    fn append(&mut self, path: &[u8], perm: u16, bytes: &[u8]) -> Result<Answer> {
         let ino = self.file_or_new(path, perm)?.ino;
-        self.held(ino, |replica| replica.append(ino, bytes).map(drop))
+        self.held(ino, |replica| replica.append(ino, bytes).map(drop))?;
+        let change = self.replica.last_change();
+        Ok(Answer::Appended((&self.replica.attr(ino)?).into(), change))
     }
 
     /// Gives a file another content at once: a reader sees either, and its

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Changes with every change of what is said here.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// Most bytes of a message.
 pub(crate) const MESSAGE_MAX: usize = 1 << 20;
 /// Most bytes that go with a message.
@@ -110,6 +110,8 @@ pub(crate) enum Ask {
     List(Vec<u8>, u64),
     /// The content of a file, if it has at most [`PIECE`] bytes; else it is opened.
     Load(Vec<u8>),
+    /// The contents of small files, of which at most [`PIECE`] bytes in all.
+    LoadSome(Vec<Vec<u8>>),
     /// Opens a file to read it.
     Open(Vec<u8>),
     /// Opens a file to write it; makes it, with these permissions, if it is not there.
@@ -216,8 +218,14 @@ pub(crate) enum Answer {
     Node(Node),
     /// Entries of a directory, and the cookie to go on with, if there are more.
     Entries(Vec<(Vec<u8>, Node)>, Option<u64>),
+    /// They were added to the file; its attributes, which no later change than
+    /// this one made.
+    Appended(Node, u64),
     /// The bytes are the content.
     Bytes,
+    /// How many of the bytes are the content of each; none where it does not
+    /// fit, or there is no such file.
+    Some(Vec<Option<u32>>),
     /// The file is open.
     Opened(Opened),
     /// What the link says.

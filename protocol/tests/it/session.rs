@@ -1018,43 +1018,92 @@ fn a_batch_that_is_refused_for_now_is_pushed_again() {
     assert!(a.is_clean() && a.local() == hub.tree());
 }
 
-/// A hub that refuses every batch, and does not say when to come again.
-struct Refusing(
-    Arc<dyn Store<HubAction, HubDone>>,
-    std::sync::atomic::AtomicBool,
-);
+/// A hub that refuses every batch while it is told to: why, and when to come again.
+struct Refusing {
+    hub: Arc<dyn Store<HubAction, HubDone>>,
+    refuses: std::sync::atomic::AtomicBool,
+    code: Code,
+    retry_after_ms: u32,
+}
 
 impl Store<HubAction, HubDone> for Refusing {
     fn perform(&self, action: HubAction) -> HubDone {
-        let refuses = self.1.load(std::sync::atomic::Ordering::Relaxed);
+        let refuses = self.refuses.load(std::sync::atomic::Ordering::Relaxed);
         if matches!(action, HubAction::Commit { .. }) && refuses {
             return HubDone::Failed(StoreFailure {
-                code: Code::MALFORMED,
+                code: self.code,
                 detail: "not of this kind".to_owned(),
-                retry_after_ms: 0,
+                retry_after_ms: self.retry_after_ms,
             });
         }
-        self.0.perform(action)
+        self.hub.perform(action)
     }
 
     fn on_news(&self, wake: Arc<dyn Fn() + Send + Sync>) -> Box<dyn Send + Sync> {
-        self.0.on_news(wake)
+        self.hub.on_news(wake)
+    }
+}
+
+/// A session of a replica with something to push with a hub that refuses it.
+fn refused(
+    a: &ModelClient,
+    hub: &ModelHub,
+    code: Code,
+    retry_after_ms: u32,
+) -> (C, H, Arc<Refusing>) {
+    create(a, "file", b"x");
+    let config = HubConfig {
+        replica: ReplicaTag(0xb),
+        agent: String::new(),
+        offer: Offer::OURS,
+    };
+    let store = Arc::new(Refusing {
+        hub: hub.connect(),
+        refuses: true.into(),
+        code,
+        retry_after_ms,
+    });
+    let mut h = Side::new(HubSession::new(T0, config), store.clone());
+    let mut c = client_side(a, 1);
+    talk(T0, &mut c, &mut h);
+    (c, h, store)
+}
+
+/// Who waits for a batch that the hub has no space for is told so, and so is who
+/// waits for one that it could not take several times; both are pushed again.
+#[test]
+fn who_waits_is_told_of_a_batch_that_is_refused_again_and_again() {
+    for (code, refusals) in [(Code::QUOTA, 1), (Code::BUSY, 4)] {
+        let (hub, a) = (hub(), replica(1));
+        let (mut c, mut h, store) = refused(&a, &hub, code, 5_000);
+        c.command(T0, Command::Fence { id: 5 });
+        talk(T0, &mut c, &mut h);
+        let cursor = Err(code);
+        let fenced = Event::Fenced { id: 5, cursor };
+        let mut now = T0;
+        for _ in 1..refusals {
+            assert!(!c.events.contains(&fenced), "{code}");
+            now += Duration::from_secs(5);
+            c.give(now, Input::Tick);
+            h.give(now, Input::Tick);
+            talk(now, &mut c, &mut h);
+        }
+        assert!(c.events.contains(&fenced), "{code}: {c:?}");
+        store
+            .refuses
+            .store(false, std::sync::atomic::Ordering::Relaxed);
+        now += Duration::from_secs(5);
+        c.give(now, Input::Tick);
+        h.give(now, Input::Tick);
+        talk(now, &mut c, &mut h);
+        assert!(a.is_clean() && a.local() == hub.tree());
     }
 }
 
 #[test]
 fn a_batch_that_is_refused_for_good_is_pushed_again_ever_later() {
     let (hub, a) = (hub(), replica(1));
-    create(&a, "file", b"x");
-    let config = HubConfig {
-        replica: ReplicaTag(0xb),
-        agent: String::new(),
-        offer: Offer::OURS,
-    };
-    let store = Arc::new(Refusing(hub.connect(), true.into()));
-    let mut h = Side::new(HubSession::new(T0, config), store.clone());
-    let mut c = client_side(&a, 1);
-    talk(T0, &mut c, &mut h);
+    let (mut c, mut h, store) = refused(&a, &hub, Code::MALFORMED, 0);
     // Who waits is told.
     c.command(T0, Command::Fence { id: 5 });
     talk(T0, &mut c, &mut h);
@@ -1072,7 +1121,7 @@ fn a_batch_that_is_refused_for_good_is_pushed_again_ever_later() {
         });
         waits.push(refused.unwrap().as_secs());
         store
-            .1
+            .refuses
             .store(waits.len() < 9, std::sync::atomic::Ordering::Relaxed);
         // The peers are not silent meanwhile.
         for _ in 0..refused.unwrap().as_secs() / 5 {

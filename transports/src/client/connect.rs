@@ -17,7 +17,7 @@ use crate::address::{Address, Scheme};
 use crate::error::{CarrierError, ConnectError};
 use crate::link::Wire;
 use crate::tls::{Checked, TlsError, Trust, client_config};
-use crate::{quic, websocket};
+use crate::{quic, silence, websocket};
 
 /// How long a connection may take to come about.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,12 +42,19 @@ pub(crate) struct Connector {
     address: Address,
     trust: Trust,
     speaks: Speaks,
+    /// How long the other end may be silent.
+    silence: Duration,
     tls: Arc<rustls::ClientConfig>,
     checked: Checked,
 }
 
 impl Connector {
-    pub(crate) fn new(address: Address, trust: Trust, speaks: Speaks) -> Result<Self, TlsError> {
+    pub(crate) fn new(
+        address: Address,
+        trust: Trust,
+        speaks: Speaks,
+        silence: Duration,
+    ) -> Result<Self, TlsError> {
         let alpn: &[u8] = match (address.scheme(), speaks) {
             (Scheme::Quic, Speaks::Sync) => quic::ALPN,
             (Scheme::Quic, Speaks::Exec) => quic::EXEC_ALPN,
@@ -58,9 +65,15 @@ impl Connector {
             address,
             trust,
             speaks,
+            silence,
             tls: Arc::new(tls),
             checked,
         })
+    }
+
+    /// How long the other end may be silent from the next connection on.
+    pub(crate) fn set_silence(&mut self, silence: Duration) {
+        self.silence = silence;
     }
 
     /// A connection.
@@ -120,7 +133,8 @@ impl Connector {
         let setup = |error: &dyn std::fmt::Display| TlsError::Setup(error.to_string());
         let tls = QuicClientConfig::try_from(Arc::clone(&self.tls)).map_err(|e| setup(&e))?;
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
-        config.transport_config(quic::transport_config(quic::Side::Client, peer));
+        let silence = self.silence;
+        config.transport_config(quic::transport_config(quic::Side::Client, peer, silence));
         let endpoint = endpoint(peer).map_err(|source| self.refused(source))?;
         let connection = endpoint
             .connect_with(config, peer, self.address.host())
@@ -159,6 +173,8 @@ impl Connector {
         let stream = stream.map_err(|source| self.refused(source))?;
         let nodelay = stream.set_nodelay(true);
         nodelay.map_err(|source| self.refused(source))?;
+        let watched = silence::watch(&stream, self.silence);
+        watched.map_err(|source| self.refused(source))?;
         if self.address.scheme() == Scheme::Ws {
             return self.upgrade(stream).await;
         }

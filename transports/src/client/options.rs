@@ -8,11 +8,11 @@ use cairn_protocol::ReplicaTag;
 use cairn_protocol::session::{ClientAction, ClientDone, Store, StoreFailure};
 use cairn_protocol::wire::{Hydrate, Start, Token};
 
-use crate::AGENT;
 use crate::address::Address;
 use crate::channel::Arrivals;
 use crate::server::Hub;
 use crate::tls::Trust;
+use crate::{AGENT, SILENCE};
 
 /// Where the hub is.
 #[derive(Clone)]
@@ -93,6 +93,9 @@ pub struct ClientOptions {
     pub agent: String,
     /// How long requests wait for a connection before they fail. By default 30 s.
     pub patience: Duration,
+    /// How long the hub may be silent before the connection is given up. By default
+    /// [`SILENCE`].
+    pub silence: Duration,
     /// Whether to try again when there is no connection, or it breaks. By default
     /// so; otherwise the client is over then.
     pub retry: bool,
@@ -105,6 +108,7 @@ impl Default for ClientOptions {
             hydrate: Hydrate::Full,
             agent: AGENT.to_owned(),
             patience: Duration::from_secs(30),
+            silence: SILENCE,
             retry: true,
         }
     }

@@ -40,7 +40,7 @@ impl Run {
     }
 
     async fn until_over(&mut self) -> ClientError {
-        let connector = match Source::new(&self.upstream) {
+        let connector = match Source::new(&self.upstream, self.options.silence) {
             Ok(connector) => connector,
             Err(error) => return ConnectError::from(error).into(),
         };
@@ -203,10 +203,11 @@ impl Carried {
 }
 
 impl Source {
-    fn new(upstream: &Upstream) -> Result<Self, crate::tls::TlsError> {
+    fn new(upstream: &Upstream, silence: Duration) -> Result<Self, crate::tls::TlsError> {
         Ok(match upstream {
             Upstream::At { address, trust } => {
-                let connector = Connector::new(address.clone(), trust.clone(), Speaks::Sync)?;
+                let (address, trust) = (address.clone(), trust.clone());
+                let connector = Connector::new(address, trust, Speaks::Sync, silence)?;
                 Self::There(Box::new(connector))
             }
             Upstream::Here { hub, replica } => Self::Here(Arc::clone(hub), *replica),

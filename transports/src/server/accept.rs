@@ -19,7 +19,7 @@ use crate::channel::Channel;
 use crate::driver::{Drive, drive, together};
 use crate::error::CarrierError;
 use crate::link::{Wire, link};
-use crate::quic;
+use crate::{quic, silence};
 
 /// What all connections of a server share.
 pub(super) struct Shared {
@@ -29,6 +29,8 @@ pub(super) struct Shared {
     pub(super) tls: Option<TlsAcceptor>,
     /// Whether TCP without TLS is taken.
     pub(super) plain: bool,
+    /// How long a client may be silent.
+    pub(super) silence: Duration,
     pub(super) guests: Option<Arc<dyn Guests>>,
 }
 
@@ -172,6 +174,7 @@ async fn greet(
     shared: Arc<Shared>,
 ) -> Result<(), CarrierError> {
     stream.set_nodelay(true)?;
+    silence::watch(&stream, shared.silence)?;
     let mut first = [0];
     let late = || CarrierError::Io(std::io::ErrorKind::TimedOut.into());
     let peeked = tokio::time::timeout(GREETING, stream.peek(&mut first));

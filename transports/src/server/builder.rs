@@ -17,6 +17,7 @@ use super::workspaces::Workspaces;
 use super::{STRANGERS, Server};
 use crate::address::DEFAULT_PORT;
 use crate::quic;
+use crate::silence::SILENCE;
 use crate::tls::{Identity, TlsError};
 
 /// How often a port is tried that is taken.
@@ -71,6 +72,7 @@ pub struct ServerBuilder {
     address: SocketAddr,
     identity: Option<Identity>,
     insecure: bool,
+    silence: Duration,
     guests: Option<Arc<dyn Guests>>,
 }
 
@@ -80,6 +82,7 @@ impl std::fmt::Debug for ServerBuilder {
             .field("address", &self.address)
             .field("identity", &self.identity)
             .field("insecure", &self.insecure)
+            .field("silence", &self.silence)
             .finish_non_exhaustive()
     }
 }
@@ -90,6 +93,7 @@ impl Default for ServerBuilder {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
             identity: None,
             insecure: false,
+            silence: SILENCE,
             guests: None,
         }
     }
@@ -120,6 +124,14 @@ impl ServerBuilder {
         self
     }
 
+    /// How long a client may be silent before its connection is given up. By default
+    /// [`SILENCE`].
+    #[must_use]
+    pub fn silence(mut self, silence: Duration) -> Self {
+        self.silence = silence;
+        self
+    }
+
     /// Serves these on the same address.
     #[must_use]
     pub fn guests(mut self, guests: Arc<dyn Guests>) -> Self {
@@ -147,14 +159,19 @@ impl ServerBuilder {
             strangers: Arc::new(Semaphore::new(STRANGERS)),
             tls: tls.transpose()?.map(TlsAcceptor::from),
             plain: near || self.insecure,
+            silence: self.silence,
             guests: self.guests.clone(),
         });
         let (tcp, udp, address) = self.bind().await?;
         let mut listeners = vec![tokio::spawn(accept_tcp(tcp, Arc::clone(&shared)))];
         let mut endpoint = None;
         if let Some(identity) = &self.identity {
-            let opened = open(udp, identity, address)?;
-            let near = Arc::new(quic_config(identity, Ipv4Addr::LOCALHOST.into())?);
+            let opened = open(udp, identity, address, self.silence)?;
+            let near = Arc::new(quic_config(
+                identity,
+                Ipv4Addr::LOCALHOST.into(),
+                self.silence,
+            )?);
             listeners.push(tokio::spawn(accept_quic(opened.clone(), near, shared)));
             endpoint = Some(opened);
         }
@@ -218,9 +235,10 @@ fn open(
     socket: UdpSocket,
     identity: &Identity,
     address: SocketAddr,
+    silence: Duration,
 ) -> Result<quinn::Endpoint, ServeError> {
     // Peers that are not on this machine; for others there is another.
-    let far = quic_config(identity, Ipv4Addr::UNSPECIFIED.into())?;
+    let far = quic_config(identity, Ipv4Addr::UNSPECIFIED.into(), silence)?;
     let runtime = Arc::new(quinn::TokioRuntime);
     let config = quic::endpoint_config(Some(identity.reset_key()));
     quinn::Endpoint::new(config, Some(far), socket, runtime)
@@ -230,13 +248,15 @@ fn open(
 fn quic_config(
     identity: &Identity,
     peer: std::net::IpAddr,
+    silence: Duration,
 ) -> Result<quinn::ServerConfig, TlsError> {
     let tls = identity.server_config(&[quic::ALPN, quic::EXEC_ALPN])?;
     let tls =
         QuicServerConfig::try_from(tls).map_err(|error| TlsError::Setup(error.to_string()))?;
+    let transport = quic::transport_config(quic::Side::Server, (peer, 0).into(), silence);
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
     config
-        .transport_config(quic::transport_config(quic::Side::Server, (peer, 0).into()))
+        .transport_config(transport)
         .max_incoming(STRANGERS)
         .incoming_buffer_size_total(INCOMING_BYTES);
     Ok(config)

@@ -1,7 +1,7 @@
-//! A UDP link that takes its time and loses packets.
+//! A UDP link that takes its time, loses packets, and breaks when it is told to.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -36,6 +36,38 @@ struct Control {
     came: AtomicU64,
     /// Of these, the first that is lost, and the first that is not any more.
     gap: Mutex<(u64, u64)>,
+    /// After how many packets each next client is not heard any more, and hears
+    /// nothing, both ways together.
+    cuts: Mutex<VecDeque<u64>>,
+    /// Counted up to cut all clients off that there are.
+    cut: AtomicU64,
+}
+
+/// How long a client is in touch.
+#[derive(Clone)]
+struct Touch {
+    control: Arc<Control>,
+    /// How often all were cut off when it came.
+    cut: u64,
+    left: Arc<AtomicU64>,
+}
+
+impl Touch {
+    fn new(control: &Arc<Control>) -> Self {
+        let left = control.cuts.lock().pop_front().unwrap_or(u64::MAX);
+        Self {
+            control: Arc::clone(control),
+            cut: control.cut.load(Relaxed),
+            left: Arc::new(AtomicU64::new(left)),
+        }
+    }
+
+    /// Takes a packet; `false` from the cut on.
+    fn passes(&self) -> bool {
+        let one_less = |left: u64| left.checked_sub(1);
+        self.cut == self.control.cut.load(Relaxed)
+            && self.left.fetch_update(Relaxed, Relaxed, one_less).is_ok()
+    }
 }
 
 impl UdpLink {
@@ -84,6 +116,23 @@ impl UdpLink {
         *self.control.gap.lock() = (packets, packets.saturating_add(count));
     }
 
+    /// Cuts the next clients off after so many packets, counted both ways: one for
+    /// each number. Those that come after them stay in touch. Each connection of a
+    /// client of this crate is a new one.
+    pub fn cut_after(&self, packets: impl IntoIterator<Item = u64>) {
+        self.control.cuts.lock().extend(packets);
+    }
+
+    /// Cuts all clients off that there are. Nobody is told.
+    pub fn cut_now(&self) {
+        self.control.cut.fetch_add(1, Relaxed);
+    }
+
+    /// Whether all cuts that were asked for have been begun.
+    pub fn is_whole(&self) -> bool {
+        self.control.cuts.lock().is_empty()
+    }
+
     /// How many packets came so far, lost ones too, both ways together.
     pub fn came(&self) -> u64 {
         self.control.came.load(Relaxed)
@@ -120,10 +169,15 @@ impl Link {
                 let (back, due) = mpsc::channel(PACKETS);
                 tasks.spawn(send(due, Arc::clone(&self.socket), Some(client)));
                 let loss = Loss::new(&self.control, 2);
-                tasks.spawn(receive(server, back, self.delay, loss));
-                new.insert(forth);
+                let touch = Touch::new(&self.control);
+                tasks.spawn(receive(server, back, self.delay, loss, touch.clone()));
+                new.insert((forth, touch));
             }
-            if let Some(forth) = clients.get(&client).filter(|_| !random.loses()) {
+            let lost = random.loses();
+            if let Some((forth, touch)) = clients.get(&client)
+                && touch.passes()
+                && !lost
+            {
                 let packet = Bytes::copy_from_slice(&buffer[..len]);
                 let _ = forth.try_send((Instant::now() + self.delay, packet));
             }
@@ -136,10 +190,11 @@ async fn receive(
     back: mpsc::Sender<(Instant, Bytes)>,
     delay: Duration,
     mut random: Loss,
+    touch: Touch,
 ) {
     let mut buffer = vec![0; PACKET_MAX];
     while let Ok(len) = server.recv(&mut buffer).await {
-        if !random.loses() {
+        if !random.loses() && touch.passes() {
             let packet = Bytes::copy_from_slice(&buffer[..len]);
             let _ = back.try_send((Instant::now() + delay, packet));
         }

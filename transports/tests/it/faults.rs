@@ -83,6 +83,30 @@ async fn i5_packets_may_be_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_hub_that_falls_silent_is_given_up_and_found_again() {
+    let world = World::new().await;
+    let link = UdpLink::start(world.address, Duration::ZERO).await.unwrap();
+    let replica = ShelfReplica::new(10);
+    let upstream = Upstream::At {
+        address: format!("quic://{}/w", link.address()).parse().unwrap(),
+        trust: Trust::Pinned(world.fingerprint),
+    };
+    let options = ClientOptions {
+        token: token("writes"),
+        silence: Duration::from_millis(300),
+        ..ClientOptions::default()
+    };
+    let client = Client::start(upstream, options, Arc::new(OfShelf(Arc::clone(&replica))));
+    within("connected", client.connected()).await.unwrap();
+    for round in 0..3 {
+        link.cut_now();
+        replica.write(&[content(100 + round, 1, 1_000)]);
+        until("pushed", || replica.tree() == world.hub.tree()).await;
+    }
+    within("shutdown", client.shutdown()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hub_that_ends_and_comes_again_is_found_again() {
     for carrier in REMOTE {
         let mut world = World::new().await;

@@ -14,6 +14,7 @@
 
 mod carriers;
 mod every_byte;
+mod farewell;
 mod faults;
 mod model;
 mod raw;

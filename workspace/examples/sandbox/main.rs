@@ -33,7 +33,10 @@ async fn main() -> Result<(), Failure> {
             accepted = listener.accept() => {
                 tokio::spawn(serve(workspace.clone(), accepted?.0));
             }
-            _ = tokio::signal::ctrl_c() => return Ok(workspace.close().await?),
+            _ = tokio::signal::ctrl_c() => {
+                workspace.close().await?;
+                return Ok(());
+            }
         }
     }
 }

@@ -1,15 +1,15 @@
 //! Real processes on this machine, on a mount of the workspace's own store: no
 //! second store, and nothing to sync.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cairn_engine::Replica;
-use cairn_mounts::fuse::{Mount, MountError, MountOptions, unmount};
+use cairn_mounts::fuse::{Mount, MountError, MountOptions};
 use parking_lot::Mutex;
 
+use super::scratch::Scratch;
 use super::{Backend, BackendError, Connection, Host};
 use crate::exec::{
     Boxed, Command, Confine, Confinement, ExecError, ExecId, ExecOptions, Execution, Runtime,
@@ -19,11 +19,6 @@ use crate::waiting::elsewhere;
 
 /// The variable that tells a process where the workspace is.
 const ROOT_VARIABLE: &str = "CAIRN_WORKSPACE";
-
-/// How the directories for temporary files are called.
-const PREFIX: &str = "cairn-";
-/// The file that says where the last one is. It has no comma, so it is no exec's.
-const RECORD: &str = "scratch";
 
 /// Runs processes on this machine. They are confined by default: see [`Confine`].
 ///
@@ -230,82 +225,14 @@ impl Connection for LocalConnection {
         self.on_disk(id, Runtime::dispose)
     }
 
-    fn close(&self) -> Boxed<'_, Result<(), BackendError>> {
+    fn close(&self) -> Boxed<'_, Result<Vec<ExecId>, BackendError>> {
         Box::pin(async {
             self.runtime.close().await;
             let end = self.end.lock().take();
             if let Some(end) = end {
                 elsewhere(move || end.take_down()).await??;
             }
-            Ok(())
+            Ok(Vec::new())
         })
-    }
-}
-
-/// A directory of the backend's own, which nobody else can look into. It is
-/// removed with it.
-#[derive(Debug)]
-struct Scratch(PathBuf);
-
-impl Scratch {
-    /// Makes it, and removes the one of a process that was killed, which is
-    /// recorded in the backend's directory.
-    fn new(directory: Option<&Path>) -> std::io::Result<Self> {
-        use std::os::unix::fs::DirBuilderExt;
-        let name = format!("{PREFIX}{}", RuntimeId::random());
-        let this = Self(std::env::temp_dir().join(name));
-        let mut dir = std::fs::DirBuilder::new();
-        for path in [&this.0, &this.home(), &this.temporary()] {
-            dir.mode(0o700).create(path)?;
-        }
-        if let Some(directory) = directory {
-            std::fs::create_dir_all(directory)?;
-            let record = directory.join(RECORD);
-            if let Ok(earlier) = std::fs::read(&record) {
-                Self(OsString::from_vec(earlier).into()).clear();
-            }
-            std::fs::write(record, this.0.as_os_str().as_bytes())?;
-        }
-        Ok(this)
-    }
-
-    /// Unmounts what a process that was killed left here.
-    fn clear(self) {
-        let name = self
-            .0
-            .file_name()
-            .and_then(OsStr::to_str)
-            .unwrap_or_default();
-        if self.0.is_absolute() && name.starts_with(PREFIX) {
-            // Mostly it is gone already, as the process ended in order.
-            let _ = unmount(&self.workspace(), true);
-            return;
-        }
-        tracing::warn!(path = %self.0.display(), "not a directory of an earlier process");
-        std::mem::forget(self);
-    }
-
-    fn workspace(&self) -> PathBuf {
-        self.0.join("workspace")
-    }
-
-    fn home(&self) -> PathBuf {
-        self.0.join("home")
-    }
-
-    fn temporary(&self) -> PathBuf {
-        self.0.join("tmp")
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        for dir in [self.home(), self.temporary()] {
-            // What processes left there, and the mount point, which is empty by now. A mount
-            // that is there still keeps its directory.
-            let _ = std::fs::remove_dir_all(dir);
-        }
-        let _ = std::fs::remove_dir(self.workspace());
-        let _ = std::fs::remove_dir(&self.0);
     }
 }

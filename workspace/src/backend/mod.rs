@@ -9,11 +9,12 @@
 
 mod local;
 mod sandbox;
+mod scratch;
 #[cfg(feature = "shell")]
 pub mod shell;
 
 pub use local::Local;
-pub use sandbox::{LinkError, Sandbox};
+pub use sandbox::{AtClose, LinkError, NotEnded, Sandbox};
 #[cfg(feature = "shell")]
 pub use shell::Shell;
 
@@ -135,6 +136,7 @@ pub trait Connection: Debug + Send + Sync {
         false
     }
 
-    /// Ends it, and what runs there.
-    fn close(&self) -> Boxed<'_, Result<(), BackendError>>;
+    /// Ends it, and what runs there. Gives the execs that run on all the same, which
+    /// only a backend may have where they are found again by their ids.
+    fn close(&self) -> Boxed<'_, Result<Vec<ExecId>, BackendError>>;
 }

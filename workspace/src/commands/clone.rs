@@ -11,6 +11,7 @@ use crate::locate;
 use crate::terminal::{Terminal, say};
 
 use super::upstream::{Entry, bring_in_step};
+use crate::transfer::Stop;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -70,7 +71,9 @@ pub(crate) fn run(args: &Args) -> Result {
         }
     };
     let mut terminal = Terminal::new();
-    let done = bring_in_step(&follow, &replica, args.json, &mut terminal);
+    // A signal ends the process as it is: what has come is kept.
+    let never = Stop::default();
+    let done = bring_in_step(&follow, &replica, &never, args.json, &mut terminal);
     let console: &mut dyn Console = &mut terminal;
     if let Err(failure) = done {
         console.note(&format!(

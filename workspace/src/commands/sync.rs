@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
+use cairn::Options;
 use cairn::sync::{Address, ClientEvent, Event, Follow, State, SyncError, Upstream};
 use serde::{Deserialize, Serialize};
 
 use crate::console::Console;
 use crate::failure::{Failure, Outcome, Result};
-use crate::host::{self, Host};
+use crate::host::{self, Host, Owner};
 use crate::locate::PlaceArgs;
 use crate::transfer::Stop;
 
@@ -18,6 +19,7 @@ use super::upstream::{Entry, bring_in_step, choose};
 const PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Args {
     #[command(flatten)]
     place: PlaceArgs,
@@ -29,6 +31,10 @@ pub(crate) struct Args {
     /// Go on until Ctrl-C: what is edited on either side appears on the other
     #[arg(short, long)]
     watch: bool,
+    /// For a copy of a replica: give it an identity of its own first. What it has not
+    /// pushed stays, and is pushed as its edits
+    #[arg(long)]
+    new_identity: bool,
     /// Apply what the hub has, even if it removes most of the replica
     #[arg(long)]
     proceed: bool,
@@ -55,7 +61,19 @@ pub(crate) fn run(args: &Args) -> Result {
         proceed: args.proceed,
         json: args.json,
     };
-    host::perform(&place.replica, host::Request::Sync(request))
+    let options = Options {
+        create: false,
+        renew_identity: args.new_identity,
+        ..Options::default()
+    };
+    let owner = host::owner(&place.replica, &options)?;
+    if args.new_identity && matches!(owner, Owner::Other(_)) {
+        return Err(Failure::Refused(
+            "the identity of a replica cannot be renewed while it is in use; unmount it first"
+                .into(),
+        ));
+    }
+    owner.perform_in_terminal(host::Request::Sync(request))
 }
 
 pub(crate) fn perform(request: &Request, host: &Host, console: &mut dyn Console) -> Result {
@@ -84,10 +102,10 @@ fn with(
     console: &mut dyn Console,
 ) -> Result {
     let mut events = follow.events()?;
-    match bring_in_step(follow, &host.replica, request.json, console) {
+    match bring_in_step(follow, &host.replica, stop, request.json, console) {
         Err(Failure::Sync(SyncError::Halted { .. })) if request.proceed => {
             follow.proceed();
-            bring_in_step(follow, &host.replica, request.json, console)?;
+            bring_in_step(follow, &host.replica, stop, request.json, console)?;
         }
         done => done?,
     }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::console::{Console, Progress};
 use crate::failure::{Failure, Result};
+use crate::transfer::Stop;
 
 /// The variable that has the token, where others do not see it.
 const TOKEN: &str = "CAIRN_TOKEN";
@@ -108,13 +109,15 @@ pub(crate) struct Report {
 pub(crate) fn bring_in_step(
     follow: &Follow,
     replica: &Replica,
+    stop: &Stop,
     json: bool,
     console: &mut dyn Console,
 ) -> Result<()> {
     let before = follow.counters();
     let mut failed = None;
     let fenced = follow.fence_with(&mut |counters| {
-        let shown = show(console, &before, counters, json);
+        let shown = stop.check();
+        let shown = shown.and_then(|()| show(console, &before, counters, json));
         failed = shown.err();
         failed.is_none()
     });

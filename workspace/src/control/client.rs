@@ -1,8 +1,17 @@
 //! The asking side of a control connection.
 
+#[cfg(feature = "mcp")]
+use std::io::Write;
 use std::io::{self, Read};
+#[cfg(feature = "mcp")]
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+#[cfg(feature = "mcp")]
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 use std::time::Duration;
 
 use crate::console::Console;
@@ -14,6 +23,10 @@ use super::wire::{Answer, Asked, BODY_MAX, Failed, Hello, VERSION};
 
 /// How long an owner may take to greet: it has a thread for that.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is passed on at a time, in bytes.
+#[cfg(feature = "mcp")]
+const PIECE: usize = 64 << 10;
 
 /// A connection to the owner of a replica.
 #[derive(Debug)]
@@ -62,6 +75,34 @@ impl Client {
         }
     }
 
+    /// Lets the owner serve the tools for agents, and carries what is said between it
+    /// and the standard input and output, until one side ends.
+    #[cfg(feature = "mcp")]
+    pub(crate) fn carry(mut self, request: crate::commands::mcp::Request) -> Result {
+        Asked::Mcp(request).send(&mut self.0).map_err(lost)?;
+        match Answer::receive(&mut self.0).map_err(lost)? {
+            Some(Answer::Ready) => {}
+            Some(Answer::Failed(failed)) => return Err(failed.into()),
+            _ => return Err(lost(io::ErrorKind::UnexpectedEof.into())),
+        }
+        let mut to = self.0.try_clone().map_err(lost)?;
+        let ended = Arc::new(AtomicBool::new(false));
+        let theirs = Arc::clone(&ended);
+        // It is left behind if the owner ends first, as nothing wakes who reads.
+        std::thread::spawn(move || {
+            let _ = pass_on(&mut io::stdin().lock(), &mut to);
+            theirs.store(true, Ordering::SeqCst);
+            let _ = to.shutdown(Shutdown::Write);
+        });
+        pass_on(&mut self.0, &mut io::stdout().lock()).map_err(lost)?;
+        if ended.load(Ordering::SeqCst) {
+            return Ok(Outcome::Done);
+        }
+        Err(Failure::Refused(
+            "the process that owns the replica has ended the session".into(),
+        ))
+    }
+
     fn send_input(&mut self, most: u32, console: &mut dyn Console) -> Result<()> {
         let mut bytes = vec![0; (most as usize).min(BODY_MAX)];
         let input = match console.input(&mut bytes) {
@@ -80,6 +121,21 @@ impl From<Failed> for Failure {
         Self::Owner {
             message: failed.message,
             code: failed.code,
+        }
+    }
+}
+
+/// Passes on what comes, as it comes. Not with `io::copy`, which lets the kernel splice:
+/// that waits for a socket with the pipe locked, so nobody can read what is in the pipe.
+#[cfg(feature = "mcp")]
+fn pass_on(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let mut piece = vec![0; PIECE];
+    loop {
+        match from.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(read) => to.write_all(&piece[..read]).and_then(|()| to.flush())?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }

@@ -12,3 +12,5 @@ mod wire;
 
 pub(crate) use client::{Client, watch};
 pub(crate) use server::Server;
+#[cfg(feature = "mcp")]
+pub(crate) use wire::{Answer, Failed};

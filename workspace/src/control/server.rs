@@ -188,6 +188,8 @@ fn converse(mut stream: UnixStream, host: &Host, shared: &Shared) -> io::Result<
             };
             end.send(&mut console.stream)
         }
+        #[cfg(feature = "mcp")]
+        Some(Asked::Mcp(request)) => crate::commands::mcp::serve_other(&request, host, stream),
         Some(Asked::Watch) => {
             shared.lock().watching.push(stream);
             Ok(())

@@ -9,11 +9,13 @@ use std::io::{self, Read, Write};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "mcp")]
+use crate::commands::mcp;
 use crate::console::Progress;
 use crate::host::Request;
 
 /// Changes with every change of what is said here.
-pub(crate) const VERSION: u16 = 2;
+pub(crate) const VERSION: u16 = 3;
 /// Most bytes in the body of a frame.
 pub(crate) const BODY_MAX: usize = 1 << 20;
 
@@ -35,6 +37,10 @@ pub(crate) enum Asked {
     Input(Vec<u8>),
     /// The standard input cannot be read.
     InputFailed(String),
+    /// Serve the tools for agents: after [`Answer::Ready`] the connection is that of the
+    /// session, and what is sent are no frames any more.
+    #[cfg(feature = "mcp")]
+    Mcp(mcp::Request),
     /// Nothing to do: the connection is held to see the owner end.
     Watch,
 }
@@ -77,6 +83,8 @@ impl Asked {
             Self::Input(bytes) => put(to, 2, bytes),
             Self::InputFailed(why) => put(to, 3, why.as_bytes()),
             Self::Watch => put(to, 4, &[]),
+            #[cfg(feature = "mcp")]
+            Self::Mcp(request) => put(to, 5, &encode(request)?),
         }
     }
 
@@ -91,6 +99,8 @@ impl Asked {
             2 => Self::Input(body),
             3 => Self::InputFailed(text(body)?),
             4 => Self::Watch,
+            #[cfg(feature = "mcp")]
+            5 => Self::Mcp(decode(&body)?),
             _ => return Err(malformed("a frame of an unknown kind")),
         }))
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cairn_protocol::wire::{Blob, Text, Token};
 use cairn_transports::tls::Trust;
-use cairn_transports::{Channel, Dialler};
+use cairn_transports::{Channel, Dialler, SILENCE};
 
 use super::Daemon;
 use crate::exec::{Command, ExecOptions, Stdin};
@@ -126,7 +126,7 @@ fn x10_what_makes_no_sense_ends_its_connection_and_nothing_else() {
         // What is not known and may be passed over is.
         let (channel, card) = admitted(&daemon).await;
         channel.send(0xffff, Bytes::from_static(b"later"));
-        let caller = Caller::start(channel, card);
+        let caller = Caller::start(channel, card, SILENCE);
         assert_eq!(caller.call(Call::Ping).await.unwrap(), Reply::Done);
         tokio::task::spawn_blocking(move || drop(daemon))
             .await
@@ -138,7 +138,7 @@ fn x10_what_makes_no_sense_ends_its_connection_and_nothing_else() {
 fn without_a_mount_only_directories_of_the_machine_will_do() {
     with_daemon(|daemon| async move {
         let (channel, card) = admitted(&daemon).await;
-        let caller = Caller::start(channel, card);
+        let caller = Caller::start(channel, card, SILENCE);
         for cwd in [None, Some("src".into())] {
             let options = ExecOptions {
                 cwd,
@@ -204,13 +204,13 @@ async fn next_reply(channel: &mut Channel) -> ReplyFrame {
 fn x4_an_older_connection_starts_nothing() {
     with_daemon(|daemon| async move {
         let (channel, card) = admitted(&daemon).await;
-        let older = Caller::start(channel, card);
+        let older = Caller::start(channel, card, SILENCE);
         older
             .call(start("one", "true", Stdin::Empty))
             .await
             .unwrap();
         let (channel, card) = admitted(&daemon).await;
-        let newer = Caller::start(channel, card);
+        let newer = Caller::start(channel, card, SILENCE);
         newer.call(Call::Find { id: id("one") }).await.unwrap();
         let refused = fault(&older, start("two", "true", Stdin::Empty)).await;
         assert_eq!(refused.code, Code::CLOSED);
@@ -234,7 +234,7 @@ fn x4_an_older_connection_starts_nothing() {
 fn x7_a_piece_of_input_that_comes_twice_is_written_once() {
     with_daemon(|daemon| async move {
         let (channel, card) = admitted(&daemon).await;
-        let caller = Caller::start(channel, card);
+        let caller = Caller::start(channel, card, SILENCE);
         let exec = || id("one");
         caller
             .call(start("one", "cat", Stdin::Stream))
@@ -285,7 +285,7 @@ fn x7_a_piece_of_input_that_comes_twice_is_written_once() {
 fn x8_a_command_is_not_started_while_the_host_is_not_there_for_sync() {
     with_daemon(|daemon| async move {
         let (channel, card) = admitted(&daemon).await;
-        let caller = Caller::start(channel, card);
+        let caller = Caller::start(channel, card, SILENCE);
         let Call::Start { id, plan, .. } = start("one", "true", Stdin::Empty) else {
             unreachable!();
         };

@@ -18,10 +18,8 @@ use super::wire::{
 
 /// Frames that wait to be queued.
 const QUEUE: usize = 16;
-/// Between two questions whether the other end is there.
-const PING: Duration = Duration::from_secs(5);
-/// How long it may take to answer that.
-const PONG: Duration = Duration::from_secs(10);
+/// Who may be silent for less would be asked all the time.
+const LEAST: Duration = Duration::from_millis(100);
 
 /// Why a call has no reply.
 #[derive(Debug)]
@@ -59,8 +57,9 @@ type Waiter = oneshot::Sender<Result<Reply, Fault>>;
 struct Waiting(Mutex<Option<HashMap<u64, Waiter>>>);
 
 impl Caller {
-    /// Makes calls over a channel. It needs a tokio runtime.
-    pub(crate) fn start(channel: Channel, card: Card) -> Arc<Self> {
+    /// Makes calls over a channel, for as long as the other end is not silent for so
+    /// long. It needs a tokio runtime.
+    pub(crate) fn start(channel: Channel, card: Card, silence: Duration) -> Arc<Self> {
         let (sender, mut receiver) = channel.split();
         let (frames, mut queued) = mpsc::channel::<(u16, Bytes)>(QUEUE);
         let waiting = Arc::new(Waiting(Mutex::new(Some(HashMap::new()))));
@@ -71,7 +70,7 @@ impl Caller {
             frames,
             waiting: Arc::clone(&waiting),
         });
-        let pinging = ping(Arc::downgrade(&caller));
+        let pinging = ping(Arc::downgrade(&caller), silence);
         tokio::spawn(async move {
             let sending = async {
                 while let Some((kind, payload)) = queued.recv().await {
@@ -174,13 +173,16 @@ impl Waiting {
 }
 
 /// Returns when the other end does not answer any more, or nobody makes calls.
-async fn ping(caller: std::sync::Weak<Caller>) {
+async fn ping(caller: std::sync::Weak<Caller>, silence: Duration) {
+    let silence = silence.max(LEAST);
+    let pause = silence / 3;
     loop {
-        tokio::time::sleep(PING).await;
+        tokio::time::sleep(pause).await;
         let Some(caller) = caller.upgrade() else {
             return;
         };
-        let answered = tokio::time::timeout(PONG, caller.call(Call::Ping)).await;
+        let answered =
+            tokio::time::timeout(silence.saturating_sub(pause), caller.call(Call::Ping)).await;
         match answered {
             Ok(Ok(_)) => {}
             // With all places taken it is busy, and there.

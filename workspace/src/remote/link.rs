@@ -136,6 +136,7 @@ pub(crate) struct Link {
     /// Until it is closed: who holds an exec does not hold the replica.
     ends: Quick<Option<Ends>>,
     patience: Duration,
+    silence: Duration,
     caller: Mutex<Option<Arc<Caller>>>,
     /// The daemon was reached just now.
     there: Arc<Notify>,
@@ -158,7 +159,12 @@ struct Syncing {
 impl Link {
     /// Connections that are to be. Sync begins at once. To be called in a task of
     /// the hub's.
-    pub(crate) fn start(hub: Arc<OwnHub>, source: Source, patience: Duration) -> Self {
+    pub(crate) fn start(
+        hub: Arc<OwnHub>,
+        source: Source,
+        patience: Duration,
+        silence: Duration,
+    ) -> Self {
         let source = Arc::new(source);
         let ends = Ends { hub, source };
         let (stop, stopped) = oneshot::channel();
@@ -171,6 +177,7 @@ impl Link {
         Self {
             ends: Quick::new(Some(ends)),
             patience,
+            silence,
             caller: Mutex::new(None),
             there,
             sync: Quick::new(Some(Syncing { stop, task })),
@@ -187,7 +194,7 @@ impl Link {
         }
         let made = source.channel(Purpose::Exec, hub.workspace(), self.patience);
         let (channel, card) = made.await?;
-        let caller = Caller::start(channel, card);
+        let caller = Caller::start(channel, card, self.silence);
         *slot = Some(Arc::clone(&caller));
         // Where one connection comes about, the other does.
         self.there.notify_one();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cairn_protocol::wire::{Text, Token};
 use cairn_transports::tls::Identity;
-use cairn_transports::{Answering, Asked, Channel, Guests, Server, Workspaces};
+use cairn_transports::{Answering, Asked, Channel, Guests, Server, ServerBuilder, Workspaces};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -113,11 +113,10 @@ impl Workspaces for NoHubs {
 }
 
 impl Lobby {
-    /// Listens there. Needs a tokio runtime.
+    /// Listens where the server is to. Needs a tokio runtime.
     pub(crate) async fn open(
-        listen: SocketAddr,
+        server: ServerBuilder,
         identity: Option<Identity>,
-        insecure: bool,
         token: Token,
         workspace: u64,
     ) -> Result<Self, SyncError> {
@@ -128,10 +127,7 @@ impl Lobby {
             exec: Mutex::new(None),
             came: watch::channel(0).0,
         });
-        let mut server = Server::builder()
-            .listen(listen)
-            .insecure(insecure)
-            .guests(Arc::new(Door(Arc::clone(&waiting))));
+        let mut server = server.guests(Arc::new(Door(Arc::clone(&waiting))));
         if let Some(identity) = identity {
             server = server.identity(identity);
         }

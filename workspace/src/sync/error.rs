@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cairn_engine::FsError;
+use cairn_protocol::session::By;
 use cairn_protocol::wire::Code;
 use cairn_transports::tls::TlsError;
 use cairn_transports::{ClientError, ServeError};
@@ -12,7 +13,7 @@ use cairn_transports::{ClientError, ServeError};
 #[non_exhaustive]
 pub enum SyncError {
     /// There is no session with the hub.
-    #[error("not in step with the hub {address}{}", hint(source.code()))]
+    #[error("not in step with the hub {address}{}", hint_for(source))]
     Client {
         /// The hub.
         address: String,
@@ -70,6 +71,16 @@ pub enum SyncError {
     Start(#[source] std::io::Error),
 }
 
+/// What to do about the end of a session.
+fn hint_for(error: &ClientError) -> &'static str {
+    match error {
+        ClientError::Ended(ended) if ended.by == By::Us && ended.code == Code::QUOTA => {
+            " (make space on the disk of the replica)"
+        }
+        other => hint(other.code()),
+    }
+}
+
 /// What to do about an error, as far as the code tells.
 fn hint(code: Option<Code>) -> &'static str {
     match code {
@@ -77,11 +88,15 @@ fn hint(code: Option<Code>) -> &'static str {
         Some(Code::READ_ONLY) => " (what is edited here stays here; its token may only read)",
         Some(Code::WORKSPACE) => " (the hub serves others, look at its address)",
         Some(Code::REPLICA_FORKED | Code::TAG_TAKEN) => {
-            " (another replica has the identity of this one, as a copy of it has: clone the \
-             workspace anew, and take over what is only here)"
+            " (another replica has the identity of this one, as a copy of it has: give this one \
+             its own with `cairn sync DIR --new-identity`, which keeps what is only here)"
         }
         Some(Code::VERSION) => " (the two programs are of different times: update the older)",
         Some(Code::QUOTA) => " (make space on its disk)",
+        Some(Code::CHUNK_MISSING | Code::CHUNK_CORRUPT) => {
+            " (its store is damaged: `cairn check` there names the file; a clone with --lazy gets \
+             everything else)"
+        }
         _ => "",
     }
 }

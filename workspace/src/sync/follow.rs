@@ -200,7 +200,8 @@ impl Follow {
         })
     }
 
-    /// What ends a wait: the hub does not want us, or wants to remove too much.
+    /// What ends a wait: the hub does not want us, or wants to remove too much, or
+    /// the store of one of the two fails.
     fn look_at(&self, event: Result<ClientEvent, RecvError>) -> Result<(), SyncError> {
         match event {
             Ok(ClientEvent::Session(Event::Halted { removed, of })) => Err(SyncError::Halted {
@@ -209,6 +210,12 @@ impl Follow {
                 of,
             }),
             Ok(ClientEvent::State(State::Over { why })) => Err(self.failed(why)),
+            // It is tried again, but helps only when somebody has looked after a store.
+            Ok(ClientEvent::State(State::Waiting { why }))
+                if why.code().is_some_and(|code| STORES.contains(&code)) =>
+            {
+                Err(self.failed(why))
+            }
             Ok(ClientEvent::Session(Event::NotPushed {
                 code, retry_after, ..
             })) if retry_after.is_none() => Err(self.refused(code)),
@@ -271,6 +278,14 @@ impl Drop for Follow {
         }
     }
 }
+
+/// Codes of a store that is full or damaged.
+const STORES: [Code; 4] = [
+    Code::QUOTA,
+    Code::INTERNAL,
+    Code::CHUNK_MISSING,
+    Code::CHUNK_CORRUPT,
+];
 
 /// What happens to a [`Follow`].
 #[derive(Debug)]

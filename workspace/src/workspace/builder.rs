@@ -36,6 +36,7 @@ const DIRECTORY: &str = "exec";
 pub struct Builder {
     backends: Vec<(String, Arc<dyn Backend>)>,
     options: Options,
+    forgets: bool,
 }
 
 impl Builder {
@@ -50,6 +51,15 @@ impl Builder {
     #[must_use]
     pub fn options(mut self, options: Options) -> Self {
         self.options = options;
+        self
+    }
+
+    /// Leaves nothing of execs beside the replica: their logs are kept in memory, and
+    /// are gone with the workspace. So several workspaces may be of one replica that is
+    /// open ([`Self::of`]).
+    #[must_use]
+    pub fn forget_execs(mut self) -> Self {
+        self.forgets = true;
         self
     }
 
@@ -122,7 +132,7 @@ impl Builder {
 
     fn build(self, replica: Replica, path: Option<&Path>) -> Result<Workspace> {
         self.check()?;
-        let directory = path.map(|path| {
+        let directory = path.filter(|_| !self.forgets).map(|path| {
             if path.is_dir() {
                 return path.join(DIRECTORY);
             }

@@ -60,19 +60,33 @@ impl Slot {
         Ok(connection)
     }
 
-    async fn close(&self) -> Result<()> {
+    async fn close(&self) -> Result<Vec<RunsOn>> {
         let connection = self.connection.lock().await.take();
         let Some(connection) = connection else {
-            return Ok(());
+            return Ok(Vec::new());
         };
-        connection
-            .close()
-            .await
-            .map_err(|source| WorkspaceError::Close {
-                id: self.id.to_string(),
-                source,
-            })
+        let closed = connection.close().await;
+        let running = closed.map_err(|source| WorkspaceError::Close {
+            id: self.id.to_string(),
+            source,
+        })?;
+        let on = |id| RunsOn {
+            backend: self.id.to_string(),
+            id,
+        };
+        Ok(running.into_iter().map(on).collect())
     }
+}
+
+/// An exec that was running when its workspace was closed, and was left to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RunsOn {
+    /// The id of its backend.
+    pub backend: String,
+    /// Its id, by which [`Workspace::get_exec`] finds it in a workspace that is
+    /// opened again.
+    pub id: ExecId,
 }
 
 /// An agent's working place: a filesystem, and backends that run commands on
@@ -134,25 +148,32 @@ impl Workspace {
         Ok(self.fs().blocking().watch(since)?)
     }
 
-    /// Ends the backends and what runs there, but for a sandbox, where it runs on
-    /// and is found again by its id, and makes everything durable.
+    /// Ends the backends and what runs there, and makes everything durable.
     /// Commands are refused from now on; the filesystem can be used still.
+    ///
+    /// What runs in a sandbox runs on, unless
+    /// [`Sandbox::at_close`](crate::backend::Sandbox::at_close) says otherwise: the
+    /// execs of whose end this workspace has not heard are returned, and found again
+    /// by their ids when the workspace is opened again. What they change comes then.
     ///
     /// # Errors
     ///
     /// The first that occurs; the rest is closed all the same.
-    pub async fn close(&self) -> Result<()> {
+    pub async fn close(&self) -> Result<Vec<RunsOn>> {
         self.inner.closed.store(true, Ordering::SeqCst);
-        let mut first = Ok(());
+        let (mut first, mut running) = (Ok(()), Vec::new());
         for slot in &self.inner.backends {
-            let closed = slot.close().await;
-            first = first.and(closed);
+            match slot.close().await {
+                Ok(on) => running.extend(on),
+                Err(error) => first = first.and(Err(error)),
+            }
         }
         let hub = Arc::clone(&self.inner.hub);
         elsewhere(move || hub.end()).await?;
         let replica = self.fs().blocking().clone();
         let synced = elsewhere(move || replica.sync()).await?;
-        first.and(synced.map_err(WorkspaceError::from))
+        first.and(synced.map_err(WorkspaceError::from))?;
+        Ok(running)
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! `CAIRN_MCP_PYTHON` names a Python that has the package `mcp`.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 use std::time::Duration;
 
@@ -140,6 +140,105 @@ fn a_killed_server_leaves_nothing_that_works_on() {
     assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
     scratch.cairn("check w.cairn").done();
     assert_eq!(scratch.cairn("cat w.cairn/up").done().text(), "up\n");
+}
+
+/// Sessions of a replica that is mounted are in the process that has it mounted.
+#[test]
+fn a_mounted_replica_is_worked_on_through_its_mount() {
+    if !can_mount() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let mount = scratch.join("w");
+    let mounted = scratch.mount("w");
+    std::fs::write(mount.join("in"), "here\n").unwrap();
+    let mut sessions = [(); 2].map(|()| Talk::new(&scratch, &[]));
+    // Two at once, and one that may only read.
+    for (n, talk) in sessions.iter_mut().enumerate() {
+        let other = format!("out-{n}");
+        let said = talk.exec(&format!("pwd; cat in; sleep 0.2; echo {n} > {other}"));
+        assert_eq!(said, format!("{}\nhere\n[exit code 0]", mount.display()));
+        assert_eq!(
+            std::fs::read_to_string(mount.join(&other)).unwrap(),
+            format!("{n}\n")
+        );
+        let write = json!({"path": format!("/made-{n}"), "content": "by a tool"});
+        talk.call("write", &write);
+        let made = std::fs::read_to_string(mount.join(format!("made-{n}")));
+        assert_eq!(made.unwrap(), "by a tool");
+    }
+    let mut reader = Talk::new(&scratch, &["--read-only"]);
+    let listed = reader.call("ls", &json!({}));
+    assert_eq!(listed, "in\nmade-0\nmade-1\nout-0\nout-1\n");
+    // What a session runs ends with it, and the mount stays.
+    let [first, mut second] = sessions;
+    second.send("exec", &json!({"command": "touch up; sleep 78.41"}));
+    until("the command works", || mount.join("up").exists());
+    second.child.kill().unwrap();
+    ended(&mut second.child);
+    until("it has ended", || processes("78.41") == 0);
+    assert!(first.end().success());
+    std::fs::write(mount.join("later"), "later\n").unwrap();
+    // The end of the owner is that of a session.
+    drop(mounted);
+    assert_eq!(ended(&mut reader.child).code(), Some(5));
+    // Without a mount it is as it was.
+    let mut alone = Talk::new(&scratch, &[]);
+    assert_eq!(alone.exec("cat later"), "later\n[exit code 0]");
+    assert!(alone.end().success());
+}
+
+/// A session whose answers are read.
+struct Talk {
+    child: Child,
+    said: BufReader<ChildStdout>,
+}
+
+impl Talk {
+    fn new(scratch: &Scratch, arguments: &[&str]) -> Self {
+        let mut command = cairn();
+        command.args(["mcp", "w.cairn"]).args(arguments);
+        command.current_dir(&**scratch);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap());
+        say(&mut child, &begin());
+        let mut this = Self { child, said };
+        this.answer();
+        this
+    }
+
+    fn send(&mut self, tool: &str, arguments: &serde_json::Value) {
+        let call = json!({"name": tool, "arguments": arguments});
+        let call = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": call});
+        say(&mut self.child, &format!("{call}\n"));
+    }
+
+    fn answer(&mut self) -> serde_json::Value {
+        let mut line = String::new();
+        self.said.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    }
+
+    /// The text that a tool gives.
+    fn call(&mut self, tool: &str, arguments: &serde_json::Value) -> String {
+        self.send(tool, arguments);
+        let answer = self.answer();
+        let text = &answer["result"]["content"][0]["text"];
+        text.as_str()
+            .unwrap_or_else(|| panic!("{answer}"))
+            .to_owned()
+    }
+
+    fn exec(&mut self, script: &str) -> String {
+        self.call("exec", &json!({"command": script}))
+    }
+
+    /// Ends it as a client does.
+    fn end(mut self) -> ExitStatus {
+        drop(self.child.stdin.take());
+        ended(&mut self.child)
+    }
 }
 
 fn start(scratch: &Scratch, argument: &str) -> Child {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cairn::backend::Sandbox;
+use cairn::backend::{AtClose, NotEnded, Sandbox};
 #[cfg(feature = "shell")]
 use cairn::backend::{Local, Shell};
 use cairn::exec::{Command, Ended, Exec, ExecError, ExecId, ExecOptions, Output, Synced};
-use cairn::{Workspace, block_on};
+use cairn::{Workspace, WorkspaceError, block_on};
 
 use crate::daemons::Daemon;
 use crate::program::until;
@@ -216,7 +216,9 @@ fn a_closed_workspace_lets_go_of_its_replica_and_leaves_the_sandbox_to_the_next(
     };
     let script = "echo on; until [ -e go ]; do sleep 0.01; done; echo out > out";
     let exec = start(&workspace, script, options);
-    block_on(workspace.close()).unwrap();
+    let left = block_on(workspace.close()).unwrap();
+    let left: Vec<_> = left.iter().map(|on| (&*on.backend, &on.id)).collect();
+    assert_eq!(left, [("box", &id("one"))], "who closes it is told");
     drop(workspace);
     let closed = block_on(exec.wait()).unwrap_err();
     assert!(matches!(closed, ExecError::Closed), "{closed:?}");
@@ -240,6 +242,104 @@ fn a_closed_workspace_lets_go_of_its_replica_and_leaves_the_sandbox_to_the_next(
     });
     daemon.end();
     drop((exec, again));
+}
+
+#[test]
+fn a_workspace_that_is_closed_ends_what_runs_in_its_sandbox_where_it_is_to() {
+    if !can_mount() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let daemon = Daemon::new(&scratch, "w", &[]);
+    let replica = scratch.join("w.cairn");
+    let grace = std::time::Duration::from_millis(500);
+    let sandbox = daemon.sandbox("quic").at_close(AtClose::End { grace });
+    let builder = Workspace::builder().backend("box", sandbox);
+    let workspace = block_on(builder.create(&replica)).unwrap();
+    let named = |name: &str| ExecOptions {
+        id: Some(id(name)),
+        ..ExecOptions::default()
+    };
+    // One tidies up, one does not care, and nobody has asked for the end of the third.
+    let tidy = "trap 'echo saved > saved; exit 3' TERM; touch tidy; while :; do sleep 0.01; done";
+    let deaf = "trap '' TERM; touch deaf; while :; do sleep 0.01; done";
+    let execs = [("tidy", tidy), ("deaf", deaf), ("done", "echo done > done")]
+        .map(|(name, script)| start(&workspace, script, named(name)));
+    until("they run", || {
+        ["tidy", "deaf", "done"].map(|name| daemon.mount.join(name).exists()) == [true; 3]
+    });
+    assert!(block_on(workspace.close()).unwrap().is_empty());
+    let refused = block_on(workspace.run("true")).unwrap_err();
+    assert!(matches!(refused, WorkspaceError::Closed), "{refused:?}");
+    let fs = workspace.fs().blocking();
+    assert_eq!(fs.read_file("/saved").unwrap(), b"saved\n");
+    assert_eq!(fs.read_file("/done").unwrap(), b"done\n");
+    drop((workspace, execs));
+    // The daemon runs nothing, and knows how they ended.
+    let builder = Workspace::builder().backend("box", daemon.sandbox("quic"));
+    let workspace = block_on(builder.open(&replica)).unwrap();
+    assert!(block_on(workspace.pending(None)).unwrap().is_empty());
+    let ended = ["tidy", "deaf", "done"].map(|name| {
+        let exec = block_on(workspace.get_exec(&id(name), None)).unwrap();
+        let exit = block_on(exec.wait()).unwrap();
+        (exit.code, exit.ended)
+    });
+    assert_eq!(
+        ended,
+        [(3, Ended::Killed), (137, Ended::Killed), (0, Ended::Exited)]
+    );
+    assert!(block_on(workspace.close()).unwrap().is_empty());
+    daemon.end();
+}
+
+#[test]
+fn a_workspace_says_which_execs_it_could_not_end() {
+    if !can_mount() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let daemon = Daemon::new(&scratch, "w", &["--plain"]);
+    let replica = scratch.join("w.cairn");
+    let grace = std::time::Duration::from_millis(100);
+    let open = || {
+        let sandbox = daemon.sandbox("ws").at_close(AtClose::End { grace });
+        let sandbox = sandbox.patience(std::time::Duration::from_millis(300));
+        let builder = Workspace::builder().backend("box", sandbox);
+        block_on(builder.create(&replica)).unwrap()
+    };
+    let workspace = open();
+    let options = ExecOptions {
+        id: Some(id("one")),
+        ..ExecOptions::default()
+    };
+    let exec = start(&workspace, "touch up; sleep 300", options);
+    until("it runs", || daemon.mount.join("up").exists());
+    daemon.signal(rustix::process::Signal::STOP);
+    let error = block_on(workspace.close()).unwrap_err();
+    let WorkspaceError::Close {
+        id: backend,
+        source,
+    } = &error
+    else {
+        panic!("{error:?}");
+    };
+    let not_ended = source.downcast_ref::<NotEnded>().unwrap();
+    assert_eq!(
+        (&**backend, &not_ended.running[..]),
+        ("box", &[id("one")][..])
+    );
+    assert!(
+        not_ended.to_string().contains("one may run on"),
+        "{not_ended}"
+    );
+    daemon.signal(rustix::process::Signal::CONT);
+    drop((workspace, exec));
+    // The next one sees to it.
+    let workspace = open();
+    block_on(workspace.ready(None)).unwrap();
+    assert!(block_on(workspace.close()).unwrap().is_empty());
+    assert!(workspace.fs().blocking().stat("/up").is_ok());
+    daemon.end();
 }
 
 #[cfg(feature = "shell")]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use cairn::backend::Sandbox;
 use cairn::exec::{Ended, EventKind, ExecError, ExecOptions, Keep, ReadFrom, Synced};
 use cairn::{Workspace, WorkspaceError, block_on};
-use cairn_transports::testing::TcpLink;
+use cairn_transports::testing::{TcpLink, UdpLink};
 use rustix::process::Signal;
 
 use crate::daemons::{Daemon, TOKEN};
@@ -159,25 +159,39 @@ impl Breaking {
     }
 }
 
-#[test]
-fn x4_a_connection_that_is_cut_anywhere_runs_nothing_twice_and_loses_nothing() {
-    const ROUNDS: u64 = 120;
-    if !can_mount() {
-        return;
+/// The same for UDP: who is cut off hears nothing, and is not told.
+struct Silencing {
+    link: UdpLink,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Silencing {
+    fn new(daemon: &Daemon) -> Self {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let target = daemon.address().parse().unwrap();
+        let link = runtime
+            .block_on(UdpLink::start(target, Duration::ZERO))
+            .unwrap();
+        Self {
+            link,
+            _runtime: runtime,
+        }
     }
-    let scratch = Scratch::new();
-    let daemon = Daemon::new(&scratch, "w", &["--plain"]);
-    let breaking = Breaking::new(&daemon);
-    let workspace = with(breaking.sandbox(&daemon));
+
+    fn sandbox(&self, daemon: &Daemon) -> Sandbox {
+        let sandbox = daemon.sandbox_at(&format!("quic://{}", self.link.address()));
+        sandbox.silence(Duration::from_millis(300))
+    }
+}
+
+/// Runs a command a round, each over connections that `cut` has broken or will break,
+/// and looks that it was run once and that nothing is missing.
+fn run_over_cuts(daemon: &Daemon, sandbox: Sandbox, rounds: u64, cut: impl Fn(u64)) {
+    let workspace = with(sandbox);
     let fs = workspace.fs().blocking();
     block_on(workspace.run("true")).unwrap();
-    for round in 0..ROUNDS {
-        // The two connections that come next break after so many bytes, in the handshake, in
-        // the greeting, in the push, in the command's output, or in the pull.
-        breaking
-            .link
-            .cut_after([300 + round * 11, 300 + round * 11]);
-        breaking.link.cut_now();
+    for round in 0..rounds {
+        cut(round);
         fs.write_file("/in", format!("in {round}").as_bytes())
             .unwrap();
         let script = format!("cat in; echo {round} >> ran; seq 300 > out-{round}");
@@ -193,7 +207,66 @@ fn x4_a_connection_that_is_cut_anywhere_runs_nothing_twice_and_loses_nothing() {
     }
     let ran = String::from_utf8(fs.read_file("/ran").unwrap()).unwrap();
     let ran: Vec<u64> = ran.lines().map(|line| line.parse().unwrap()).collect();
-    assert_eq!(ran, (0..ROUNDS).collect::<Vec<_>>());
+    assert_eq!(ran, (0..rounds).collect::<Vec<_>>());
+    assert!(daemon.mount.join("ran").exists());
+    block_on(workspace.close()).unwrap();
+}
+
+#[test]
+fn x4_a_connection_that_is_cut_anywhere_runs_nothing_twice_and_loses_nothing() {
+    if !can_mount() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let daemon = Daemon::new(&scratch, "w", &["--plain"]);
+    let breaking = Breaking::new(&daemon);
+    run_over_cuts(&daemon, breaking.sandbox(&daemon), 120, |round| {
+        // The two connections that come next break after so many bytes, in the handshake, in
+        // the greeting, in the push, in the command's output, or in the pull.
+        let bytes = 300 + round * 11;
+        breaking.link.cut_after([bytes, bytes]);
+        breaking.link.cut_now();
+    });
+    daemon.end();
+}
+
+#[test]
+fn x4_a_quic_connection_that_falls_silent_anywhere_runs_nothing_twice_and_loses_nothing() {
+    if !can_mount() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let daemon = Daemon::new(&scratch, "w", &[]);
+    let silencing = Silencing::new(&daemon);
+    run_over_cuts(&daemon, silencing.sandbox(&daemon), 20, |round| {
+        // The same in packets. The first cuts are in the handshake.
+        let packets = 2 + round * 2;
+        silencing.link.cut_after([packets, packets]);
+        silencing.link.cut_now();
+    });
+    daemon.end();
+}
+
+/// Sync noticed a silent host after 45 s, and calls after 15.
+#[test]
+fn regression_a_silent_connection_is_noticed_by_sync_as_soon_as_by_calls() {
+    if !can_mount() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let daemon = Daemon::new(&scratch, "w", &[]);
+    let silencing = Silencing::new(&daemon);
+    let workspace = with(silencing.sandbox(&daemon));
+    block_on(workspace.run("true")).unwrap();
+    for round in 0..3 {
+        silencing.link.cut_now();
+        let name = format!("round-{round}");
+        // No call is made, so only sync can notice.
+        let fs = workspace.fs().blocking();
+        fs.write_file(format!("/{name}"), b"").unwrap();
+        until("it is there", || daemon.mount.join(&name).exists());
+    }
+    assert_eq!(block_on(workspace.run("ls | wc -l")).unwrap().text(), "3\n");
     block_on(workspace.close()).unwrap();
     daemon.end();
 }

@@ -715,10 +715,62 @@ fn a_copy_of_a_replica_is_told_that_it_is_one() {
     scratch
         .cairn("sync copy.cairn")
         .ended(5)
-        .says(&["E_REPLICA_FORKED", "clone"]);
+        .says(&["E_REPLICA_FORKED", "--new-identity"]);
     assert_eq!(scratch.read("copy.cairn/of-copy"), "of the copy");
     scratch.write("a.cairn/more", "more");
     scratch.sync("a");
+}
+
+#[test]
+fn a_copy_of_a_replica_gets_an_identity_of_its_own_and_loses_nothing() {
+    let (scratch, _hub) = two("quic");
+    for (name, content) in [("doc", "doc"), ("gone", "gone"), ("moved", "moved")] {
+        scratch.write(&format!("a.cairn/{name}"), content);
+    }
+    scratch.sync("a");
+    // Copied with something that nobody has pushed.
+    scratch.write("a.cairn/waits", "waits");
+    copy(&scratch, "a.cairn", "copy.cairn");
+    // Both go on, and give the same numbers to different files.
+    for n in 0..20 {
+        scratch.write(&format!("a.cairn/a-{n}"), &format!("of a {n}"));
+        scratch.write(&format!("copy.cairn/copy-{n}"), &format!("of the copy {n}"));
+    }
+    scratch.sync("a");
+    scratch.write("copy.cairn/doc", "edited in the copy");
+    if can_mount() {
+        let _mount = scratch.mount_offline("copy");
+        scratch
+            .sh("rm copy/gone && mv copy/moved copy/elsewhere")
+            .done();
+    }
+    scratch
+        .cairn("sync copy.cairn")
+        .ended(5)
+        .says(&["E_REPLICA_FORKED"]);
+    // What it had before the copy comes from both, so there may be a conflict.
+    let first = scratch.cairn("sync copy.cairn --new-identity");
+    assert!(matches!(first.status.code(), Some(0 | 1)), "{first:?}");
+    scratch.write("copy.cairn/later", "later");
+    for name in ["copy", "a", "copy", "b"] {
+        scratch.sync(name);
+    }
+    for name in ["a", "copy", "b"] {
+        let read = |file: &str| scratch.read(&format!("{name}.cairn/{file}"));
+        for n in 0..20 {
+            assert_eq!(read(&format!("a-{n}")), format!("of a {n}"));
+            assert_eq!(read(&format!("copy-{n}")), format!("of the copy {n}"));
+        }
+        assert_eq!(read("doc"), "edited in the copy");
+        assert_eq!(read("waits"), "waits");
+        assert_eq!(read("later"), "later");
+        if can_mount() {
+            assert_eq!(read("elsewhere"), "moved");
+            let names = scratch.names(&format!("{name}.cairn"));
+            assert!(!names.iter().any(|name| name == "gone" || name == "moved"));
+        }
+        scratch.cairn(&format!("check {name}.cairn")).done();
+    }
 }
 
 #[test]
@@ -744,4 +796,65 @@ fn a_cut_that_would_empty_a_replica_waits_for_a_word() {
     assert_eq!(scratch.names("b.cairn/tree").len(), 150);
     scratch.cairn("sync b.cairn --proceed").done();
     assert!(scratch.names("b.cairn").is_empty());
+}
+
+#[test]
+fn a_large_cut_shows_through_a_mount_that_had_looked_before() {
+    let (scratch, _hub) = two("quic");
+    if !can_mount() {
+        return;
+    }
+    // Directories of the large cut, one of which is there, and what is in it changes.
+    let make = "mkdir -p tree/d0 && echo old > tree/d0/kept && echo old > tree/d0/replaced";
+    scratch.sh(make).done();
+    scratch.cairn("import tree a.cairn/tree").done();
+    scratch.sync("a");
+    let mount = scratch.join("b");
+    let mounted = scratch.mount("b");
+    until("the first is there", || mount.join("tree/d0/kept").exists());
+    let names = |dir: &str| {
+        let mut names: Vec<_> = std::fs::read_dir(mount.join(dir))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    // The kernel knows all of this now: listings, contents, and what is not there.
+    assert_eq!(names("tree"), ["d0"]);
+    assert_eq!(names("tree/d0"), ["kept", "replaced"]);
+    let read = |path: &str| std::fs::read_to_string(mount.join(path)).unwrap();
+    assert_eq!(read("tree/d0/replaced"), "old\n");
+    for missing in ["tree/d0/f7", "tree/d5", "tree/d5/f1"] {
+        assert!(!mount.join(missing).exists());
+    }
+    let held = std::fs::File::open(mount.join("tree/d0")).unwrap();
+    let make = "cd tree && echo new > d0/replaced && \
+        for d in $(seq 0 49); do mkdir -p d$d && (cd d$d && seq 100 | split -l 1 -d -a 3 - f); done";
+    scratch.sh(make).done();
+    scratch.cairn("import tree a.cairn/tree --replace").done();
+    scratch.sync("a");
+    // It may be two cuts, where the import was pushed as two batches.
+    until("the large cut is there", || {
+        let dirs = (0..50).map(|dir| format!("tree/d{dir}"));
+        let there = dirs.filter(|dir| mount.join(dir).join("f099").exists());
+        there.count() == 50 && read("tree/d0/replaced") == "new\n"
+    });
+    assert_eq!(read("tree/d0/replaced"), "new\n");
+    assert_eq!(read("tree/d0/kept"), "old\n");
+    assert_eq!(names("tree").len(), 50);
+    assert_eq!(names("tree/d0").len(), 102);
+    for dir in 1..50 {
+        assert_eq!(names(&format!("tree/d{dir}")).len(), 100);
+    }
+    assert_eq!(read("tree/d5/f001"), "2\n");
+    // Who had the directory open before sees it, too, and writes beside it.
+    let listed = rustix::fs::Dir::read_from(&held).unwrap().count();
+    assert_eq!(listed, 102 + 2);
+    std::fs::write(mount.join("tree/d7/mine"), "mine").unwrap();
+    scratch.cairn("sync b.cairn").done();
+    scratch.sync("a");
+    assert_eq!(scratch.read("a.cairn/tree/d7/mine"), "mine");
+    drop(mounted);
+    scratch.cairn("check b.cairn").done();
 }

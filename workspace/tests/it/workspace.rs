@@ -1,6 +1,8 @@
 //! A workspace with backends, on real mounts.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command as Process, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,7 +13,8 @@ use cairn::exec::{
 };
 use cairn::{Workspace, WorkspaceError, block_on};
 
-use crate::scratch::can_mount;
+use crate::program::{ended, until};
+use crate::scratch::{Scratch, can_mount, detach};
 
 fn with_local() -> Workspace {
     block_on(
@@ -282,4 +285,73 @@ fn a_mount_point_that_is_in_use_is_named() {
     };
     assert!(source.to_string().contains("not empty"), "{source}");
     block_on(workspace.close()).unwrap();
+}
+
+/// The variable that makes a child of this test one that mounts and waits to be killed.
+const MOUNTS: &str = "CAIRN_TEST_MOUNTS";
+
+/// A workspace in memory in a process of its own.
+#[test]
+fn a_workspace_in_a_process_of_its_own() {
+    if std::env::var_os(MOUNTS).is_none() {
+        return;
+    }
+    let workspace = with_local();
+    block_on(workspace.run("touch up")).unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn a_killed_process_with_a_workspace_in_memory_leaves_a_mount_that_the_next_removes() {
+    if !can_mount() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let temporary = scratch.join("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    // Somebody else's, which only looks like one.
+    std::fs::create_dir(temporary.join("cairn-other")).unwrap();
+    let start = || {
+        Process::new(std::env::current_exe().unwrap())
+            .args([
+                "workspace::a_workspace_in_a_process_of_its_own",
+                "--exact",
+                "--nocapture",
+            ])
+            .env(MOUNTS, "1")
+            .env("TMPDIR", &temporary)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let mounts = || -> BTreeSet<PathBuf> {
+        let entries = std::fs::read_dir(&temporary).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths
+            .filter(|path| !path.ends_with("cairn-other"))
+            .collect()
+    };
+    let up = |path: &Path| path.join("workspace/up").exists();
+    let mut first = start();
+    until("the first is mounted", || {
+        mounts().iter().any(|path| up(path))
+    });
+    let left = mounts();
+    first.kill().unwrap();
+    ended(&mut first);
+    assert_eq!(mounts(), left, "it had no time to tidy up");
+    let mut second = start();
+    until("the second is mounted, and alone", || {
+        let now = mounts();
+        now.len() == 1 && now.is_disjoint(&left) && now.iter().all(|path| up(path))
+    });
+    assert!(temporary.join("cairn-other").exists());
+    second.kill().unwrap();
+    ended(&mut second);
+    for path in mounts() {
+        detach(&path.join("workspace"));
+    }
 }

@@ -75,8 +75,12 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// What it calls itself.
     pub(crate) fn name(&self) -> &str {
-        self.context.name
+        match self.context.name {
+            "egrep" | "fgrep" => "grep",
+            name => name,
+        }
     }
 
     pub(crate) fn args(&self) -> &[String] {
@@ -103,6 +107,21 @@ impl<'a> Call<'a> {
             return Ok(());
         }
         self.context.stdout.write_all(&rest).await
+    }
+
+    /// Writes what was held back of its output. Returns its exit status.
+    pub(crate) async fn written(&self, code: i32) -> bashkit::Result<i32> {
+        let Err(error) = self.place.client.write_behind(false) else {
+            return Ok(code);
+        };
+        let line = format!("{}: write error: {}\n", self.name(), reason(&error));
+        self.context.stderr.write_all(line.as_bytes()).await?;
+        Ok(code.max(1))
+    }
+
+    /// Ends the tool if the script was ended.
+    pub(crate) async fn breathe(&self) -> Outcome<()> {
+        Ok(self.context.stdout.write_all(&[]).await?)
     }
 
     /// Says something on the standard error, after the tool's name.
@@ -291,7 +310,11 @@ fn node(metadata: &Metadata) -> Node {
         uid: owner,
         gid: rustix::process::getegid().as_raw(),
         nlink: if kind == NodeKind::Dir { 2 } else { 1 },
-        size: metadata.size,
+        // A directory has one, even if it is in memory.
+        size: match kind {
+            NodeKind::Dir => metadata.size.max(4096),
+            _ => metadata.size,
+        },
         blocks: metadata.size.div_ceil(4096) * 8,
         atime: modified,
         mtime: modified,

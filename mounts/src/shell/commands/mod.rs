@@ -13,6 +13,7 @@ mod dd;
 mod df;
 mod diff;
 mod edits;
+mod grep;
 mod head;
 mod host;
 mod join;
@@ -24,6 +25,8 @@ mod mkdir;
 mod modes;
 mod options;
 mod place;
+mod posix;
+mod sed;
 mod sort;
 mod source;
 mod stat;
@@ -52,11 +55,13 @@ enum Tool {
     Dd,
     Df,
     Diff,
+    Grep,
     Head,
     Join,
     Ln,
     Ls,
     Mkdir,
+    Sed,
     Sort,
     Stat,
     Tail,
@@ -66,18 +71,22 @@ enum Tool {
     Wc,
 }
 
-const TOOLS: [(&str, Tool); 18] = [
+const TOOLS: [(&str, Tool); 22] = [
     ("cat", Tool::Cat),
     ("chmod", Tool::Chmod),
     ("cut", Tool::Cut),
     ("dd", Tool::Dd),
     ("df", Tool::Df),
     ("diff", Tool::Diff),
+    ("egrep", Tool::Grep),
+    ("fgrep", Tool::Grep),
+    ("grep", Tool::Grep),
     ("head", Tool::Head),
     ("join", Tool::Join),
     ("ln", Tool::Ln),
     ("ls", Tool::Ls),
     ("mkdir", Tool::Mkdir),
+    ("sed", Tool::Sed),
     ("sort", Tool::Sort),
     ("stat", Tool::Stat),
     ("tail", Tool::Tail),
@@ -115,11 +124,13 @@ impl Command for Registered {
             Tool::Dd => dd::run(&call).await,
             Tool::Df => df::run(&call).await,
             Tool::Diff => diff::run(&call).await,
+            Tool::Grep => grep::run(&call).await,
             Tool::Head => head::run(&call).await,
             Tool::Join => join::run(&call).await,
             Tool::Ln => ln::run(&call).await,
             Tool::Ls => ls::run(&call).await,
             Tool::Mkdir => mkdir::run(&call).await,
+            Tool::Sed => sed::run(&call).await,
             Tool::Sort => sort::run(&call).await,
             Tool::Stat => stat::run(&call).await,
             Tool::Tail => tail::run(&call).await,
@@ -133,6 +144,7 @@ impl Command for Registered {
             Err(call::Failure::Shell(error)) => return Err(error),
         };
         call.flush().await?;
+        let code = call.written(code).await?;
         Ok(CommandStatus::with_code(code))
     }
 }

@@ -5,12 +5,18 @@ use std::io;
 
 use bashkit::CommandInput;
 use cairn_protocol::NodeKind;
+use memchr::memchr;
 
 use super::call::{Call, Spot, plain};
-use crate::shell::wire::{Change, Opened, PIECE};
+use crate::shell::client::Loaded;
+use crate::shell::wire::{Change, Opened};
 
 /// Bytes that are read of a file at first: many files are read to their first lines only.
 const FIRST: usize = 32 << 10;
+
+/// Bytes that are read after those: as many as the connection holds while the
+/// host already reads the next ones.
+const IN_ORDER: usize = 128 << 10;
 
 /// What has no content and keeps none.
 const NOTHING: &str = "/dev/null";
@@ -39,13 +45,28 @@ impl<'a> Source<'a> {
         match call.find(operand, true).await? {
             Spot::Store(path) => {
                 let opened = call.place.client.open(path)?;
-                Ok(Self::File {
-                    call,
-                    opened,
-                    at: 0,
-                    next: FIRST,
-                })
+                Ok(Self::opened(call, opened, FIRST))
             }
+            tree @ Spot::Tree(_) => Self::at(call, tree).await,
+        }
+    }
+
+    fn opened(call: &'a Call<'a>, opened: Opened, next: usize) -> Self {
+        Self::File {
+            call,
+            opened,
+            at: 0,
+            next,
+        }
+    }
+
+    /// Opens what will be read to its end. A small file is read at once.
+    pub(crate) async fn at(call: &'a Call<'a>, spot: Spot) -> io::Result<Self> {
+        match spot {
+            Spot::Store(path) => Ok(match call.place.client.load_or_open(path)? {
+                Loaded::Whole(bytes) => Self::Memory(bytes, 0),
+                Loaded::Opened(opened) => Self::opened(call, opened, IN_ORDER),
+            }),
             Spot::Tree(path) if path.as_os_str() == NOTHING => Ok(Self::Memory(Vec::new(), 0)),
             Spot::Tree(path) => {
                 let bytes = call.context.fs.read_file(&path).await.map_err(plain)?;
@@ -63,9 +84,14 @@ impl<'a> Source<'a> {
                 at,
                 next,
             } => {
-                let piece = call.place.client.read(opened.ino, *at, *next)?;
+                let client = &call.place.client;
+                let piece = if *next == IN_ORDER {
+                    client.read_on(opened.ino, *at, IN_ORDER)?
+                } else {
+                    client.read(opened.ino, *at, *next)?
+                };
                 *at += piece.len() as u64;
-                *next = PIECE;
+                *next = IN_ORDER;
                 Ok((!piece.is_empty()).then_some(piece))
             }
             Self::Memory(bytes, at) => {
@@ -287,7 +313,7 @@ impl<'a> Lines<'a> {
         loop {
             let end = self.end;
             let rest = &self.buffer[self.searched..];
-            if let Some(found) = rest.iter().position(|byte| *byte == end) {
+            if let Some(found) = memchr(end, rest) {
                 let from = self.at;
                 self.at = self.searched + found + 1;
                 self.searched = self.at;
@@ -307,6 +333,26 @@ impl<'a> Lines<'a> {
                     self.searched = 0;
                 }
                 Some(piece) => self.buffer.extend_from_slice(&piece),
+                None => self.over = true,
+            }
+        }
+    }
+}
+
+impl Lines<'_> {
+    /// Whether no line comes any more.
+    pub(crate) async fn is_over(&mut self) -> io::Result<bool> {
+        loop {
+            if self.at < self.buffer.len() {
+                return Ok(false);
+            }
+            if self.over {
+                return Ok(true);
+            }
+            (self.at, self.searched) = (0, 0);
+            self.buffer.clear();
+            match self.source.read().await? {
+                Some(piece) => self.buffer = piece,
                 None => self.over = true,
             }
         }

@@ -143,3 +143,23 @@ fn a_large_directory_comes_in_pages() {
     names.dedup();
     assert_eq!((names.len(), pages), (2 * PAGE + 1, 3));
 }
+
+#[test]
+fn small_files_are_read_at_once_as_far_as_they_fit() {
+    let mut store = store();
+    let replica = store.replica.clone();
+    replica.mkdir("/d").unwrap();
+    replica.write_file("/a", b"one").unwrap();
+    replica.write_file("/b", &vec![7; PIECE - 5]).unwrap();
+    replica.write_file("/c", b"").unwrap();
+    let paths = ["/a", "/d", "/b", "/nothere", "/b", "/a", "/c", "/a"];
+    let paths = paths.map(|path| path.as_bytes().to_vec()).to_vec();
+    let (answer, bytes) = store.perform(Ask::LoadSome(paths), b"");
+    let Answer::Some(lens) = answer else {
+        panic!("{answer:?}");
+    };
+    let big = u32::try_from(PIECE - 5).ok();
+    assert_eq!(lens, [Some(3), None, big, None, None, None, Some(0), None]);
+    assert_eq!(bytes.len(), PIECE - 2);
+    assert!(bytes.starts_with(b"one\x07"));
+}

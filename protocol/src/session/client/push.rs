@@ -313,6 +313,10 @@ impl Pushing {
             self.stopped = Some(code);
             // What a token permits does not change while the connection lasts.
             wait = (code != Code::READ_ONLY).then(|| self.wait_longer());
+        } else if code == Code::QUOTA || self.tries > TRIES {
+            // That it is tried again helps nobody who waits: somebody has to make
+            // space, or the hub has trouble that does not pass.
+            self.stopped = Some(code);
         }
         self.wait_until = wait.map(|wait| now + wait);
         self.news = true;

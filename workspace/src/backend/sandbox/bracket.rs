@@ -8,12 +8,14 @@ use std::time::Duration;
 use cairn_protocol::Cursor;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 use tokio::time::Instant;
 
 use super::brackets::Brackets;
 use super::execution::RemoteExecution;
-use crate::exec::{Command, ExecError, ExecId, ExecOptions, Execution, Keep, Result, RuntimeId};
+use crate::exec::{
+    Command, ExecError, ExecId, ExecOptions, Execution, Keep, Result, RuntimeId, Signal,
+};
 use crate::remote::{Call, CallError, Caller, Card, Code, Fault, Link, LinkError, Plan, Reply};
 
 /// The first wait before a pull is tried again, and the longest.
@@ -90,6 +92,8 @@ pub(super) struct Bracket {
     brackets: Arc<Brackets>,
     owners: Arc<Owners>,
     lost: AtomicBool,
+    /// Nothing is to be started any more. Who starts something holds it meanwhile.
+    closing: RwLock<bool>,
     closed: watch::Sender<bool>,
 }
 
@@ -107,6 +111,7 @@ impl Bracket {
             brackets,
             owners,
             lost: AtomicBool::new(false),
+            closing: RwLock::new(false),
             closed: watch::channel(false).0,
         })
     }
@@ -195,32 +200,37 @@ impl Bracket {
         let id = options.id.clone().unwrap_or_else(ExecId::random);
         let plan = Plan::new(&command, &options);
         let (plan, rest) = plan.map_err(|fault| self.failed(&id, fault))?;
-        let cut = self.here().await?;
-        let opened = self.brackets.open(&id, self.card.store);
-        let fresh = opened.map_err(|source| ExecError::Log {
-            id: id.clone(),
-            source,
-        })?;
-        match self.start(&id, cut, plan).await {
-            Ok(()) => {}
-            // Its changes may come.
-            Err(error @ (ExecError::MayRun { .. } | ExecError::Lost { .. })) => {
-                handle.spawn(self.recover(id));
-                return Err(error);
-            }
-            Err(error) => {
-                if fresh {
-                    self.brackets.close(&id);
-                }
-                return Err(error);
-            }
-        }
+        self.begin(&handle, &id, plan).await?;
         self.owners.note(&id, &self.runtime);
         let execution = RemoteExecution::new(self, handle, id, 0, options.keep);
         if !rest.is_empty() {
             execution.feed(rest);
         }
         Ok(execution)
+    }
+
+    /// Notes that a command is about to run, and starts it.
+    async fn begin(self: &Arc<Self>, handle: &Handle, id: &ExecId, plan: Plan) -> Result<()> {
+        let closing = self.closing.read().await;
+        if *closing {
+            return Err(ExecError::Closed);
+        }
+        let cut = self.here().await?;
+        let opened = self.brackets.open(id, self.card.store);
+        let fresh = opened.map_err(|source| ExecError::Log {
+            id: id.clone(),
+            source,
+        })?;
+        let started = self.start(id, cut, plan).await;
+        match &started {
+            // Its changes may come.
+            Err(ExecError::MayRun { .. } | ExecError::Lost { .. }) => {
+                handle.spawn(Arc::clone(self).recover(id.clone()));
+            }
+            Err(_) if fresh => self.brackets.close(id),
+            Ok(()) | Err(_) => {}
+        }
+        started
     }
 
     /// The commit of what was edited here so far.
@@ -388,15 +398,35 @@ impl Bracket {
     }
 
     async fn try_recover(&self, id: &ExecId) -> Result<()> {
-        let text = cairn_protocol::wire::Text::cut(id.as_str());
-        match self.call(id, Call::Exit { id: text }).await {
-            Ok(_) | Err(ExecError::Unknown { .. } | ExecError::Lost { .. }) => {}
-            Err(error) => return Err(error),
-        }
+        self.exit(id).await?;
         self.brackets.has_ended(id);
         let store = self.settle().await?;
         self.brought(id, store);
         Ok(())
+    }
+
+    /// Waits until an exec has ended, or is gone.
+    pub(super) async fn exit(&self, id: &ExecId) -> Result<()> {
+        let text = cairn_protocol::wire::Text::cut(id.as_str());
+        match self.call(id, Call::Exit { id: text }).await {
+            Ok(_) | Err(ExecError::Unknown { .. } | ExecError::Lost { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn kill(&self, id: &ExecId, signal: Signal) -> Result<()> {
+        let call = Call::Kill {
+            id: cairn_protocol::wire::Text::cut(id.as_str()),
+            signal: signal.number(),
+        };
+        self.call(id, call).await.map(drop)
+    }
+
+    /// Refuses what comes, and waits for what is being started. Gives the execs of
+    /// which nobody here has learned the end.
+    pub(super) async fn begin_to_close(&self) -> Vec<ExecId> {
+        *self.closing.write().await = true;
+        self.brackets.running()
     }
 
     /// Ends the connections. What runs there runs on.

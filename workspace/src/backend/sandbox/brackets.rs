@@ -143,6 +143,13 @@ impl Brackets {
         ended.map(|(id, _)| id.clone()).collect()
     }
 
+    /// Those of whose command nobody here has learned the end.
+    pub(super) fn running(&self) -> Vec<ExecId> {
+        let notes = self.notes.lock();
+        let running = notes.iter().filter(|(_, note)| note.stage != Stage::Ended);
+        running.map(|(id, _)| id.clone()).collect()
+    }
+
     /// Those that were left, and those that have ended, which who asks sees to from
     /// now on.
     pub(super) fn take_up(&self) -> Vec<ExecId> {

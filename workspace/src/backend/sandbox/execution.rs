@@ -194,13 +194,7 @@ impl Execution for RemoteExecution {
     }
 
     fn kill(&self, signal: Signal) -> Boxed<'_, Result<()>> {
-        self.ask(move |inner| async move {
-            let call = Call::Kill {
-                id: inner.id(),
-                signal: signal.number(),
-            };
-            inner.call(call).await.map(drop)
-        })
+        self.ask(move |inner| async move { inner.bracket.kill(&inner.id, signal).await })
     }
 
     fn write(&self, bytes: Bytes) -> Boxed<'_, Result<()>> {

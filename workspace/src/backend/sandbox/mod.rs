@@ -12,9 +12,11 @@
 //! | `bracket` | push, start, pull, and what is pending |
 //! | `brackets` | the notes of what is pending |
 //! | `execution` | an exec there, as callers here see it |
+//! | `closing` | what becomes of execs when the workspace is closed |
 
 mod bracket;
 mod brackets;
+mod closing;
 mod execution;
 
 use std::net::SocketAddr;
@@ -22,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_protocol::wire::Token;
-use cairn_transports::Dialler;
+use cairn_transports::{Dialler, SILENCE, Server};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
@@ -36,6 +38,7 @@ use bracket::{Bracket, Owners};
 use brackets::Brackets;
 
 pub use crate::remote::LinkError;
+pub use closing::{AtClose, NotEnded};
 
 /// The name of the workspace in addresses of daemons, where none is given.
 const WORKSPACE: &str = "workspace";
@@ -65,6 +68,8 @@ pub struct Sandbox {
     place: Place,
     token: String,
     patience: Duration,
+    silence: Duration,
+    at_close: AtClose,
     owners: Arc<Owners>,
     /// Loaded at the first use, and there for all connections.
     brackets: Mutex<Option<Arc<Brackets>>>,
@@ -119,6 +124,8 @@ impl Sandbox {
             place,
             token: String::new(),
             patience: Duration::from_secs(20),
+            silence: SILENCE,
+            at_close: AtClose::default(),
             owners: Arc::default(),
             brackets: Mutex::new(None),
         }
@@ -175,6 +182,24 @@ impl Sandbox {
         self
     }
 
+    /// How long the daemon may be silent before its connections are given up, and
+    /// made again: those of calls and of sync, over QUIC and WebSocket alike. A
+    /// daemon gives up a silent host after 15 s. Default: 15 s, range 100 ms to 1 h.
+    #[must_use]
+    pub fn silence(mut self, silence: Duration) -> Self {
+        self.silence = silence;
+        self
+    }
+
+    /// What becomes of the commands that run when the workspace is closed. Default:
+    /// they run on. What is dropped without being closed leaves them running in any
+    /// case.
+    #[must_use]
+    pub fn at_close(mut self, at_close: AtClose) -> Self {
+        self.at_close = at_close;
+        self
+    }
+
     async fn brackets(
         &self,
         directory: Option<std::path::PathBuf>,
@@ -193,6 +218,7 @@ impl Sandbox {
             Place::At(daemon) => {
                 let trust = daemon.trust(&host.replica)?;
                 let dialler = Dialler::new(daemon.parsed()?, trust).map_err(SyncError::from)?;
+                let dialler = dialler.silence(self.silence);
                 return Ok(Source::Dial {
                     dialler,
                     address: daemon.address().to_owned(),
@@ -211,7 +237,11 @@ impl Sandbox {
             return Ok(Source::Listen(Arc::clone(lobby)));
         }
         let identity = identity.lock().take();
-        let opened = Lobby::open(*listen, identity, *insecure, token, workspace).await?;
+        let server = Server::builder()
+            .listen(*listen)
+            .insecure(*insecure)
+            .silence(self.silence);
+        let opened = Lobby::open(server, identity, token, workspace).await?;
         let opened = Arc::new(opened);
         *lobby = Some(Arc::clone(&opened));
         Ok(Source::Listen(opened))
@@ -239,9 +269,10 @@ impl Backend for Sandbox {
                 .await?
             };
             let brackets = self.brackets(host.directory).await?;
-            let (patience, owners) = (self.patience, Arc::clone(&self.owners));
+            let (patience, silence) = (self.patience, self.silence);
+            let owners = Arc::clone(&self.owners);
             let connected = handle.spawn(async move {
-                let link = Link::start(hub, source, patience);
+                let link = Link::start(hub, source, patience, silence);
                 match link.patiently().await {
                     Ok(caller) => Ok(Bracket::new(link, caller.card.clone(), brackets, owners)),
                     Err(error) => {
@@ -252,7 +283,11 @@ impl Backend for Sandbox {
             });
             let bracket = connected.await??;
             bracket.take_up(&handle);
-            Ok(Arc::new(SandboxConnection { bracket, handle }) as Arc<dyn Connection>)
+            Ok(Arc::new(SandboxConnection {
+                bracket,
+                handle,
+                at_close: self.at_close,
+            }) as Arc<dyn Connection>)
         })
     }
 }
@@ -281,6 +316,7 @@ impl<T> Future for Inside<'_, T> {
 struct SandboxConnection {
     bracket: Arc<Bracket>,
     handle: Handle,
+    at_close: AtClose,
 }
 
 impl Drop for SandboxConnection {
@@ -361,12 +397,20 @@ impl Connection for SandboxConnection {
         self.bracket.is_lost()
     }
 
-    fn close(&self) -> Boxed<'_, Result<(), BackendError>> {
-        let bracket = Arc::clone(&self.bracket);
-        let task = self.handle.spawn(async move { bracket.close().await });
-        Box::pin(async move {
-            let _ = task.await;
-            Ok(())
-        })
+    fn close(&self) -> Boxed<'_, Result<Vec<ExecId>, BackendError>> {
+        let (bracket, handle) = (Arc::clone(&self.bracket), self.handle.clone());
+        let at_close = self.at_close;
+        let task = self.handle.spawn(async move {
+            let running = bracket.begin_to_close().await;
+            let done = match at_close {
+                AtClose::RunOn => Ok(running),
+                AtClose::End { grace } => closing::end_all(&bracket, &handle, grace)
+                    .await
+                    .map(|()| Vec::new()),
+            };
+            bracket.close().await;
+            done
+        });
+        Box::pin(async move { Ok(task.await??) })
     }
 }

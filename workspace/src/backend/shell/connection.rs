@@ -361,11 +361,11 @@ impl Connection for ShellConnection {
         self.on_disk(id, Ledger::dispose)
     }
 
-    fn close(&self) -> Boxed<'_, Result<(), BackendError>> {
+    fn close(&self) -> Boxed<'_, Result<Vec<ExecId>, BackendError>> {
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
             elsewhere(move || shared.close()).await?;
-            Ok(())
+            Ok(Vec::new())
         })
     }
 }

@@ -173,7 +173,7 @@ fn a_file_that_is_too_large_to_be_read_as_a_whole_is_refused_and_named() {
         .replica()
         .write_file("/big", &vec![b'x'; 2 << 20])
         .unwrap();
-    let output = place.run("grep y big");
+    let output = place.run("tac big");
     assert_ne!(output.exit.code, 0);
     assert!(
         errors(&output).contains("File too large"),
@@ -193,4 +193,83 @@ fn the_worker_can_open_nothing_and_has_no_network() {
     let output = place.run("cat /etc/shadow; cat /proc/self/environ; curl http://127.0.0.1/");
     assert_ne!(output.exit.code, 0);
     assert_eq!(output.text(), "");
+}
+
+/// A search ends in time however long its lines are and whatever its pattern
+/// is; one that tries again and again gives up, and says so.
+#[test]
+fn grep_ends_whatever_it_searches() {
+    let place = Place::new();
+    let line = vec![b'a'; 32 << 20];
+    place.replica().write_file("/long", &line).unwrap();
+    for (script, said) in [
+        ("grep -c 'a*a*a*a*b' long", "0\n"),
+        ("grep -cE '(a|aa)+$' long", "1\n"),
+        ("grep -c b long", "0\n"),
+        ("grep -o 'a*' long | wc -c", "33554433\n"),
+        ("grep -cv b long; grep -c '^' long", "1\n1\n"),
+    ] {
+        let output = place.run_with(script, within(Duration::from_mins(1)));
+        assert_eq!(output.text(), said, "{script}: {}", errors(&output));
+    }
+    for script in [
+        "echo aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac | grep -P '^(?=a)(a|aa)+\\1$'",
+        "echo aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac | grep -P '(?=a)(a|aa)+(?=b)'",
+        "grep -E '((a{999}){999}){999}' long",
+    ] {
+        let output = place.run_with(script, within(Duration::from_mins(1)));
+        assert_eq!(output.exit.code, 2, "{script}: {}", errors(&output));
+        assert!(errors(&output).starts_with("grep: "), "{script}");
+    }
+    assert_eq!(place.text("echo alive"), "alive\n");
+}
+
+/// A search of what has no end, or of one line that has none, is over with
+/// the time of its script, and takes no more memory than it may.
+#[test]
+fn grep_of_what_has_no_end_is_ended() {
+    let place = Place::with(shell().limits(Limits {
+        memory_bytes: 64 << 20,
+        ..Limits::default()
+    }));
+    place.replica().write_file("/long", b"x").unwrap();
+    let script = "dd if=/dev/null of=hole bs=1M seek=2048 count=0 2>/dev/null; grep -ac b hole";
+    let output = place.run_with(script, within(Duration::from_mins(1)));
+    assert_eq!(output.exit.code, 137, "{}", errors(&output));
+    assert_eq!(place.text("rm hole; grep -c x long"), "1\n");
+    for script in [
+        "while :; do echo x; done | grep y",
+        "while :; do grep -r y .; grep -q '' long; done",
+    ] {
+        let output = place.run_with(script, within(Duration::from_millis(200)));
+        assert_ne!(output.exit.code, 0, "{script}");
+        assert_ne!(output.exit.ended, Ended::Exited, "{script}");
+    }
+    assert_eq!(place.text("echo alive"), "alive\n");
+}
+
+/// An endless loop of `sed` is ended with the time of its script, and what it
+/// keeps is limited.
+#[test]
+fn sed_that_does_not_end_is_ended() {
+    let place = Place::with(shell().limits(Limits {
+        memory_bytes: 64 << 20,
+        ..Limits::default()
+    }));
+    for script in [
+        "echo x | sed ':a;ba'",
+        "echo x | sed -n ':a;s/x/y/;s/y/x/;ta;ba'",
+        "while :; do echo x; done | sed 's/x/y/'",
+        "echo x | sed ':a;=;ba' > /dev/null",
+    ] {
+        let output = place.run_with(script, within(Duration::from_millis(200)));
+        assert_eq!(output.exit.code, 124, "{script}: {}", errors(&output));
+    }
+    let script = "echo x | sed ':a;s/.*/&&/;ta'";
+    let output = place.run_with(script, within(Duration::from_mins(1)));
+    assert_eq!(output.exit.code, 137, "{}", errors(&output));
+    let script = "echo aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac | sed -E 's/^(a|aa)+\\1$/x/'";
+    let output = place.run_with(script, within(Duration::from_mins(1)));
+    assert_ne!(output.exit.code, 0);
+    assert_eq!(place.text("echo alive"), "alive\n");
 }

@@ -195,3 +195,38 @@ fn a_change_that_a_script_hears_of_is_seen_after_a_listing() {
     let said = place.text("ls > /dev/null; rm f; [ -e f ] || echo gone; echo abc > g; ls -l g | cut -d' ' -f5; mv g h; ls");
     assert_eq!(said, "gone\n4\nh\nsignal\n");
 }
+
+/// What a tool writes in chunks is in its file in order and whole, whatever
+/// looks at the file meanwhile, and what cannot be written is told.
+#[test]
+fn what_is_held_back_is_written_in_order() {
+    let place = Place::new();
+    let text = place.text(
+        "seq 50000 > n; cat n > c; cmp n c && echo same\n\
+         for i in 1 2 3; do head -c 12288 n >> three; wc -c < three; done\n\
+         head -c 8192 n | tee a b > d; cmp a b; cmp a d; wc -c d; ls -l d | wc -l\n\
+         cat n c | sed 's/$/ /' > e; tail -1 e | wc -c; wc -l < e; stat -c %s e\n\
+         cat n > f; rm f; cat n > f; wc -c f; head -c 4096 n > g; mv g h; stat -c %s h\n\
+         grep -v x n > i; cmp n i && sort -n i > i2; cmp n i2; (cat n; cat n) > j; wc -l j",
+    );
+    let size = (1..=50_000)
+        .map(|n: u32| n.to_string().len() + 1)
+        .sum::<usize>();
+    let lines = [
+        "same".to_owned(),
+        "12288".into(),
+        "24576".into(),
+        "36864".into(),
+        "8192 d".into(),
+        "1".into(),
+        "7".into(),
+        "100000".into(),
+        (2 * (size + 50_000)).to_string(),
+        format!("{size} f"),
+        "4096".into(),
+        "100000 j".into(),
+    ];
+    assert_eq!(text.lines().collect::<Vec<_>>(), lines);
+    let output = place.run("mkdir d1; cat n > d1; echo $?");
+    assert_eq!(output.text(), "1\n");
+}

@@ -111,6 +111,16 @@ fn the_tools_are_those_of_gnu() {
 }
 
 #[test]
+fn grep_is_that_of_gnu() {
+    check(include_str!("cases/grep.txt"));
+}
+
+#[test]
+fn sed_is_that_of_gnu() {
+    check(include_str!("cases/sed.txt"));
+}
+
+#[test]
 fn jq_and_pipelines_are_as_elsewhere() {
     check(include_str!("cases/jq.txt"));
 }

@@ -1,0 +1,115 @@
+//! Sync when a store is in trouble: a disk is full, at the hub or at a replica, or
+//! the hub's is damaged. That is said with what to do, nothing is lost, and all is
+//! well when the trouble is over.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use crate::hubs::Hub;
+use crate::program::until;
+use crate::scratch::{Scratch, can_mount};
+use crate::trees::noise;
+
+const MIB: usize = 1 << 20;
+
+/// Has `dir` be a disk of this size, in memory. It goes with the scratch.
+fn disk(scratch: &Scratch, dir: &str, mib: usize) {
+    std::fs::create_dir(scratch.join(dir)).unwrap();
+    let mount = format!("mount -t tmpfs -o size={mib}m none {dir}");
+    scratch.sh(&mount).done();
+}
+
+fn enlarge(scratch: &Scratch, dir: &str, mib: usize) {
+    let mount = format!("mount -o remount,size={mib}m {dir}");
+    scratch.sh(&mount).done();
+}
+
+#[test]
+fn a_hub_with_a_full_disk_says_so_and_gets_everything_later() {
+    if !can_mount() {
+        return;
+    }
+    for scheme in ["quic", "wss"] {
+        let scratch = Scratch::new();
+        disk(&scratch, "disk", 24);
+        let hub = Hub::new(&scratch, "disk/hub", &[]);
+        let url = hub.url(scheme).to_owned();
+        scratch.cairn(&format!("clone {url} a")).done();
+        let bytes = noise(40 * MIB, 1);
+        std::fs::write(scratch.join("noise"), &bytes).unwrap();
+        scratch.cairn("import noise a.cairn/large --file").done();
+        let refused = scratch.cairn("sync a.cairn").ended(5);
+        refused.says(&["E_QUOTA", "make space on its disk"]);
+        // What came for the batch is given back, and others have their space.
+        until("the hub has space", || {
+            std::fs::write(scratch.join("small"), "small").unwrap();
+            let ran = scratch.cairn("import small disk/hub.cairn/small --file --replace");
+            ran.status.success()
+        });
+        scratch.cairn("check disk/hub.cairn").done();
+        enlarge(&scratch, "disk", 200);
+        scratch.cairn("sync a.cairn").done();
+        assert!(scratch.cairn("cat disk/hub.cairn/large").done().out == bytes);
+        assert_eq!(scratch.cairn("cat a.cairn/small").done().text(), "small");
+        hub.end();
+    }
+}
+
+#[test]
+fn a_replica_with_a_full_disk_says_so_and_goes_on_with_what_has_come() {
+    if !can_mount() {
+        return;
+    }
+    for scheme in ["quic", "wss"] {
+        let scratch = Scratch::new();
+        let bytes = noise(40 * MIB, 1);
+        std::fs::write(scratch.join("noise"), &bytes).unwrap();
+        scratch.cairn("import noise hub.cairn/large --file").done();
+        let hub = Hub::new(&scratch, "hub", &[]);
+        let url = hub.url(scheme).to_owned();
+        disk(&scratch, "disk", 24);
+        let refused = scratch.cairn(&format!("clone {url} disk/b")).ended(5);
+        refused.says(&[
+            "E_QUOTA",
+            "make space on the disk of the replica",
+            "is kept",
+        ]);
+        scratch.cairn("check disk/b.cairn").done();
+        enlarge(&scratch, "disk", 200);
+        scratch.cairn("sync disk/b.cairn").done();
+        assert!(scratch.cairn("cat disk/b.cairn/large").done().out == bytes);
+        hub.end();
+    }
+}
+
+#[test]
+fn a_hub_with_a_damaged_chunk_is_named_and_gives_everything_else() {
+    let scratch = Scratch::new();
+    std::fs::write(scratch.join("noise"), noise(3 * MIB, 2)).unwrap();
+    std::fs::write(scratch.join("small"), "small").unwrap();
+    scratch.cairn("import noise hub.cairn/large --file").done();
+    scratch.cairn("import small hub.cairn/small --file").done();
+    // What was just written is in a pack then.
+    scratch.cairn("gc hub.cairn").done();
+    let pack = scratch.join("hub.cairn/chunks/1.pack");
+    let pack = File::options().write(true).open(pack).unwrap();
+    pack.write_all_at(b"damaged", MIB as u64).unwrap();
+    let hub = Hub::new(&scratch, "hub", &[]);
+    for scheme in ["quic", "wss"] {
+        let url = hub.url(scheme).to_owned();
+        let refused = scratch.cairn(&format!("clone {url} {scheme}")).ended(5);
+        refused.says(&["E_CHUNK_MISSING", "cairn check", "--lazy"]);
+        let lazy = format!("{scheme}-lazy");
+        scratch.cairn(&format!("clone {url} {lazy} --lazy")).done();
+        assert_eq!(
+            scratch
+                .cairn(&format!("cat {lazy}.cairn/small"))
+                .done()
+                .text(),
+            "small"
+        );
+        let damaged = scratch.cairn(&format!("cat {lazy}.cairn/large")).ended(5);
+        damaged.says(&["/large", "E_CHUNK_MISSING"]);
+    }
+    hub.end();
+}
