@@ -16,7 +16,7 @@ use super::layout;
 use super::local::Local;
 use super::look::{InFlight, forgotten};
 use super::plan::Plan;
-use super::rider::{Alias, Rider};
+use super::rider::{Alias, Rider, was};
 use super::sides::followed;
 use super::spool::Spool;
 use super::stage::Held;
@@ -304,7 +304,10 @@ impl Upstream {
             let outcomes = ack.outcomes.iter().map(|(_, outcome)| outcome.clone());
             for outcome in outcomes.clone() {
                 if let Outcome::Alias { from, to } = outcome {
-                    aliases.push(Alias::new(flight, from, to, ack.seq));
+                    let told_whole = cut.reset.is_some();
+                    let was = told_whole.then(|| was(flight, from)).flatten();
+                    let ver = ack.seq;
+                    aliases.push(Alias { from, to, ver, was });
                 }
             }
             conflicts.push(Report {

@@ -37,26 +37,24 @@ pub(super) struct Alias {
     pub(super) to: NodeId,
     /// The commit of the answer.
     pub(super) ver: Ver,
-    /// What `from` was, and where the batch put it.
+    /// What `from` was, and where the batch put it: for a cut that is the whole
+    /// tree of the hub, which may have forgotten `to`.
     pub(super) was: Option<(NodeKind, Place)>,
 }
 
-impl Alias {
-    pub(super) fn new(flight: &Flight, from: NodeId, to: NodeId, ver: Ver) -> Self {
-        let edits = flight.edits.iter();
-        let kind = edits.clone().find_map(|edit| match edit {
-            Edit::New { node, kind } if *node == from => Some(*kind),
-            _ => None,
-        });
-        let mut places = edits.filter_map(|edit| match edit {
-            Edit::Name {
-                parent, name, node, ..
-            } if *node == Some(from) => Some((*parent, name.clone())),
-            _ => None,
-        });
-        let was = kind.zip(places.next());
-        Self { from, to, ver, was }
-    }
+/// What a node of a batch was, and where that put it.
+pub(super) fn was(flight: &Flight, of: NodeId) -> Option<(NodeKind, Place)> {
+    let mut edits = flight.edits.iter();
+    let kind = edits.clone().find_map(|edit| match edit {
+        Edit::New { node, kind } if *node == of => Some(*kind),
+        _ => None,
+    })?;
+    edits.find_map(|edit| match edit {
+        Edit::Name {
+            parent, name, node, ..
+        } if *node == Some(of) => Some((kind, (*parent, name.clone()))),
+        _ => None,
+    })
 }
 
 /// See the head of the module.
