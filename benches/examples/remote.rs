@@ -2,7 +2,7 @@
 //! 10 000 files until all of them are at the host; on a daemon in another process, over
 //! loopback QUIC and WebSocket, against the local backend and a plain spawn.
 //!
-//! `cargo run --release -p cairn-benches --example sandbox [PROGRAM [ROUNDS [FILES_ROUNDS]]]`
+//! `cargo run --release -p cairn-benches --example remote [PROGRAM [ROUNDS [FILES_ROUNDS]]]`
 //!
 //! PROGRAM is the `cairn` that is the daemon, by default the one beside this program.
 #![allow(clippy::print_stdout, reason = "the program prints its results")]
