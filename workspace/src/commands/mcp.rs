@@ -31,7 +31,7 @@ const BACKEND: &str = "local";
 #[derive(Debug, clap::Args)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Args {
-    /// The replica's directory or file
+    /// The replica's directory or file, or where it is mounted
     replica: PathBuf,
     /// Only the tools that change nothing: read, ls, find, grep
     #[arg(long)]
@@ -122,7 +122,11 @@ fn path_of(bytes: &[u8]) -> PathBuf {
 }
 
 pub(crate) fn run(args: &Args) -> Result {
-    let dir = locate::canonical(&args.replica);
+    let dir = match locate::locate(None, Some(&args.replica)) {
+        Ok(place) if place.path == b"/" => place.replica,
+        // To be made, or none: that is said when it is opened.
+        _ => locate::canonical(&args.replica),
+    };
     let options = Options {
         create: args.create,
         ..Options::default()

@@ -167,7 +167,8 @@ fn a_mounted_replica_is_worked_on_through_its_mount() {
         let made = std::fs::read_to_string(mount.join(format!("made-{n}")));
         assert_eq!(made.unwrap(), "by a tool");
     }
-    let mut reader = Talk::new(&scratch, &["--read-only"]);
+    // Named by where it is mounted.
+    let mut reader = Talk::of(&scratch, "w", &["--read-only"]);
     let listed = reader.call("ls", &json!({}));
     assert_eq!(listed, "in\nmade-0\nmade-1\nout-0\nout-1\n");
     // What a session runs ends with it, and the mount stays.
@@ -196,8 +197,12 @@ struct Talk {
 
 impl Talk {
     fn new(scratch: &Scratch, arguments: &[&str]) -> Self {
+        Self::of(scratch, "w.cairn", arguments)
+    }
+
+    fn of(scratch: &Scratch, replica: &str, arguments: &[&str]) -> Self {
         let mut command = cairn();
-        command.args(["mcp", "w.cairn"]).args(arguments);
+        command.args(["mcp", replica]).args(arguments);
         command.current_dir(&**scratch);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
