@@ -74,7 +74,12 @@ impl Held {
     /// Keeps chunks. Returns those that it refuses, and why.
     pub(super) fn store(&self, chunks: Vec<ChunkData>) -> Result<Vec<(ChunkHash, Code)>> {
         let inner = &self.replica.inner;
-        let bytes = chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
+        // What claims to be longer is refused below.
+        let most = cairn_protocol::CHUNK_MAX as u64;
+        let bytes = chunks
+            .iter()
+            .map(|chunk| u64::from(chunk.len).min(most))
+            .sum();
         inner.take_space(bytes)?;
         if inner.chunks.is_spill_full() {
             inner.commit(false)?;

@@ -207,7 +207,12 @@ impl Upstream {
     /// Checks and keeps chunks that came.
     pub(super) fn store(&self, chunks: Vec<ChunkData>) -> Result<Vec<(ChunkHash, Code)>> {
         let mut refused = Vec::new();
-        let bytes = chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
+        // What claims to be longer is refused below.
+        let most = cairn_protocol::CHUNK_MAX as u64;
+        let bytes = chunks
+            .iter()
+            .map(|chunk| u64::from(chunk.len).min(most))
+            .sum();
         self.inner().take_space(bytes)?;
         let store = &self.inner().chunks;
         {

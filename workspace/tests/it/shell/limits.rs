@@ -248,6 +248,16 @@ fn grep_of_what_has_no_end_is_ended() {
     assert_eq!(place.text("echo alive"), "alive\n");
 }
 
+/// The script's own clock stops tools, too.
+#[test]
+fn timeout_in_a_script_ends_a_tool_that_does_not_end() {
+    let place = Place::with(shell());
+    place.replica().write_file("/f", b"x\n").unwrap();
+    let script = "timeout 0.2 sed ':a;ba' f; echo $?";
+    let output = place.run_with(script, within(Duration::from_mins(1)));
+    assert_eq!(output.text(), "124\n", "{}", errors(&output));
+}
+
 /// An endless loop of `sed` is ended with the time of its script, and what it
 /// keeps is limited.
 #[test]
