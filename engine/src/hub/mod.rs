@@ -307,6 +307,9 @@ impl HubSession {
             }
             HubAction::Commit { batch, edits } => {
                 let by = self.pusher()?;
+                // Before the working tree is told of the commit, and once more
+                // for what comes next.
+                self.came(edits.len());
                 let (ack, named) = self.hub.commit(by, batch, &edits)?;
                 self.held.let_go(&named);
                 self.came(edits.len());

@@ -47,6 +47,18 @@ struct Cut {
     confirmed: bool,
 }
 
+impl Cut {
+    /// Whether it is of one commit, and that just the batch that was in flight, as
+    /// it was.
+    fn is_only(&self, flight: Option<&Flight>) -> bool {
+        let (Some(flight), Some(ack)) = (flight, &self.ack) else {
+            return false;
+        };
+        let next = flight.seen.seq + 1 == ack.seq && ack.seq == self.cursor.seq;
+        next && ack.outcomes.is_empty() && self.reset.is_none()
+    }
+}
+
 /// Ends a transaction that was not committed.
 struct Undo<'a>(&'a Connection);
 
@@ -212,6 +224,9 @@ impl Upstream {
             // The next commit does it; until then nothing here is certain.
             *self.unsure.lock() = true;
             return Err(error.into());
+        }
+        if !cut.is_only(flight) {
+            self.drop_draft();
         }
         if cut.ack.is_some() || anew {
             *self.flight.lock() = None;

@@ -16,6 +16,7 @@ use cairn_protocol::merge::Place;
 use cairn_protocol::{Data, Edit, MetaFields, Name, NodeId, NodeKind, Register, XattrName};
 use rustc_hash::FxHashMap;
 
+use super::draft::Aloft;
 use super::ignore::Paths;
 use super::local::{Here, Local};
 use super::outsized::CHUNKS_MAX;
@@ -68,6 +69,9 @@ pub(super) struct Edits<'a> {
     paths: &'a Paths<'a>,
     /// For a replay: what is not sealed counts, too, with what it was before.
     pub(super) replay: Option<&'a dyn Untouched>,
+    /// For a draft: what is in flight, and whether the draft ends before this.
+    pub(super) aloft: Option<&'a Aloft<'a>>,
+    pub(super) blocked: bool,
     pub(super) list: Vec<Edit>,
     /// Frozen registers that do not differ any more.
     pub(super) settled: Vec<Register>,
@@ -110,6 +114,8 @@ impl<'a> Edits<'a> {
             frozen,
             paths,
             replay,
+            aloft: None,
+            blocked: false,
             list: Vec::new(),
             settled: Vec::new(),
             stale: false,
@@ -205,7 +211,7 @@ impl<'a> Edits<'a> {
     }
 
     /// Which node is at a place here.
-    fn at(&mut self, place: &Place) -> Result<Option<NodeId>> {
+    pub(super) fn at(&mut self, place: &Place) -> Result<Option<NodeId>> {
         let Some(parent) = self.ino(place.0)? else {
             return Ok(None);
         };
@@ -239,7 +245,8 @@ impl<'a> Edits<'a> {
         }
         // One that has ended there may be forgotten (RST-4).
         let record = self.record(node)?;
-        let known = record.is_some_and(|record| record.gone.is_none());
+        let known = record.is_some_and(|record| record.gone.is_none())
+            || self.aloft.is_some_and(|aloft| aloft.makes(node));
         self.known.insert(node, known);
         Ok(known)
     }
@@ -279,6 +286,9 @@ impl<'a> Edits<'a> {
         {
             return Ok(true);
         }
+        if self.is_place_aloft(&place, here)? {
+            return Ok(true);
+        }
         let register = Register::Name {
             parent: place.0,
             name: place.1.clone(),
@@ -299,6 +309,9 @@ impl<'a> Edits<'a> {
         if was == node {
             self.stale |= there != node;
             self.settle(register);
+            return Ok(true);
+        }
+        if self.ends_draft(was, node) {
             return Ok(true);
         }
         if let Some(node) = node
@@ -442,6 +455,9 @@ impl<'a> Edits<'a> {
             return Ok(());
         };
         if self.paths.may_ignore() && self.is_hidden(ino)? {
+            return Ok(());
+        }
+        if self.is_aloft(&here) {
             return Ok(());
         }
         let record = self.record(here.id)?;

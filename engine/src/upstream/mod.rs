@@ -16,6 +16,7 @@
 //! | `local` | the working tree by the ids of nodes |
 //! | `layout` | the chunks of contents |
 //! | `scan`, `edits`, `registers`, `push` | what is pushed |
+//! | `draft` | what is pushed next, while the hub commits |
 //! | `outsized` | what is too large for that |
 //! | `conflicts` | what people should look at |
 //! | `lazy`, `evict` | contents that are fetched when they are read, and given up again |
@@ -32,6 +33,7 @@
 mod build;
 mod conflicts;
 mod cut;
+mod draft;
 mod echo;
 mod edits;
 mod evict;
@@ -77,6 +79,7 @@ pub use status::SyncStatus;
 pub(crate) use rider::Rider;
 pub(crate) use state::{TABLES, scanned_by_all};
 
+use draft::Draft;
 use ignore::Ignore;
 use stage::Staged;
 use state::{Flight, Rows, State};
@@ -90,6 +93,9 @@ pub struct Upstream {
     flight: Mutex<Option<Arc<Flight>>>,
     /// The version of the tree that it was made of, if that was since the start.
     made_of: Mutex<Option<Ver>>,
+    /// There is more to push than it has, as far as is known.
+    more: AtomicBool,
+    draft: Mutex<Option<Draft>>,
     /// Leases of the chunks of the batch in flight.
     aloft: Mutex<Vec<ChunkHash>>,
     staged: Mutex<Staged>,
@@ -183,6 +189,8 @@ impl Upstream {
             side,
             flight: Mutex::new(None),
             made_of: Mutex::new(None),
+            more: AtomicBool::new(false),
+            draft: Mutex::new(None),
             aloft: Mutex::default(),
             staged: Mutex::default(),
             reset: Mutex::new(None),
@@ -219,6 +227,7 @@ impl Upstream {
         let mut unsure = self.unsure.lock();
         self.inner().commit_changes()?;
         if *unsure {
+            self.drop_draft();
             let flight = self.stored_flight()?;
             if let Some(flight) = &flight {
                 self.lease_flight(flight);
@@ -261,6 +270,7 @@ impl Upstream {
 
     fn reset(&self, why: Why, last_batch: u64) -> Start {
         self.forget_staged();
+        self.drop_draft();
         *self.reset.lock() = Some(Reset { why, last_batch });
         Start::Nothing
     }
@@ -286,6 +296,10 @@ impl Upstream {
                 from: self.reset(why, last_batch),
             },
             ClientAction::NextBatch { inline } => ClientDone::Batch(self.next_batch(inline)?),
+            ClientAction::Prepare => {
+                self.prepare()?;
+                ClientDone::Prepared
+            }
             ClientAction::Supply { chunks, budget } => self.supply(&chunks, budget)?,
             ClientAction::Store { chunks } => {
                 let refused = self.store(chunks)?;
@@ -298,6 +312,7 @@ impl Upstream {
 impl Drop for Upstream {
     fn drop(&mut self) {
         self.forget_staged();
+        self.drop_draft();
         let aloft = std::mem::take(&mut *self.aloft.lock());
         self.inner().chunks.end_leases(&aloft);
     }

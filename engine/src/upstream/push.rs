@@ -8,16 +8,17 @@ use bytes::Bytes;
 use cairn_protocol::session::{Batch, BatchOffer, ClientDone, batch_digest};
 use cairn_protocol::wire::{Blob, ChunkData};
 use cairn_protocol::{
-    BATCH_BYTES_MAX, BATCH_CHUNKS_MAX, BATCH_EDITS_MAX, ChunkHash, Edit, NodeId, encode_chunk,
+    BATCH_BYTES_MAX, BATCH_CHUNKS_MAX, BATCH_EDITS_MAX, ChunkHash, Edit, NodeId, Ver, encode_chunk,
 };
 use rusqlite::Connection;
 
+use super::draft::Aloft;
 use super::edits::{Bounds, Edits};
 use super::ignore::{Paths, Whose};
 use super::layout::{self, Chunks};
 use super::local::Local;
 use super::outsized::still_outsized;
-use super::state::{Flight, Rows};
+use super::state::{Flight, Frozen, Rows};
 use super::{Upstream, lease};
 use crate::db::corrupt;
 use crate::replica::Inner;
@@ -31,6 +32,30 @@ const BOUNDS: Bounds = Bounds {
     bytes: BATCH_BYTES_MAX / 2,
     content: 64 << 20,
 };
+
+/// What a batch is made of.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) edits: Vec<Edit>,
+    /// As in [`Flight`], and so is the next.
+    pub(super) chunks: Vec<(ChunkHash, Option<ChunkHash>)>,
+    pub(super) scanned: Ver,
+    /// The version of the tree that it was made of.
+    pub(super) made_of: Ver,
+    /// It is full, so there is more to push.
+    pub(super) more: bool,
+}
+
+/// What was collected.
+#[derive(Debug)]
+pub(super) struct Collected {
+    pub(super) ready: Ready,
+    /// Something has to be refreshed first.
+    pub(super) stale: bool,
+    /// What others changed since its editor saw it, without what is settled.
+    pub(super) thawed: Frozen,
+    pub(super) outsized: BTreeSet<NodeId>,
+}
 
 impl Upstream {
     /// The batch in flight, or the next.
@@ -58,18 +83,21 @@ impl Upstream {
                 chunks: flight.chunks.iter().map(|(hash, _)| *hash).collect(),
             },
             inline: self.inline(&flight, inline)?,
+            more: self.more.load(Ordering::Relaxed),
         };
         Ok(Some(Box::new(offer)))
     }
 
-    /// Collects a batch and keeps it, durably: from now on it is what it is.
-    /// Also tells whether something has to be refreshed first.
+    /// Takes the draft or collects a batch, and keeps it, durably: from now on it
+    /// is what it is. Also tells whether something has to be refreshed first.
     fn take_off(&self) -> Result<(Option<Flight>, bool)> {
         let inner = self.inner();
         let _gate = inner.chunks.reading();
         let db = inner.db.writer();
-        let side = self.side;
-        let rows = Rows { db: &db, side };
+        let rows = Rows {
+            db: &db,
+            side: self.side,
+        };
         let mut state = rows.state()?;
         // A replica that knows nothing of its hub has nothing to say yet; one
         // that begins anew does not know what it has to say.
@@ -80,41 +108,33 @@ impl Upstream {
         // a seventh of the work of a push.
         let tx = db.unchecked_transaction()?;
         let frozen = rows.frozen()?;
-        let local = Local::new(inner, &db);
-        let shared = Shared::new(&db, side);
-        let ignore = self.ignore.lock().clone();
-        let paths = Paths::new(&ignore, Whose::Here);
-        let mut edits = Edits::new(&local, shared, &frozen, &paths, None)
-            .with_chunks_max(self.chunks_max.load(Ordering::Relaxed));
-        edits.scan_frozen(&BOUNDS)?;
-        let scanned = edits.scan(state.scanned, rows.told()?, &BOUNDS)?;
-        if edits.stale {
-            return Ok((None, true));
-        }
-        let mut thawed = frozen.clone();
-        for register in &edits.settled {
-            thawed.remove(register);
-        }
-        let outsized = still_outsized(rows.outsized()?, &local, &edits)?;
-        let list = edits.list;
-        if list.is_empty() && scanned == state.scanned {
-            return Ok((None, false));
-        }
-        rows.set_frozen(&frozen, &thawed)?;
-        rows.set_outsized(&outsized)?;
-        let flight = if list.is_empty() {
-            state.scanned = scanned;
+        let ready = if let Some(draft) = self.take_draft(&state, &frozen) {
+            draft
+        } else {
+            let found = self.collect(rows, &frozen, state.scanned, None)?;
+            if found.stale {
+                return Ok((None, true));
+            }
+            if found.ready.edits.is_empty() && found.ready.scanned == state.scanned {
+                return Ok((None, false));
+            }
+            rows.set_frozen(&frozen, &found.thawed)?;
+            rows.set_outsized(&found.outsized)?;
+            found.ready
+        };
+        self.more.store(ready.more, Ordering::Relaxed);
+        let flight = if ready.edits.is_empty() {
+            state.scanned = ready.scanned;
             None
         } else {
             state.batch += 1;
-            state.digest = Some(batch_digest(&list));
-            let chunks = new_chunks(inner, &db, shared, &list)?;
+            state.digest = Some(batch_digest(&ready.edits));
             Some(Flight {
                 number: state.batch,
                 seen,
-                edits: list,
-                chunks,
-                scanned,
+                edits: ready.edits,
+                chunks: ready.chunks,
+                scanned: ready.scanned,
             })
         };
         rows.set_state(&state)?;
@@ -124,9 +144,47 @@ impl Upstream {
             inner.written.fetch_add(1, Ordering::SeqCst);
             inner.make_durable()?;
             self.lease_flight(flight);
-            *self.made_of.lock() = Some(inner.committed.load(Ordering::SeqCst));
+            *self.made_of.lock() = Some(ready.made_of);
         }
         Ok((flight, false))
+    }
+
+    /// Collects what was edited, from a version of the log on; with what is in
+    /// flight, for a draft. The caller has the commit lock.
+    pub(super) fn collect(
+        &self,
+        rows: Rows<'_>,
+        frozen: &Frozen,
+        from: Ver,
+        aloft: Option<&Aloft<'_>>,
+    ) -> Result<Collected> {
+        let inner = self.inner();
+        let local = Local::new(inner, rows.db);
+        let shared = Shared::new(rows.db, rows.side);
+        let ignore = self.ignore.lock().clone();
+        let paths = Paths::new(&ignore, Whose::Here);
+        let mut edits = Edits::new(&local, shared, frozen, &paths, None)
+            .with_chunks_max(self.chunks_max.load(Ordering::Relaxed));
+        edits.aloft = aloft;
+        edits.scan_frozen(&BOUNDS)?;
+        let scanned = edits.scan(from, rows.told()?, &BOUNDS)?;
+        let mut thawed = frozen.clone();
+        for register in &edits.settled {
+            thawed.remove(register);
+        }
+        Ok(Collected {
+            stale: edits.stale,
+            outsized: still_outsized(rows.outsized()?, &local, &edits)?,
+            thawed,
+            ready: Ready {
+                // In tests there always may be, for their trees are small.
+                more: cfg!(debug_assertions) || edits.is_full(&BOUNDS),
+                chunks: new_chunks(inner, rows.db, shared, &edits.list)?,
+                edits: edits.list,
+                scanned,
+                made_of: inner.committed.load(Ordering::SeqCst),
+            },
+        })
     }
 
     /// Chunks of the batch in flight stay, whatever becomes of the files.

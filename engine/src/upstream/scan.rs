@@ -35,6 +35,7 @@ impl Edits<'_> {
         let mut upto = from;
         while let Some(row) = rows.next()? {
             let (ver, ino) = (uint(row.get(0)?), Ino(uint(row.get(2)?)));
+            let before = self.list.len();
             match row.get::<_, u8>(1)? {
                 0 if !self.seen_nodes.contains(&ino.0) && self.is_node_current(ino, ver)? => {
                     self.work.push(Work::Node(ino));
@@ -53,6 +54,10 @@ impl Edits<'_> {
                 _ => {}
             }
             if !self.follow(bounds)? {
+                return Ok((upto, false));
+            }
+            if self.blocked {
+                self.list.truncate(before);
                 return Ok((upto, false));
             }
             upto = ver;

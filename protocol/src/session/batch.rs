@@ -75,6 +75,7 @@ impl Batch {
         let offer = BatchOffer {
             batch: self,
             inline: Vec::new(),
+            more: false,
         };
         offer.messages(limits)
     }
@@ -284,6 +285,7 @@ impl BatchAssembly {
         Ok(Some(BatchOffer {
             batch,
             inline: std::mem::take(&mut self.inline),
+            more: false,
         }))
     }
 }
@@ -357,6 +359,7 @@ mod tests {
             let whole = BatchOffer {
                 batch: batch(edits, len, chunks),
                 inline: inline(chunks.min(5)),
+                more: false,
             };
             let messages = whole.clone().messages(LIMITS).unwrap();
             for message in &messages {

@@ -8,7 +8,7 @@
 //! | row | client | hub |
 //! | --- | --- | --- |
 //! | intake | `Stage`, `Apply`, `Reset` | `Admit`, `Subscribe`, `Feed`, `Applied` |
-//! | push | `NextBatch`, `Supply` | `Offer`, `Commit` |
+//! | push | `NextBatch`, `Supply`, `Prepare` | `Offer`, `Commit` |
 //! | chunks that come in | `Store` | `Store` |
 //! | chunks that go out | - | `Read` |
 
@@ -58,6 +58,9 @@ pub struct BatchOffer {
     /// Some of these chunks with their bytes: what is small or a difference to
     /// something that the hub has, within the limit that was asked for.
     pub inline: Vec<ChunkData>,
+    /// There is more to push after it, as far as the replica knows. The hub is
+    /// not told.
+    pub more: bool,
 }
 
 /// What a client's session asks of its replica.
@@ -105,6 +108,10 @@ pub enum ClientAction {
         /// Bytes of chunks that may come along, encoded.
         inline: usize,
     },
+    /// The batch in flight is with the hub, and there is more to push: the next
+    /// one may be collected. What becomes of the one in flight is not known yet,
+    /// so this may be of no use. Answered by [`ClientDone::Prepared`].
+    Prepare,
     /// Chunks of the batch in flight, encoded, perhaps as differences to what
     /// the hub has. Answered by [`ClientDone::Chunks`].
     Supply {
@@ -137,6 +144,8 @@ pub enum ClientDone {
     },
     /// The batch to push; `None` when there is nothing to push.
     Batch(Option<Box<BatchOffer>>),
+    /// The next batch is collected, or not.
+    Prepared,
     /// The first of the chunks that were asked for.
     Chunks {
         /// As many of the first as fit the budget, but for what is missing.

@@ -274,6 +274,8 @@ impl State {
                 chunks,
             },
             inline: along,
+            // So that sessions ask.
+            more: true,
         }))
     }
 
@@ -326,6 +328,7 @@ impl Store<ClientAction, ClientDone> for ModelClient {
                 }
             }
             ClientAction::NextBatch { inline } => ClientDone::Batch(state.next_batch(inline)),
+            ClientAction::Prepare => ClientDone::Prepared,
             ClientAction::Supply { chunks, budget } => {
                 let chunks: Vec<Wanted> = chunks.iter().map(|(hash, _)| (*hash, None)).collect();
                 let Given {

@@ -504,6 +504,7 @@ impl ReplicaState {
         ClientDone::Batch(Some(Box::new(BatchOffer {
             batch,
             inline: inlined,
+            more: true,
         })))
     }
 
@@ -536,6 +537,7 @@ impl Store<ClientAction, ClientDone> for ShelfReplica {
                 }
             }
             ClientAction::NextBatch { inline } => state.next_batch(inline),
+            ClientAction::Prepare => ClientDone::Prepared,
             ClientAction::Supply { chunks, budget } => {
                 let wanted = chunks.iter().map(|(hash, _)| *hash);
                 let (chunks, taken, missing) = give_chunks(&state.chunks, wanted, budget);

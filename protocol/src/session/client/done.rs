@@ -31,6 +31,7 @@ impl ClientSession {
                 Ok(())
             }
             (Row::Push, ClientDone::Batch(offer)) => self.batch(offer),
+            (Row::Push, ClientDone::Prepared) => Ok(()),
             (
                 Row::Push,
                 ClientDone::Chunks {

@@ -106,6 +106,12 @@ impl ClientSession {
             self.link.act(Row::Push, action);
             return;
         }
+        if self.supplies.is_empty()
+            && let Some(action) = self.push.prepare()
+        {
+            self.link.act(Row::Push, action);
+            return;
+        }
         if !self.intake.may_push() {
             return;
         }

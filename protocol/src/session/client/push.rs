@@ -48,6 +48,8 @@ struct Flight {
     outcomes: Vec<(u32, Outcome)>,
     /// Round trips when it was sent.
     depth: u64,
+    /// The next one may be prepared meanwhile.
+    more: bool,
 }
 
 #[derive(Debug)]
@@ -166,7 +168,7 @@ impl Pushing {
             let detail = format!("the hub has another batch {number} of this replica");
             return Err(Fault::new(Code::REPLICA_FORKED, detail));
         }
-        let chunks = offer.batch.chunks.clone();
+        let (chunks, more) = (offer.batch.chunks.clone(), offer.more);
         let parts = offer.messages(limits);
         let parts = parts.map_err(|error| Fault::new(Code::INTERNAL, error))?;
         let frames = parts
@@ -180,6 +182,7 @@ impl Pushing {
             needed: VecDeque::new(),
             outcomes: Vec::new(),
             depth,
+            more,
         });
         Ok(true)
     }
@@ -241,6 +244,19 @@ impl Pushing {
         }
         let chunks = flight.needed.iter().take(SUPPLY_CHUNKS).copied().collect();
         Some(ClientAction::Supply { chunks, budget })
+    }
+
+    /// Asks the store to prepare the next batch, once, when all of this one is
+    /// with the hub, as far as can be known: one of which the hub has all chunks is
+    /// committed without a question.
+    pub(super) fn prepare(&mut self) -> Option<ClientAction> {
+        let State::Awaiting(flight) = &mut self.state else {
+            return None;
+        };
+        let sent = flight.out.is_empty() && flight.needed.is_empty();
+        let supplied = flight.chunks.is_empty() || !flight.supplied.is_empty();
+        let may = sent && supplied && std::mem::take(&mut flight.more);
+        may.then_some(ClientAction::Prepare)
     }
 
     /// The store gave these. Returns the batch, and what to tell of what is

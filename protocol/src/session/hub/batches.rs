@@ -90,7 +90,7 @@ impl Batches {
         let assembly = assembly.get_or_insert_with(|| BatchAssembly::new(&push, limits));
         let whole = assembly.take(push);
         let whole = whole.map_err(|error| Fault::new(error.code(), error))?;
-        if let Some(BatchOffer { batch, inline }) = whole {
+        if let Some(BatchOffer { batch, inline, .. }) = whole {
             self.assembly = None;
             let stage = match (inline.is_empty(), batch.chunks.is_empty()) {
                 (false, _) => Stage::Inline,
