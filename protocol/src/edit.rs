@@ -8,6 +8,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::change::Entry;
 use crate::cursor::Ver;
 use crate::data::Data;
 use crate::id::NodeId;
@@ -193,6 +194,22 @@ impl Edit {
                 name: name.clone(),
             }),
             Self::New { .. } | Self::Drop { .. } => None,
+        }
+    }
+
+    /// What it does when it takes effect just as it says.
+    pub fn effect(&self) -> Entry {
+        match self.clone() {
+            Self::New { node: id, kind } => Entry::Node { id, kind },
+            Self::Data { node, data, .. } => Entry::Data { node, data },
+            Self::Meta { node, meta, .. } => Entry::Meta { node, meta },
+            Self::Xattr {
+                node, name, value, ..
+            } => Entry::Xattr { node, name, value },
+            Self::Name {
+                parent, name, node, ..
+            } => Entry::Name { parent, name, node },
+            Self::Drop { node, .. } => Entry::Gone { node },
         }
     }
 }

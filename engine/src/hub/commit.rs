@@ -7,7 +7,7 @@
 
 use std::sync::atomic::Ordering;
 
-use cairn_protocol::merge::{Resolution, ResolveError, resolve};
+use cairn_protocol::merge::{Resolution, ResolveError, is_plain, resolve};
 use cairn_protocol::session::{StoreFailure, batch_digest};
 use cairn_protocol::wire::{Code, Ext, PushAck};
 use cairn_protocol::{
@@ -39,9 +39,12 @@ struct Push<'a> {
 }
 
 /// What a transaction wrote.
-struct Done {
-    ack: PushAck,
-    named: Vec<ChunkHash>,
+pub(super) struct Done {
+    pub(super) ack: PushAck,
+    /// It was made now, and is just what the edits say.
+    pub(super) plain: bool,
+    /// The chunks that it names.
+    pub(super) named: Vec<ChunkHash>,
     pending: Vec<(ChunkHash, Pending)>,
     refs: refs::Written,
 }
@@ -71,14 +74,13 @@ fn refuse(code: Code, detail: impl Into<String>) -> Stop {
 }
 
 impl Hub {
-    /// Commits a batch, or answers again what it answered before. Also returns
-    /// the chunks that the commit names.
+    /// Commits a batch, or answers again what it answered before.
     pub(super) fn commit(
         &self,
         by: ReplicaTag,
         number: u64,
         edits: &[Edit],
-    ) -> Result<(PushAck, Vec<ChunkHash>), StoreFailure> {
+    ) -> Result<Done, StoreFailure> {
         let mut push = Push {
             by,
             number,
@@ -105,7 +107,7 @@ impl Hub {
         {
             tracing::warn!(%error, "the hub could not forget what is old; it is tried again");
         }
-        Ok((done.ack, done.named))
+        Ok(done)
     }
 
     /// Makes the bytes of the batch's chunks durable, beside other commits.
@@ -127,6 +129,7 @@ impl Hub {
         if let Some(ack) = answered(&db, push)? {
             return Ok(Done {
                 ack,
+                plain: false,
                 named: Vec::new(),
                 pending: Vec::new(),
                 refs: refs::Written::default(),
@@ -166,6 +169,7 @@ impl Hub {
         let mut state = State::load(db)?;
         let tree = Shared::new(db, HUB);
         let resolution = resolve_on(tree, push, &mut state)?;
+        let plain = resolution.outcomes.is_empty() && is_plain(push.edits, &resolution.entries);
         state.head += 1;
         let changes: Vec<Change> = (resolution.entries.into_iter())
             .map(|entry| Change {
@@ -194,6 +198,7 @@ impl Hub {
         note_commit(db, push, &ack, &Keys::of(&changes, &effects.revived))?;
         Ok(Done {
             ack,
+            plain,
             named,
             pending,
             refs: written,

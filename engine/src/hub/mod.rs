@@ -310,10 +310,13 @@ impl HubSession {
                 // Before the working tree is told of the commit, and once more
                 // for what comes next.
                 self.came(edits.len());
-                let (ack, named) = self.hub.commit(by, batch, &edits)?;
-                self.held.let_go(&named);
+                let done = self.hub.commit(by, batch, &edits)?;
+                self.held.let_go(&done.named);
                 self.came(edits.len());
-                HubDone::Committed(Box::new(ack))
+                HubDone::Committed {
+                    ack: Box::new(done.ack),
+                    plain: done.plain,
+                }
             }
             HubAction::Store { chunks } => {
                 self.pace().goes_on();

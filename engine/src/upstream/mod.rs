@@ -285,6 +285,10 @@ impl Upstream {
                 let wanted = self.stage(first, changes, reports)?;
                 ClientDone::Staged { wanted }
             }
+            ClientAction::Confirm { first, seq } => {
+                self.confirm(first, seq)?;
+                ClientDone::Staged { wanted: Vec::new() }
+            }
             ClientAction::Apply {
                 cursor,
                 ack,

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cairn_protocol::session::{Report, Wanted};
 use cairn_protocol::wire::{ChunkData, Code};
-use cairn_protocol::{Change, ChunkError, ChunkHash, Data, Encoded, Entry, NodeId, decode_chunk};
+use cairn_protocol::{
+    Change, ChunkError, ChunkHash, Data, ENTRIES_MAX, Edit, Encoded, Entry, NodeId, Seq,
+    decode_chunk,
+};
 use rusqlite::Connection;
 use rustc_hash::FxHashSet;
 
@@ -14,6 +17,7 @@ use super::Upstream;
 use super::layout::{self, Chunks};
 use super::spool::Spool;
 use crate::chunks;
+use crate::files::Files;
 use crate::shared::{Highest, Shared};
 use crate::{FsError, Result};
 
@@ -32,6 +36,14 @@ pub(super) struct Staged {
     partial: Vec<(NodeId, Data)>,
     /// New nodes that take the places of others, whose contents are much alike.
     replaced: BTreeMap<NodeId, NodeId>,
+}
+
+impl Staged {
+    fn push(&mut self, files: &Files, changes: Vec<Change>) -> Result<()> {
+        Arc::get_mut(&mut self.changes)
+            .ok_or_else(|| FsError::Corrupt("a cut is applied while it is staged".into()))?
+            .push(files, changes)
+    }
 }
 
 /// Chunks that stay, whatever names them.
@@ -92,12 +104,29 @@ impl Upstream {
                 }
             }
         }
-        let files = &self.inner().chunks.files;
-        Arc::get_mut(&mut staged.changes)
-            .ok_or_else(|| FsError::Corrupt("a cut is applied while it is staged".into()))?
-            .push(files, changes)?;
+        staged.push(&self.inner().chunks.files, changes)?;
         staged.reports.extend(reports);
         Ok(wanted)
+    }
+
+    /// Keeps what the batch in flight says as changes of this commit. Its chunks
+    /// are here and stay until it is applied.
+    pub(super) fn confirm(&self, first: u64, ver: Seq) -> Result<()> {
+        let flight = self.flight.lock().clone();
+        let Some(flight) = flight else {
+            return Err(FsError::Corrupt("no batch is in flight".into()));
+        };
+        if first == 0 {
+            self.forget_staged();
+        }
+        let files = &self.inner().chunks.files;
+        let mut staged = self.staged.lock();
+        for page in flight.edits.chunks(ENTRIES_MAX) {
+            let entries = page.iter().map(Edit::effect);
+            let changes = entries.map(|entry| Change { ver, entry }).collect();
+            staged.push(files, changes)?;
+        }
+        Ok(())
     }
 
     /// The nodes that the confirmed tree has where others come to be.

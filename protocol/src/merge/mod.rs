@@ -12,10 +12,12 @@
 //! | `names` | the names as the batch leaves them so far, over those of the tree |
 //! | `place` | where nodes go, and which stay or live again (R2 to R9) |
 //! | `values` | content and attributes (R1, R10) |
+//! | `plain` | whether all of that is just what the edits say |
 
 mod batch;
 mod names;
 mod place;
+mod plain;
 mod values;
 
 use bytes::Bytes;
@@ -30,6 +32,7 @@ use crate::outcome::{Outcome, Refusal};
 use crate::register::{Meta, NodeKind};
 
 pub use batch::BatchError;
+pub use plain::is_plain;
 
 /// A name in a directory.
 pub type Place = (NodeId, Name);

@@ -7,7 +7,7 @@
 //!
 //! | row | client | hub |
 //! | --- | --- | --- |
-//! | intake | `Stage`, `Apply`, `Reset` | `Admit`, `Subscribe`, `Feed`, `Applied` |
+//! | intake | `Stage`, `Confirm`, `Apply`, `Reset` | `Admit`, `Subscribe`, `Feed`, `Applied` |
 //! | push | `NextBatch`, `Supply`, `Prepare` | `Offer`, `Commit` |
 //! | chunks that come in | `Store` | `Store` |
 //! | chunks that go out | - | `Read` |
@@ -77,6 +77,14 @@ pub enum ClientAction {
         changes: Vec<Change>,
         /// What became of the commits of others.
         reports: Vec<Report>,
+    },
+    /// Keep what the batch in flight says, as changes of this commit: it took
+    /// effect just so. Answered by [`ClientDone::Staged`].
+    Confirm {
+        /// As in `Stage`.
+        first: u64,
+        /// The commit.
+        seq: Seq,
     },
     /// The transfer is whole and its chunks are here: make it the confirmed
     /// tree, atomically, and show it. Answered by [`ClientDone::Applied`].
@@ -261,7 +269,13 @@ pub enum HubDone {
     /// For each chunk that was asked for: whether it is missing.
     Offered(Vec<bool>),
     /// The batch is committed.
-    Committed(Box<PushAck>),
+    Committed {
+        /// The answer.
+        ack: Box<PushAck>,
+        /// The commit was made now, and is just what the edits say
+        /// ([`is_plain`](crate::merge::is_plain)).
+        plain: bool,
+    },
     /// The first of the chunks that were asked for.
     Chunks {
         /// As many of the first as fit the budget, but for what is missing.

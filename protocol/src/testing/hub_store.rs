@@ -12,7 +12,7 @@ use crate::cursor::{Cursor, Epoch, Scope, Seq};
 use crate::data::Data;
 use crate::edit::Edit;
 use crate::id::ReplicaTag;
-use crate::merge::Safeguards;
+use crate::merge::{Safeguards, is_plain};
 use crate::session::{Admission, HubAction, HubDone, Report, Store, StoreFailure, batch_digest};
 use crate::wire::{Code, Ext, List, PushAck, Start, Token, Why};
 
@@ -229,18 +229,23 @@ impl State {
         if self.hub.head() > before {
             self.committed(tag, &ack.outcomes);
         }
+        let entries = self.hub.changes_since(ack.seq - 1).into_iter();
+        let entries: Vec<_> = entries.map(|change| change.entry).collect();
+        let is_new = self.hub.head() > before;
+        let plain = is_new && ack.outcomes.is_empty() && is_plain(edits, &entries);
         let outcomes = ack.outcomes.iter();
         let outcomes = outcomes.map(|(at, outcome)| {
             let at = u32::try_from(*at).unwrap_or(u32::MAX);
             (at, outcome.clone())
         });
-        HubDone::Committed(Box::new(PushAck {
+        let ack = Box::new(PushAck {
             batch,
             seq: ack.seq,
             chain: self.chain(ack.seq).unwrap_or(Chain::GENESIS),
             outcomes: List::try_from(outcomes.collect::<Vec<_>>()).unwrap_or_default(),
             ext: Ext::default(),
-        }))
+        });
+        HubDone::Committed { ack, plain }
     }
 
     fn committed(&mut self, by: ReplicaTag, outcomes: &[(usize, crate::Outcome)]) {

@@ -132,6 +132,13 @@ impl ModelReplica {
         self.flight.as_ref().map(|flight| flight.batch)
     }
 
+    /// What that batch says, as changes of the commit that it became.
+    pub fn confirmed_as(&self, ver: Seq) -> Vec<Change> {
+        let edits = self.flight.iter().flat_map(|flight| &flight.edits);
+        let entries = edits.map(Edit::effect);
+        entries.map(|entry| Change { ver, entry }).collect()
+    }
+
     /// Whether everything was pushed and answered.
     pub fn is_clean(&self) -> bool {
         self.flight.is_none() && self.dirty.bases.is_empty() && self.dirty.drops.is_empty()

@@ -9,7 +9,7 @@ use super::news::News;
 use super::replica::{EditError, ModelReplica, ReplicaSafeguards};
 use super::tree::ModelTree;
 use crate::change::{Change, Entry};
-use crate::cursor::{Cursor, Epoch, Scope};
+use crate::cursor::{Cursor, Epoch, Scope, Seq};
 use crate::data::Data;
 use crate::edit::Edit;
 use crate::hash::ChunkHash;
@@ -174,6 +174,11 @@ impl State {
         wanted
     }
 
+    /// Stages what is in flight, as this commit.
+    fn confirm(&mut self, first: u64, ver: Seq) -> Vec<Wanted> {
+        self.stage(first, self.replica.confirmed_as(ver), Vec::new())
+    }
+
     /// The chunks that changes need and that are not here.
     fn wants<'a>(&self, changes: impl IntoIterator<Item = &'a Change>) -> Vec<Wanted> {
         let mut contents: BTreeMap<NodeId, &Data> = BTreeMap::new();
@@ -274,8 +279,7 @@ impl State {
                 chunks,
             },
             inline: along,
-            // So that sessions ask.
-            more: true,
+            more: false,
         }))
     }
 
@@ -305,6 +309,9 @@ impl Store<ClientAction, ClientDone> for ModelClient {
                 reports,
             } => ClientDone::Staged {
                 wanted: state.stage(first, changes, reports),
+            },
+            ClientAction::Confirm { first, seq } => ClientDone::Staged {
+                wanted: state.confirm(first, seq),
             },
             ClientAction::Apply {
                 cursor,

@@ -31,7 +31,7 @@ use super::workload::{Do, Workload};
 use crate::cursor::{Epoch, Seq};
 use crate::id::{NodeId, ReplicaTag};
 use crate::session::{ClientConfig, ClientSession, Command, HubConfig, HubSession, Input, Offer};
-use crate::wire::{Hydrate, Limits, Token};
+use crate::wire::{Capabilities, Hydrate, Limits, Token};
 
 /// Why a schedule failed.
 pub type Failure = String;
@@ -99,6 +99,7 @@ pub struct World<H: HubSubject, R, M = NoMiddle> {
     head: Seq,
     faults: Faults,
     limits: Limits,
+    capabilities: Capabilities,
     backup: Option<H::Backup>,
     damaged: bool,
     /// Stands for everything that happened.
@@ -127,6 +128,12 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
     }
 
     fn with(seed: u64, tell: bool, middles: usize) -> Self {
+        // From another stream, so that a seed without them is as it was before them.
+        let capabilities = if Rng(seed ^ 0xc0f1).once_in(4) {
+            Capabilities::default()
+        } else {
+            Offer::OURS.capabilities
+        };
         let mut rng = Rng(seed);
         let tags = (1..=1 + rng.below(5) as u64).map(ReplicaTag);
         let replicas: Vec<R> = tags.map(R::create).collect();
@@ -164,10 +171,20 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
             head: 0,
             faults,
             limits,
+            capabilities,
             backup: None,
             damaged: false,
             trace: blake3::Hasher::new(),
             story: tell.then(Vec::new),
+        }
+    }
+
+    /// The same with clients of these capabilities.
+    #[must_use]
+    pub fn with_capabilities(self, capabilities: Capabilities) -> Self {
+        Self {
+            capabilities,
+            ..self
         }
     }
 
@@ -385,6 +402,7 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
         let (start, last_batch, last_batch_digest) = self.start(who);
         let offer = Offer {
             limits: self.limits,
+            capabilities: self.capabilities,
             ..Offer::OURS
         };
         let config = ClientConfig {

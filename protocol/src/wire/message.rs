@@ -26,11 +26,22 @@ use crate::outcome::Outcome;
 /// and mean nothing.
 pub type Ext = List<(u16, Blob<EXT_VALUE_MAX>), EXT_KEYS_MAX>;
 
+/// In [`PushAck::ext`]: the answer is the cut with its commit. The value is empty.
+pub const IS_CUT: u16 = 1;
+
 /// What a replica may do besides the first version, as bits. Unknown ones survive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capabilities(pub u64);
 
 impl Capabilities {
+    /// The answer to a batch may be the cut with its commit (SES-20).
+    pub const CONFIRM: Self = Self(1);
+
+    /// Whether all of these are among them.
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
     /// What both have.
     #[must_use]
     pub fn common(self, other: Self) -> Self {

@@ -13,8 +13,9 @@ use cairn_protocol::testing::{
     BrokenClient, HubBackup, ModelClient, ModelHub, ReplicaSafeguards, Rng, Side, talk,
 };
 use cairn_protocol::wire::{
-    Blob, ChunkData, Chunks, Code, Credit, Cut, Ext, Fence, Frame, Hello, Hydrate, Limits, List,
-    Message, Missing, Ping, Push, Role, Start, Subscribe, Text, Token, Want, Welcome,
+    Blob, Capabilities, ChunkData, Chunks, Code, Credit, Cut, Ext, Fence, Frame, Hello, Hydrate,
+    IS_CUT, Limits, List, Message, Missing, Ping, Push, PushAck, Role, Start, Subscribe, Text,
+    Token, Want, Welcome,
 };
 use cairn_protocol::{
     Chain, ChunkHash, Cursor, Encoding, Epoch, Meta, Name, NodeId, NodeKind, Outcome, ReplicaTag,
@@ -1139,7 +1140,12 @@ fn a_batch_that_is_refused_for_good_is_pushed_again_ever_later() {
 #[test]
 fn i4_the_answer_comes_before_the_cut_that_has_its_commit() {
     let (hub, a, b) = (hub(), replica(1), replica(2));
-    let (mut ca, mut ha) = connected(&a, 1, &hub);
+    // One that cannot be told by the answer alone.
+    let mut config = config(&a, 1);
+    config.offer.capabilities = Capabilities::default();
+    let session = ClientSession::new(T0, config);
+    let (mut ca, mut ha) = (Side::new(session, Arc::new(a.clone())), hub_side(&hub));
+    talk(T0, &mut ca, &mut ha);
     let (mut cb, mut hb) = connected(&b, 2, &hub);
     create(&b, "b", b"x");
     talk(T0, &mut cb, &mut hb);
@@ -1151,6 +1157,63 @@ fn i4_the_answer_comes_before_the_cut_that_has_its_commit() {
         _ => false,
     };
     assert!(frames.iter().position(cut).unwrap() > acks);
+}
+
+fn kinds(frames: &[Frame]) -> Vec<u16> {
+    frames.iter().map(|frame| frame.kind).collect()
+}
+
+#[test]
+fn who_knows_all_of_a_commit_is_told_by_the_answer() {
+    let (hub, a, b) = (hub(), replica(1), replica(2));
+    let (mut ca, mut ha) = connected(&a, 1, &hub);
+    let (mut cb, mut hb) = connected(&b, 2, &hub);
+    let node = create(&a, "file", b"x");
+    let frames = talk(T0, &mut ca, &mut ha);
+    // Push, PushAck and Applied.
+    assert_eq!(kinds(&frames), [7, 9, 6]);
+    assert!(a.is_clean() && a.confirmed() == (Some(hub.head()), hub.tree()));
+    // The other is told of it as ever, and so is the author of what is not its.
+    hb.give(T0, Input::News);
+    assert_eq!(kinds(&talk(T0, &mut cb, &mut hb)), [4, 5, 6]);
+    write(&b, node, b"y");
+    talk(T0, &mut cb, &mut hb);
+    create(&a, "other", b"x");
+    let frames = kinds(&talk(T0, &mut ca, &mut ha));
+    assert!(frames.contains(&4) && frames.contains(&5), "{frames:?}");
+    hb.give(T0, Input::News);
+    talk(T0, &mut cb, &mut hb);
+    for replica in [&a, &b] {
+        assert_eq!(replica.confirmed(), (Some(hub.head()), hub.tree()));
+    }
+}
+
+#[test]
+fn an_answer_that_is_a_cut_out_of_order_is_refused() {
+    for (capabilities, seq) in [(Capabilities::CONFIRM, 3), (Capabilities::default(), 2)] {
+        let (hub, a) = (hub(), replica(1));
+        let mut config = config(&a, 1);
+        config.offer.capabilities = capabilities;
+        let session = ClientSession::new(T0, config);
+        let (mut c, mut h) = (Side::new(session, Arc::new(a.clone())), hub_side(&hub));
+        create(&a, "first", b"x");
+        talk(T0, &mut c, &mut h);
+        create(&a, "second", b"x");
+        c.settle(T0);
+        let ext = vec![(IS_CUT, Blob::default())].try_into().unwrap();
+        let (batch, chain, outcomes) = (2, Chain::GENESIS, List::default());
+        let ack = Message::from(PushAck {
+            batch,
+            seq,
+            chain,
+            outcomes,
+            ext,
+        });
+        c.give(T0, Input::Frame(ack.to_frame(0)));
+        c.settle(T0);
+        assert_eq!(c.ended.as_ref().map(|end| end.code), Some(Code::STATE));
+        assert!(!a.is_clean());
+    }
 }
 
 /// The store of a client, which counts what it is asked.

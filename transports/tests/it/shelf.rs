@@ -202,7 +202,8 @@ impl HubState {
         let last = self.answered.get(&from);
         if let Some((last, known, ack)) = last {
             if *last == batch && *known == digest {
-                return HubDone::Committed(Box::new(ack.clone()));
+                let ack = Box::new(ack.clone());
+                return HubDone::Committed { ack, plain: false };
             }
             if *last + 1 != batch {
                 return HubDone::Failed(failed(Code::BATCH_GAP, "a batch is missing"));
@@ -231,7 +232,10 @@ impl HubState {
             ext: Ext::default(),
         };
         self.answered.insert(from, (batch, digest, ack.clone()));
-        HubDone::Committed(Box::new(ack))
+        HubDone::Committed {
+            ack: Box::new(ack),
+            plain: false,
+        }
     }
 }
 
@@ -528,6 +532,7 @@ impl Store<ClientAction, ClientDone> for ShelfReplica {
         let mut state = self.state.lock();
         match action {
             ClientAction::Stage { first, changes, .. } => state.staged(first, changes),
+            ClientAction::Confirm { .. } => ClientDone::Staged { wanted: Vec::new() },
             ClientAction::Apply { cursor, ack, .. } => state.apply(cursor, ack.as_ref()),
             ClientAction::Reset { .. } => {
                 state.staged.clear();

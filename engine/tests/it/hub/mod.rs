@@ -73,7 +73,7 @@ impl Client {
     pub(crate) fn commit(&self, batch: u64, edits: &[Edit]) -> Result<PushAck, StoreFailure> {
         let edits = edits.to_vec();
         match self.0.perform(HubAction::Commit { batch, edits }) {
-            HubDone::Committed(ack) => Ok(*ack),
+            HubDone::Committed { ack, .. } => Ok(*ack),
             HubDone::Failed(why) => Err(why),
             other => panic!("{other:?}"),
         }

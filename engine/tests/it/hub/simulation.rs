@@ -55,7 +55,7 @@ pub(crate) fn view(hub: &Hub) -> ModelTree {
 impl Store<HubAction, HubDone> for Noting {
     fn perform(&self, action: HubAction) -> HubDone {
         let done = self.session.perform(action);
-        if let HubDone::Committed(ack) = &done {
+        if let HubDone::Committed { ack, .. } = &done {
             let mut history = self.history.lock().unwrap();
             history.entry(ack.seq).or_insert_with(|| view(&self.hub));
         }

@@ -1,13 +1,14 @@
 //! What a client hears: from the hub, and from its program.
 
+use super::intake::{Confirmed, Item};
 use super::{ClientSession, Phase, unexpected};
 use crate::session::greeting::{Agreement, agree};
 use crate::session::io::{By, Command, Event, Input};
 use crate::session::link::{Fault, Step, after};
 use crate::session::store::ClientDone;
 use crate::wire::{
-    About, Changes, Chunks, Code, Cut, Error, Frame, Hello, Message, Report, Reset, Role, Start,
-    Welcome,
+    About, Capabilities, Changes, Chunks, Code, Cut, Error, Frame, Hello, IS_CUT, Message, Report,
+    Reset, Role, Start, Welcome,
 };
 
 impl ClientSession {
@@ -56,7 +57,7 @@ impl ClientSession {
                 }
                 self.subscribed = None;
                 self.live = false;
-                self.intake.push(frame);
+                self.intake.push(Item::Told(frame));
                 return Ok(());
             }
             Chunks::KIND if open => {
@@ -130,10 +131,15 @@ impl ClientSession {
                     seq: ack.seq,
                     outcomes: Vec::new(),
                 };
-                let depth = self.push.acked(ack)?;
+                let (seq, chain) = (ack.seq, ack.chain);
+                let is_cut = ack.ext.iter().any(|(key, _)| *key == IS_CUT);
+                let (edits, depth) = self.push.acked(ack)?;
                 self.answered(depth);
                 self.link.counters.batches += 1;
                 self.pushed(event);
+                if is_cut {
+                    self.confirmed(Confirmed { seq, chain, edits })?;
+                }
                 Ok(())
             }
             Message::Missing(missing) => {
@@ -157,6 +163,18 @@ impl ClientSession {
                 "Changes, Cut, Reset, Need, PushAck, Chunks, Missing or FenceOk",
             )),
         }
+    }
+
+    /// The answer to a batch is the cut with its commit.
+    pub(super) fn confirmed(&mut self, confirmed: Confirmed) -> Step {
+        let agreed = self.agreement()?.capabilities;
+        let plain = self.push.ack().is_some_and(|ack| ack.outcomes.is_empty());
+        if !plain || !agreed.has(Capabilities::CONFIRM) {
+            let got = "PushAck that is a cut";
+            return Err(Fault::state(got, "one that is not"));
+        }
+        self.intake.push(Item::Confirmed(confirmed));
+        Ok(())
     }
 
     /// The answer came to something that was asked at this depth.

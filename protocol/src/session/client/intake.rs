@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 
-use crate::cursor::Cursor;
+use crate::chain::Chain;
+use crate::cursor::{Cursor, Seq};
 use crate::session::link::Fault;
 use crate::session::store::{Applied, ClientAction, Report};
 use crate::session::transfer::Incoming;
@@ -38,6 +39,24 @@ enum Removal {
     Allowed,
 }
 
+/// What has its place in the order of what the hub says.
+#[derive(Debug)]
+pub(super) enum Item {
+    /// Changes, a cut or a report, paid for by credit.
+    Told(Frame),
+    /// The answer to a batch that is the cut with its commit.
+    Confirmed(Confirmed),
+}
+
+/// A commit that is just the batch in flight.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Confirmed {
+    pub(super) seq: Seq,
+    pub(super) chain: Chain,
+    /// How many edits the batch has.
+    pub(super) edits: u64,
+}
+
 /// What is under way at the store.
 #[derive(Debug, PartialEq, Eq)]
 enum Under {
@@ -63,8 +82,8 @@ pub(super) enum Next {
 
 #[derive(Debug)]
 pub(super) struct Intake {
-    /// Frames that were not looked at yet, and are paid for by credit.
-    queue: VecDeque<Frame>,
+    /// What was not looked at yet.
+    queue: VecDeque<Item>,
     transfer: Option<Incoming>,
     /// Nothing was staged in this session.
     is_new: bool,
@@ -139,9 +158,9 @@ impl Intake {
         self.under != Under::Reset && self.followed && (self.at.is_some() || held)
     }
 
-    /// Takes a frame that has its place in the order.
-    pub(super) fn push(&mut self, frame: Frame) {
-        self.queue.push_back(frame);
+    /// Takes what has its place in the order.
+    pub(super) fn push(&mut self, item: Item) {
+        self.queue.push_back(item);
     }
 
     /// The cut that is halted may be applied, or the next one.
@@ -229,13 +248,15 @@ impl Intake {
         })
     }
 
-    /// Looks at the next frame.
+    /// Looks at what is next.
     fn take(&mut self, full: bool) -> Result<Next, Fault> {
         if full {
             return Ok(Next::Wait);
         }
-        let Some(frame) = self.queue.pop_front() else {
-            return Ok(Next::Wait);
+        let frame = match self.queue.pop_front() {
+            None => return Ok(Next::Wait),
+            Some(Item::Confirmed(confirmed)) => return self.confirm(confirmed),
+            Some(Item::Told(frame)) => frame,
         };
         self.consumed
             .push((frame.kind, crate::session::link::size(&frame)));
@@ -253,6 +274,25 @@ impl Intake {
             }
             _ => Ok(Next::Again),
         }
+    }
+
+    /// The commit after the last cut is the batch in flight.
+    fn confirm(&mut self, confirmed: Confirmed) -> Result<Next, Fault> {
+        let Confirmed { seq, chain, edits } = confirmed;
+        let last = self.due.map(|due| due.cursor).or(self.at);
+        let last = last.filter(|_| self.transfer.is_none());
+        let Some(last) = last.filter(|last| last.seq.checked_add(1) == Some(seq)) else {
+            let got = "PushAck that is a cut";
+            return Err(Fault::state(got, "it after the cut before its commit"));
+        };
+        let cursor = Cursor { seq, chain, ..last };
+        let why = Waits::Chunks;
+        self.due = Some(Due { cursor, why });
+        self.is_new = false;
+        let first = self.staged + self.reported;
+        self.staged += edits;
+        self.under = Under::Stage;
+        Ok(Next::Do(ClientAction::Confirm { first, seq }))
     }
 
     fn stage(&mut self, changes: Vec<crate::Change>) -> Next {

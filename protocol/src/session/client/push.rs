@@ -33,12 +33,13 @@ enum State {
     /// It was sent, or is about to be.
     Awaiting(Flight),
     /// It is answered, and has to be applied with its cut.
-    Acked(PushAck),
+    Acked(Box<PushAck>),
 }
 
 #[derive(Debug)]
 struct Flight {
     number: u64,
+    edits: u64,
     chunks: Vec<ChunkHash>,
     supplied: BTreeSet<ChunkHash>,
     /// Frames that wait for credit.
@@ -169,6 +170,7 @@ impl Pushing {
             return Err(Fault::new(Code::REPLICA_FORKED, detail));
         }
         let (chunks, more) = (offer.batch.chunks.clone(), offer.more);
+        let edits = offer.batch.edits.len() as u64;
         let parts = offer.messages(limits);
         let parts = parts.map_err(|error| Fault::new(Code::INTERNAL, error))?;
         let frames = parts
@@ -176,6 +178,7 @@ impl Pushing {
             .map(|part| Message::from(part).to_frame(0));
         self.state = State::Awaiting(Flight {
             number,
+            edits,
             chunks,
             supplied: BTreeSet::new(),
             out: frames.collect(),
@@ -294,18 +297,19 @@ impl Pushing {
         Ok(())
     }
 
-    /// The hub has committed the batch. Returns the depth of the question.
-    pub(super) fn acked(&mut self, mut ack: PushAck) -> Result<u64, Fault> {
+    /// The hub has committed the batch. Returns how many edits that has, and the
+    /// depth of the question.
+    pub(super) fn acked(&mut self, mut ack: PushAck) -> Result<(u64, u64), Fault> {
         let flight = self.flight(ack.batch)?;
-        let depth = flight.depth;
+        let (edits, depth) = (flight.edits, flight.depth);
         let mut outcomes = std::mem::take(&mut flight.outcomes);
         outcomes.extend(ack.outcomes.into_vec());
         let too_many = |_| Fault::new(Code::LIMIT, "more outcomes than edits");
         ack.outcomes = List::try_from(outcomes).map_err(too_many)?;
         (self.tries, self.refused) = (0, None);
         self.last_batch = ack.batch;
-        self.state = State::Acked(ack);
-        Ok(depth)
+        self.state = State::Acked(Box::new(ack));
+        Ok((edits, depth))
     }
 
     /// The hub does not take the batch. Returns when it is pushed again.

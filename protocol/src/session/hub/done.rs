@@ -8,7 +8,10 @@ use crate::session::io::Event;
 use crate::session::link::{Fault, Row, Step, after};
 use crate::session::store::{Admission, HubDone, StoreFailure};
 use crate::session::supply;
-use crate::wire::{About, Chunks, Code, Ext, List, Outcomes, PushAck, Reset, Welcome, Why};
+use crate::wire::{
+    About, Blob, Capabilities, Chunks, Code, Ext, IS_CUT, List, Outcomes, PushAck, Reset, Welcome,
+    Why,
+};
 
 impl HubSession {
     pub(super) fn done(&mut self, row: Row, done: HubDone) -> Step {
@@ -40,7 +43,7 @@ impl HubSession {
                 }
                 Ok(())
             }
-            (Row::Push, HubDone::Committed(ack)) => self.committed(*ack),
+            (Row::Push, HubDone::Committed { ack, plain }) => self.committed(*ack, plain),
             (Row::Store, HubDone::Stored { refused }) => self.stored(&refused),
             (
                 Row::Read,
@@ -180,7 +183,7 @@ impl HubSession {
         self.feed.unstash().map_or(Ok(()), |page| self.page(page))
     }
 
-    pub(super) fn committed(&mut self, mut ack: PushAck) -> Step {
+    pub(super) fn committed(&mut self, mut ack: PushAck, plain: bool) -> Step {
         if !self.batches.is_committing() {
             return Err(Fault::answer("the action"));
         }
@@ -200,6 +203,11 @@ impl HubSession {
             self.link.send(&message.into());
         }
         ack.outcomes = List::try_from(last).unwrap_or_default();
+        let agreed = self.client()?.agreement.capabilities;
+        if plain && agreed.has(Capabilities::CONFIRM) && self.feed.confirm(seq, ack.chain) {
+            let is_cut = vec![(IS_CUT, Blob::default())];
+            ack.ext = List::try_from(is_cut).unwrap_or_default();
+        }
         self.link.send(&ack.into());
         self.batches.committed();
         self.link.counters.batches += 1;

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use crate::chain::Chain;
 use crate::cursor::{Cursor, Seq};
 use crate::limits::EDITS_MAX;
 use crate::session::link::{Fault, size};
@@ -44,6 +45,8 @@ pub(super) struct Feed {
     after: Option<Seq>,
     /// There may be more.
     news: bool,
+    /// A page was asked for.
+    asked: bool,
     transfers: u64,
     outgoing: Option<Outgoing>,
     last_cut: Option<Cursor>,
@@ -63,6 +66,7 @@ impl Feed {
             start: None,
             after: None,
             news: false,
+            asked: false,
             transfers: 0,
             outgoing: None,
             last_cut: None,
@@ -114,8 +118,9 @@ impl Feed {
         }
     }
 
-    /// What to ask of the store next.
-    pub(super) fn next(&mut self) -> Option<HubAction> {
+    /// What to ask of the store next. While a batch is being committed, what
+    /// there is to tell would have to wait for its answer.
+    pub(super) fn next(&mut self, committing: bool) -> Option<HubAction> {
         if let Some(cursor) = self.applied.take() {
             return Some(HubAction::Applied { cursor });
         }
@@ -123,10 +128,11 @@ impl Feed {
             return Some(HubAction::Subscribe { from });
         }
         let after = self.after?;
-        if !self.news || !self.out.is_empty() || self.stash.is_some() {
+        if committing || !self.news || !self.out.is_empty() || self.stash.is_some() {
             return None;
         }
         self.news = false;
+        self.asked = true;
         for fence in &mut self.fences {
             fence.asked |= fence.committed;
         }
@@ -134,8 +140,25 @@ impl Feed {
         Some(HubAction::Feed { after, max })
     }
 
+    /// The client is told of a commit of its own by the answer alone, if that is
+    /// the next of which it has to be told.
+    pub(super) fn confirm(&mut self, seq: Seq, chain: Chain) -> bool {
+        let between = self.outgoing.is_none() && self.out.is_empty();
+        let none_asked = !self.asked && self.stash.is_none();
+        let Some(last) = self.last_cut.filter(|_| between && none_asked) else {
+            return false;
+        };
+        if self.after != Some(last.seq) || last.seq.checked_add(1) != Some(seq) {
+            return false;
+        }
+        self.after = Some(seq);
+        self.last_cut = Some(Cursor { seq, chain, ..last });
+        true
+    }
+
     /// The page has to wait for the answer to a batch, which may be in it.
     pub(super) fn stash(&mut self, page: Page) {
+        self.asked = false;
         self.stash = Some(page);
     }
 
@@ -145,6 +168,7 @@ impl Feed {
 
     /// Makes a page into messages. Returns how many changes it has.
     pub(super) fn page(&mut self, page: Page, limits: Limits) -> Result<u64, Fault> {
+        self.asked = false;
         let count = page.changes.len();
         for report in page.reports {
             self.out.extend(reports(&report));

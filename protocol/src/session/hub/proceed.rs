@@ -20,7 +20,7 @@ impl HubSession {
         }
         send_all(&mut self.link, &mut self.feed.out);
         if self.link.is_free(Row::Intake)
-            && let Some(action) = self.feed.next()
+            && let Some(action) = self.feed.next(self.batches.is_committing())
         {
             self.link.act(Row::Intake, action);
         }
