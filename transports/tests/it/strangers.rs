@@ -1,5 +1,6 @@
 //! Who is not admitted, and what it costs.
 
+use cairn_protocol::session::Offer;
 use cairn_protocol::wire::{Capabilities, Code, Ext, Frame, IGNORABLE, Message, Ping};
 use cairn_transports::STRANGERS;
 use tokio::io::AsyncReadExt as _;
@@ -260,6 +261,6 @@ async fn what_may_be_agreed_on_is_agreed_on() {
             }
         };
         assert_eq!(welcome.version, 1);
-        assert_eq!(welcome.capabilities, Capabilities(0));
+        assert_eq!(welcome.capabilities, Offer::OURS.capabilities);
     }
 }
