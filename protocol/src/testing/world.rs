@@ -2,8 +2,8 @@
 //! wrong between them: sessions over streams that are split, delayed, reordered
 //! between lanes and cut at any byte; crashes before and after any action; lost
 //! answers; connections of which one side does not know that they are over;
-//! clocks that jump; chunks that are damaged on their way; hubs that were restored
-//! from a backup.
+//! clocks that jump; chunks that are damaged on their way, or lost at the hub; hubs
+//! that were restored from a backup.
 //!
 //! Some worlds have *middle* hubs: replicas of the hub that are hubs for others.
 //! Such a one is a client twice, of the hub above it and of its own.
@@ -53,6 +53,8 @@ pub struct Faults {
     pub rollback: bool,
     /// The hub forgets what ended while somebody was away.
     pub absence: bool,
+    /// The hub loses chunks, as its disk is damaged.
+    pub losses: bool,
 }
 
 /// One connection. An end may be gone while the other does not know it.
@@ -85,6 +87,9 @@ enum Can {
 #[derive(Debug)]
 pub struct World<H: HubSubject, R, M = NoMiddle> {
     rng: Rng,
+    /// For what came to be in worlds later: seeds that were found before are the
+    /// same worlds without it.
+    aside: Rng,
     now: Duration,
     hub: H,
     middles: Vec<M>,
@@ -127,16 +132,19 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
     }
 
     fn with(seed: u64, tell: bool, middles: usize) -> Self {
-        let mut rng = Rng(seed);
+        let (mut rng, mut aside) = (Rng(seed), aside(seed));
         let tags = (1..=1 + rng.below(5) as u64).map(ReplicaTag);
         let replicas: Vec<R> = tags.map(R::create).collect();
-        let faults = Faults {
+        let mut faults = Faults {
             crashes: !rng.once_in(4),
             damage: rng.once_in(4),
             jumps: rng.once_in(3),
             rollback: rng.once_in(6),
             absence: rng.once_in(3),
+            losses: aside.once_in(4),
         };
+        // What a backup has and nobody else any more is not to be had again.
+        faults.losses &= !faults.rollback;
         // Little of everything in some worlds, so that most things take several
         // messages.
         let limits = if rng.once_in(2) {
@@ -153,6 +161,7 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
         Self {
             workload: Workload::new(&mut rng),
             rng,
+            aside,
             now: Duration::ZERO,
             hub: H::create(Epoch([1; 16])),
             middles: nodes::middles(replicas.len(), middles),
@@ -169,6 +178,14 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
             trace: blake3::Hasher::new(),
             story: tell.then(Vec::new),
         }
+    }
+
+    /// The world that this seed was before chunks were lost in some: for seeds
+    /// that failed then.
+    #[must_use]
+    pub fn as_it_was(mut self) -> Self {
+        self.faults.losses = false;
+        self
     }
 
     /// What happened, if it was to be told.
@@ -228,6 +245,9 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
             5 => self.fault(),
             6 if self.rng.once_in(4) => self.fence(),
             _ => self.happen()?,
+        }
+        if self.faults.losses && self.aside.once_in(40) {
+            self.lose();
         }
         self.reap()
     }
@@ -435,6 +455,11 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
             self.tell(|| format!("fence {id} at {at}"));
         }
     }
+}
+
+/// The stream of a seed for what came to be in worlds later.
+pub(super) fn aside(seed: u64) -> Rng {
+    Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0xa51d_e000)
 }
 
 /// Which content it is, and its length.

@@ -31,6 +31,15 @@ pub type Ext = List<(u16, Blob<EXT_VALUE_MAX>), EXT_KEYS_MAX>;
 pub struct Capabilities(pub u64);
 
 impl Capabilities {
+    /// A hub asks clients for chunks that it has lost, and a client answers.
+    pub const GIVES: Self = Self(1);
+
+    /// Whether all of these are among them.
+    #[must_use]
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
     /// What both have.
     #[must_use]
     pub fn common(self, other: Self) -> Self {

@@ -662,7 +662,7 @@ fn a_message_that_is_not_legal_now_ends_the_session_and_says_what_was_expected()
         hello(Role::Hub).into(),
         welcome().into(),
         missing,
-        want(1, 1),
+        subscribe(Start::Nothing),
     ] {
         let mut c = greeted_client();
         c.hear(T0, &message);

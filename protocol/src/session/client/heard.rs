@@ -6,7 +6,7 @@ use crate::session::io::{By, Command, Event, Input};
 use crate::session::link::{Fault, Step, after};
 use crate::session::store::ClientDone;
 use crate::wire::{
-    About, Changes, Chunks, Code, Cut, Error, Frame, Hello, Message, Report, Reset, Role, Start,
+    About, Capabilities, Changes, Chunks, Code, Cut, Error, Frame, Hello, Message, Report, Reset, Role, Start,
     Welcome,
 };
 
@@ -151,12 +151,19 @@ impl ClientSession {
                 self.fences_passed();
                 Ok(())
             }
+            Message::Want(want) if self.gives() => self.gives.asked(want),
             Message::Error(error) => self.error(&error),
             other => Err(unexpected(
                 &other,
                 "Changes, Cut, Reset, Need, PushAck, Chunks, Missing or FenceOk",
             )),
         }
+    }
+
+    /// Whether the hub may ask for what it has lost.
+    fn gives(&self) -> bool {
+        let agreed = self.agreement().map(|agreed| agreed.capabilities);
+        agreed.is_ok_and(|agreed| agreed.has(Capabilities::GIVES))
     }
 
     /// The answer came to something that was asked at this depth.

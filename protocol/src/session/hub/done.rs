@@ -23,6 +23,7 @@ impl HubSession {
                     reports,
                     next,
                     cut,
+                    lost,
                 },
             ) => {
                 let page = Page {
@@ -31,6 +32,7 @@ impl HubSession {
                     next,
                     cut,
                 };
+                self.lost.heard(lost);
                 self.page(page)
             }
             (Row::Intake, HubDone::Noted) => Ok(()),
@@ -42,6 +44,12 @@ impl HubSession {
             }
             (Row::Push, HubDone::Committed(ack)) => self.committed(*ack),
             (Row::Store, HubDone::Stored { refused }) => self.stored(&refused),
+            (Row::Store, HubDone::Lost(chunks)) => {
+                if let Some(want) = self.lost.found(chunks)? {
+                    self.link.send(&want.into());
+                }
+                Ok(())
+            }
             (
                 Row::Read,
                 HubDone::Chunks {
@@ -81,9 +89,13 @@ impl HubSession {
                 self.release_page()
             }
             (Row::Store, batch) => {
-                let (_, size) = self.storing.take().unwrap_or_default();
+                let storing = self.storing.take();
+                let size = storing.as_ref().map_or(0, |storing| storing.size);
                 self.link.consumed(Chunks::KIND, size);
-                if let Some(batch) = batch {
+                let lost = storing.filter(|storing| storing.lost);
+                if let Some(lost) = lost {
+                    self.lost.answered(&lost.chunks);
+                } else if let Some(batch) = batch {
                     let StoreFailure { code, detail, .. } = failure;
                     let refused = Refused {
                         batch,
@@ -213,11 +225,16 @@ impl HubSession {
     }
 
     pub(super) fn stored(&mut self, refused: &[(ChunkHash, Code)]) -> Step {
-        let Some((hashes, size)) = self.storing.take() else {
+        let Some(storing) = self.storing.take() else {
             return Err(Fault::answer("the action"));
         };
-        self.link.consumed(Chunks::KIND, size);
-        match self.batches.stored(&hashes, refused) {
+        self.link.consumed(Chunks::KIND, storing.size);
+        if storing.lost {
+            // One that was of no use is not asked for again here.
+            self.lost.answered(&storing.chunks);
+            return Ok(());
+        }
+        match self.batches.stored(&storing.chunks, refused) {
             Ok(needs) => {
                 for need in needs {
                     self.link.send(&need.into());

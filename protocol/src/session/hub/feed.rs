@@ -55,6 +55,8 @@ pub(super) struct Feed {
     fences: Vec<Open>,
     /// The last cut that the client has, and was not noted.
     applied: Option<Cursor>,
+    /// The last cut that the client has.
+    has: Option<Cursor>,
 }
 
 impl Feed {
@@ -71,6 +73,7 @@ impl Feed {
             stash: None,
             fences: Vec::new(),
             applied: None,
+            has: None,
         }
     }
 
@@ -93,6 +96,12 @@ impl Feed {
 
     pub(super) fn applied(&mut self, cursor: Cursor) {
         self.applied = Some(cursor);
+        self.has = Some(cursor);
+    }
+
+    /// Whether the client has all that it was told.
+    pub(super) fn is_level(&self) -> bool {
+        self.has.is_some() && self.has == self.last_cut && self.outgoing.is_none()
     }
 
     pub(super) fn fence(&mut self, nonce: u64) -> Result<(), Fault> {

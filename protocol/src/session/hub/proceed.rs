@@ -1,12 +1,13 @@
 //! What a hub can do next for a client.
 
 use super::batches::Next;
-use super::{HubSession, Phase};
+use super::lost::Lost;
+use super::{HubSession, Phase, Storing};
 use crate::session::client::send_all;
 use crate::session::link::{Fault, Row, Step, size};
 use crate::session::store::HubAction;
 use crate::session::supply;
-use crate::wire::Message;
+use crate::wire::{Capabilities, Message};
 
 impl HubSession {
     pub(super) fn proceed(&mut self) -> Step {
@@ -15,6 +16,12 @@ impl HubSession {
         };
         self.proceed_batches()?;
         self.proceed_chunks()?;
+        if self.link.is_free(Row::Store)
+            && client.agreement.capabilities.has(Capabilities::GIVES)
+            && let Some(action) = self.lost.next(self.feed.is_level())
+        {
+            self.link.act(Row::Store, action);
+        }
         if self.batches.is_idle() {
             self.feed.all_committed();
         }
@@ -45,8 +52,11 @@ impl HubSession {
                 let HubAction::Store { chunks } = &action else {
                     return Err(Fault::answer("the action"));
                 };
-                let hashes = chunks.iter().map(|chunk| chunk.hash).collect();
-                self.storing = Some((hashes, 0));
+                self.storing = Some(Storing {
+                    chunks: chunks.iter().map(|chunk| chunk.hash).collect(),
+                    size: 0,
+                    lost: false,
+                });
                 self.link.act(Row::Store, action);
             }
         }
@@ -62,15 +72,22 @@ impl HubSession {
                 break;
             };
             // What nobody needs any more came too late: its batch was refused.
+            let lost = Lost::asked(message.request);
             let mut chunks = message.chunks.into_vec();
-            chunks.retain(|chunk| self.batches.needs(&chunk.hash));
+            chunks.retain(|chunk| match lost {
+                true => self.lost.needs(&chunk.hash),
+                false => self.batches.needs(&chunk.hash),
+            });
             if chunks.is_empty() {
                 self.link.consumed(frame.kind, size(&frame));
                 continue;
             }
             self.link.counters.chunks_received += chunks.len() as u64;
-            let hashes = chunks.iter().map(|chunk| chunk.hash).collect();
-            self.storing = Some((hashes, size(&frame)));
+            self.storing = Some(Storing {
+                chunks: chunks.iter().map(|chunk| chunk.hash).collect(),
+                size: size(&frame),
+                lost,
+            });
             self.link.act(Row::Store, HubAction::Store { chunks });
         }
         Ok(())

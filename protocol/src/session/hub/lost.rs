@@ -1,0 +1,95 @@
+//! Chunks that the hub should have and lacks: asked of a client that may have
+//! them (SES-20).
+//!
+//! The store says with each page whether it lacks something. Then it is asked
+//! which chunks these are, some at a time in the order of their hashes, and the
+//! client is asked for those. Each is asked for once: who does not have a chunk
+//! now will hardly have it later in the same connection.
+
+use std::collections::BTreeSet;
+
+use crate::hash::ChunkHash;
+use crate::session::link::Fault;
+use crate::session::store::HubAction;
+use crate::wire::{Ext, List, Want};
+
+/// Set in the numbers of a hub's requests, and in no number of a batch.
+const OF_HUB: u64 = 1 << 63;
+/// Chunks that are asked for at a time: at most 16 MiB.
+pub(super) const AT_A_TIME: usize = 32;
+/// Whatever the client itself waits for comes first.
+const PRIORITY: u8 = 200;
+
+#[derive(Debug, Default)]
+pub(super) struct Lost {
+    /// What the store said last of what it lacks; 0 for nothing.
+    heard: u64,
+    /// What it had said when the client was asked last.
+    asked_of: u64,
+    /// The store is asked for what comes after this.
+    sweep: Option<Option<ChunkHash>>,
+    looking: bool,
+    /// Chunks that the client was asked for and has not answered.
+    open: BTreeSet<ChunkHash>,
+    requests: u64,
+}
+
+impl Lost {
+    /// The store said what number its losses have.
+    pub(super) fn heard(&mut self, lost: u64) {
+        self.heard = lost;
+    }
+
+    /// What to ask of the store next. A client that is not `level` with the hub is
+    /// asked later: it may be about to have what it does not have yet.
+    pub(super) fn next(&mut self, level: bool) -> Option<HubAction> {
+        if self.looking || !self.open.is_empty() {
+            return None;
+        }
+        let more = level && self.heard != 0 && self.heard != self.asked_of;
+        if self.sweep.is_none() && more {
+            self.asked_of = self.heard;
+            self.sweep = Some(None);
+        }
+        let after = self.sweep?;
+        self.looking = true;
+        let max = AT_A_TIME;
+        Some(HubAction::Lost { after, max })
+    }
+
+    /// The store lacks these. Returns what to ask the client.
+    pub(super) fn found(&mut self, chunks: Vec<ChunkHash>) -> Result<Option<Want>, Fault> {
+        self.looking = false;
+        let Some(last) = chunks.last().copied() else {
+            self.sweep = None;
+            return Ok(None);
+        };
+        self.sweep = Some(Some(last));
+        self.open = chunks.iter().copied().collect();
+        self.requests += 1;
+        let chunks: Vec<_> = chunks.into_iter().map(|hash| (hash, None)).collect();
+        Ok(Some(Want {
+            request: OF_HUB | self.requests,
+            priority: PRIORITY,
+            chunks: List::try_from(chunks).map_err(|_| Fault::answer("what is lost"))?,
+            ext: Ext::default(),
+        }))
+    }
+
+    /// Whether this is the number of a request of a hub.
+    pub(super) fn asked(request: u64) -> bool {
+        request & OF_HUB != 0
+    }
+
+    /// Whether the client was asked for the chunk.
+    pub(super) fn needs(&self, hash: &ChunkHash) -> bool {
+        self.open.contains(hash)
+    }
+
+    /// The client has answered for these.
+    pub(super) fn answered<'a>(&mut self, chunks: impl IntoIterator<Item = &'a ChunkHash>) {
+        for hash in chunks {
+            self.open.remove(hash);
+        }
+    }
+}
