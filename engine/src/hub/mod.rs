@@ -22,7 +22,7 @@ mod horizon;
 mod pace;
 mod state;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use cairn_protocol::session::{Admission, HubAction, HubDone, Store, StoreFailure};
 use cairn_protocol::wire::{Code, Hello, Start, Why};
-use cairn_protocol::{Cursor, ReplicaTag, Seq};
+use cairn_protocol::{ChunkHash, Cursor, ReplicaTag, Seq};
 use parking_lot::Mutex;
 
 use crate::replica::Replica;
@@ -127,6 +127,8 @@ pub(crate) struct Watchers {
     next: AtomicU64,
     wakes: Mutex<BTreeMap<u64, Arc<dyn Fn() + Send + Sync>>>,
     pace: Pace,
+    /// Which lost chunks the tree of the hub names, as of a number of losses.
+    lost: Mutex<(u64, BTreeSet<ChunkHash>)>,
 }
 
 impl fmt::Debug for Watchers {
@@ -136,7 +138,7 @@ impl fmt::Debug for Watchers {
 }
 
 impl Watchers {
-    fn wake(&self) {
+    pub(crate) fn wake(&self) {
         let wakes: Vec<_> = self.wakes.lock().values().cloned().collect();
         for wake in wakes {
             wake();
@@ -288,7 +290,10 @@ impl HubSession {
                 if self.is_own() {
                     self.pace().wait();
                 }
-                let page = self.hub.feed(after, max, Reader { tag, unborn })?;
+                let mut page = self.hub.feed(after, max, Reader { tag, unborn })?;
+                if !self.is_own() {
+                    page.lost = self.hub.replica.inner.lost.number();
+                }
                 if page.cut.is_some() {
                     self.peer.lock().unborn = 0;
                     if self.is_own() {
@@ -318,6 +323,7 @@ impl HubSession {
                     refused: self.held.store(chunks)?,
                 }
             }
+            HubAction::Lost { after, max } => HubDone::Lost(self.hub.lost(after, max)?),
             HubAction::Read { chunks, budget } => self.hub.read(&chunks, budget)?,
         })
     }

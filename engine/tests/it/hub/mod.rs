@@ -97,6 +97,7 @@ impl Client {
                 reports,
                 next,
                 cut,
+                ..
             } => (changes, reports, next, cut),
             other => panic!("{other:?}"),
         }

@@ -32,7 +32,7 @@ impl HubSession {
                     next,
                     cut,
                 };
-                self.lost.heard(lost);
+                self.lost.heard(lost, next);
                 self.page(page)
             }
             (Row::Intake, HubDone::Noted) => Ok(()),

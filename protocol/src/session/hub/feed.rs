@@ -34,6 +34,8 @@ struct Open {
     committed: bool,
     /// A page was asked for after that.
     asked: bool,
+    /// What it asked for.
+    cursor: Option<Cursor>,
 }
 
 #[derive(Debug)]
@@ -99,9 +101,9 @@ impl Feed {
         self.has = Some(cursor);
     }
 
-    /// Whether the client has all that it was told.
-    pub(super) fn is_level(&self) -> bool {
-        self.has.is_some() && self.has == self.last_cut && self.outgoing.is_none()
+    /// The last commit that the client has.
+    pub(super) fn has(&self) -> Option<Seq> {
+        self.has.map(|cursor| cursor.seq)
     }
 
     pub(super) fn fence(&mut self, nonce: u64) -> Result<(), Fault> {
@@ -112,6 +114,7 @@ impl Feed {
             nonce,
             committed: false,
             asked: false,
+            cursor: None,
         });
         Ok(())
     }
@@ -191,6 +194,19 @@ impl Feed {
         }
     }
 
+    /// Answers the fences whose cut was told.
+    pub(super) fn pass_fences(&mut self) {
+        let passed = self.fences.extract_if(.., |fence| fence.cursor.is_some());
+        for Open { nonce, cursor, .. } in passed {
+            let Some(cursor) = cursor else {
+                continue;
+            };
+            let ext = Ext::default();
+            let ok = Message::from(FenceOk { nonce, cursor, ext });
+            self.out.push_back(ok.to_frame(0));
+        }
+    }
+
     fn cut(&mut self, cursor: Cursor, limits: Limits) {
         // A client that has this already is told nothing.
         if self.outgoing.is_some() || self.last_cut != Some(cursor) {
@@ -203,11 +219,8 @@ impl Feed {
             self.out.push_back(cut.to_frame(0));
             self.last_cut = Some(cursor);
         }
-        let passed = self.fences.extract_if(.., |fence| fence.asked);
-        for Open { nonce, .. } in passed {
-            let ext = Ext::default();
-            let ok = Message::from(FenceOk { nonce, cursor, ext });
-            self.out.push_back(ok.to_frame(0));
+        for fence in self.fences.iter_mut().filter(|fence| fence.asked) {
+            fence.cursor.get_or_insert(cursor);
         }
     }
 }

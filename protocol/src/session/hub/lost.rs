@@ -8,6 +8,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::cursor::Seq;
 use crate::hash::ChunkHash;
 use crate::session::link::Fault;
 use crate::session::store::HubAction;
@@ -24,6 +25,8 @@ const PRIORITY: u8 = 200;
 pub(super) struct Lost {
     /// What the store said last of what it lacks; 0 for nothing.
     heard: u64,
+    /// It said so with a page up to this commit.
+    since: Seq,
     /// What it had said when the client was asked last.
     asked_of: u64,
     /// The store is asked for what comes after this.
@@ -35,19 +38,30 @@ pub(super) struct Lost {
 }
 
 impl Lost {
-    /// The store said what number its losses have.
-    pub(super) fn heard(&mut self, lost: u64) {
-        self.heard = lost;
+    /// The store said with a page up to `next` what number its losses have.
+    pub(super) fn heard(&mut self, lost: u64, next: Seq) {
+        if self.heard != lost {
+            (self.heard, self.since) = (lost, next);
+        }
     }
 
-    /// What to ask of the store next. A client that is not `level` with the hub is
-    /// asked later: it may be about to have what it does not have yet.
-    pub(super) fn next(&mut self, level: bool) -> Option<HubAction> {
+    fn is_new(&self) -> bool {
+        self.heard != 0 && self.heard != self.asked_of
+    }
+
+    /// Whether the client is asked for something, or is about to be.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_new() || self.sweep.is_some()
+    }
+
+    /// What to ask of the store next, for a client that has a commit. One that does
+    /// not have what was lost then is asked later: it may be about to get it.
+    pub(super) fn next(&mut self, has: Option<Seq>) -> Option<HubAction> {
         if self.looking || !self.open.is_empty() {
             return None;
         }
-        let more = level && self.heard != 0 && self.heard != self.asked_of;
-        if self.sweep.is_none() && more {
+        let has = has.is_some_and(|has| has >= self.since);
+        if self.sweep.is_none() && has && self.is_new() {
             self.asked_of = self.heard;
             self.sweep = Some(None);
         }

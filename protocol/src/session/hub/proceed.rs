@@ -16,14 +16,18 @@ impl HubSession {
         };
         self.proceed_batches()?;
         self.proceed_chunks()?;
+        let gives = client.agreement.capabilities.has(Capabilities::GIVES);
         if self.link.is_free(Row::Store)
-            && client.agreement.capabilities.has(Capabilities::GIVES)
-            && let Some(action) = self.lost.next(self.feed.is_level())
+            && gives
+            && let Some(action) = self.lost.next(self.feed.has())
         {
             self.link.act(Row::Store, action);
         }
         if self.batches.is_idle() {
             self.feed.all_committed();
+        }
+        if !(gives && self.lost.is_open()) {
+            self.feed.pass_fences();
         }
         send_all(&mut self.link, &mut self.feed.out);
         if self.link.is_free(Row::Intake)
