@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cairn_engine::{
-    Ino, NewNode, NodeKind, Options, RenameMode, Replica, SetAttr, SetTime, Upstream,
+    Ino, NewNode, NodeKind, Options, RenameMode, Replica, SetAttr, SetTime, Upstream, XattrMode,
 };
 use cairn_protocol::merge::Place;
 use cairn_protocol::session::{ClientAction, ClientDone, Store};
@@ -116,6 +116,14 @@ impl Engine {
                 };
                 let done = replica.set_attr(self.ino(*node)?, &set);
                 done.map(|_| None).map_err(refused)
+            }
+            Do::SetXattr(node, name, value) => {
+                let (ino, name) = (self.ino(*node)?, name.as_bytes());
+                let done = match value {
+                    Some(value) => replica.set_xattr(ino, name, value, XattrMode::Set),
+                    None => replica.remove_xattr(ino, name),
+                };
+                done.map(|()| None).map_err(refused)
             }
         }
     }

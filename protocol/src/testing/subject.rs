@@ -209,6 +209,10 @@ impl ReplicaSubject for ModelClient {
             Do::Rename(from, to) => replica.rename(from, to),
             Do::Exchange(a, b) => replica.exchange(a, b).map(|()| None),
             Do::Chmod(node, meta) => replica.set_meta(*node, *meta).map(|()| None),
+            Do::SetXattr(node, name, value) => {
+                let set = replica.set_xattr(*node, name, value.clone());
+                set.map(|()| None)
+            }
         })
     }
 

@@ -2,7 +2,7 @@
 //! wrong between them: sessions over streams that are split, delayed, reordered
 //! between lanes and cut at any byte; crashes before and after any action; lost
 //! answers; connections of which one side does not know that they are over;
-//! clocks that jump; chunks that are damaged on their way, or lost at the hub; hubs
+//! clocks that jump and go back; chunks that are damaged on their way, or lost at the hub; hubs
 //! that were restored from a backup.
 //!
 //! Some worlds have *middle* hubs: replicas of the hub that are hubs for others.
@@ -55,6 +55,8 @@ pub struct Faults {
     pub absence: bool,
     /// The hub loses chunks, as its disk is damaged.
     pub losses: bool,
+    /// Clocks go back.
+    pub back: bool,
 }
 
 /// One connection. An end may be gone while the other does not know it.
@@ -142,9 +144,11 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
             rollback: rng.once_in(6),
             absence: rng.once_in(3),
             losses: aside.once_in(4),
+            back: false,
         };
         // What a backup has and nobody else any more is not to be had again.
         faults.losses &= !faults.rollback;
+        faults.back = aside.once_in(4);
         // Little of everything in some worlds, so that most things take several
         // messages.
         let limits = if rng.once_in(2) {
@@ -158,8 +162,12 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
         } else {
             Limits::OURS
         };
+        let mut workload = Workload::new(&mut rng);
+        if aside.once_in(2) {
+            workload.add_xattrs(&mut aside);
+        }
         Self {
-            workload: Workload::new(&mut rng),
+            workload,
             rng,
             aside,
             now: Duration::ZERO,
@@ -180,11 +188,13 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
         }
     }
 
-    /// The world that this seed was before chunks were lost in some: for seeds
-    /// that failed then.
+    /// The world that this seed was before chunks were lost, clocks went back and
+    /// programs set extended attributes in some: for seeds that failed then.
     #[must_use]
     pub fn as_it_was(mut self) -> Self {
         self.faults.losses = false;
+        self.faults.back = false;
+        self.workload.remove_xattrs();
         self
     }
 
@@ -261,7 +271,7 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
         };
         self.trace.update(format!("{can:?}").as_bytes());
         self.tell(|| format!("{can:?}"));
-        let (now, rng) = (self.now, &mut self.rng);
+        let (now, rng) = (self.clock(), &mut self.rng);
         match can {
             Can::ClientWorks(at) => {
                 let c = &mut self.connections[at];
@@ -315,6 +325,15 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
         can
     }
 
+    /// What a clock shows, which may go back.
+    fn clock(&mut self) -> Duration {
+        if self.faults.back && self.aside.once_in(8) {
+            let back = Duration::from_secs(self.aside.below(100) as u64);
+            return self.now.saturating_sub(back);
+        }
+        self.now
+    }
+
     /// Time passes until somebody wants to know.
     fn pass_time(&mut self) {
         let waits = self.connections.iter().flat_map(|c| {
@@ -327,7 +346,7 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
     }
 
     fn tick(&mut self) {
-        let now = self.now;
+        let now = self.clock();
         for c in &mut self.connections {
             if let Some(end) = &mut c.client {
                 end.give(now, Input::Tick, &mut c.up);
@@ -384,7 +403,7 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
                 .into_iter()
                 .filter_map(|at| before.at(at))
                 .for_each(touch),
-            Do::Mkdir(..) | Do::Unlink(_) | Do::Chmod(..) => {}
+            Do::Mkdir(..) | Do::Unlink(_) | Do::Chmod(..) | Do::SetXattr(..) => {}
         }
     }
 

@@ -1,5 +1,6 @@
 //! `cairn check`: verifies every invariant and every chunk, and names what is
-//! damaged. It repairs nothing.
+//! damaged. It repairs nothing, but where there is a hub it notes which chunks are
+//! damaged, so that they come again.
 
 use std::time::{Duration, Instant};
 
@@ -85,6 +86,12 @@ pub(crate) fn perform(request: &Request, host: &Host, console: &mut dyn Console)
     }
     for problem in &report.problems {
         console.out(format!("{problem}\n").as_bytes())?;
+    }
+    if !host.replica.lost_chunks().is_empty() {
+        console.note(
+            "chunks that are damaged come again: at a hub from replicas that have them, when \
+             they sync; at a replica from its hub, with `cairn sync`",
+        )?;
     }
     console.note(&format!(
         "verified {}, {} and {}: {}",

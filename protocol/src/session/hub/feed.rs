@@ -57,8 +57,8 @@ pub(super) struct Feed {
     fences: Vec<Open>,
     /// The last cut that the client has, and was not noted.
     applied: Option<Cursor>,
-    /// The last cut that the client has.
-    has: Option<Cursor>,
+    /// The last commit that the client has.
+    has: Option<Seq>,
 }
 
 impl Feed {
@@ -89,6 +89,8 @@ impl Feed {
 
     pub(super) fn subscribed(&mut self, after: Seq) {
         self.after = Some(after);
+        // Who has it already does not say so again.
+        self.has = (after > 0).then_some(after);
         self.news = true;
     }
 
@@ -98,12 +100,12 @@ impl Feed {
 
     pub(super) fn applied(&mut self, cursor: Cursor) {
         self.applied = Some(cursor);
-        self.has = Some(cursor);
+        self.has = Some(cursor.seq);
     }
 
     /// The last commit that the client has.
     pub(super) fn has(&self) -> Option<Seq> {
-        self.has.map(|cursor| cursor.seq)
+        self.has
     }
 
     pub(super) fn fence(&mut self, nonce: u64) -> Result<(), Fault> {
