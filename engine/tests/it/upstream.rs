@@ -69,7 +69,7 @@ impl Client {
         Self { replica, upstream }
     }
 
-    fn perform(&self, action: ClientAction) -> ClientDone {
+    pub(crate) fn perform(&self, action: ClientAction) -> ClientDone {
         match self.upstream.perform(action) {
             ClientDone::Failed(failure) => panic!("{failure}"),
             done => done,
