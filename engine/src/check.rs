@@ -58,7 +58,7 @@ impl CheckReport {
 impl Replica {
     /// Verifies the whole replica. Calls `progress` with the bytes verified
     /// and the bytes to verify. Repairs nothing; but chunks that others may have,
-    /// as there is a hub, are noted, so that they are asked for. 
+    /// as there is a hub, are noted, so that they are asked for.
     ///
     /// # Errors
     ///

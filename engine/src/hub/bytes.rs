@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
 
 use super::Hub;
-use crate::shared::HUB;
 use crate::replica::{Inner, Replica};
+use crate::shared::HUB;
 use crate::{FsError, Result};
 
 /// Chunks that a session may hold: about 80 MiB of memory at most, and far

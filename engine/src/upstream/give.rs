@@ -71,7 +71,11 @@ impl Upstream {
             given.clear();
         }
         given.extend(named);
-        Ok(asked.iter().filter(|h| given.contains(*h)).copied().collect())
+        Ok(asked
+            .iter()
+            .filter(|h| given.contains(*h))
+            .copied()
+            .collect())
     }
 
     /// What is lost here and the hub may have, as its tree names it.

@@ -93,7 +93,9 @@ impl Inner {
         if wanted.is_empty() {
             return Ok(());
         }
-        let lost = wanted[..urgent].iter().find(|(hash, _)| self.lost.has(hash));
+        let lost = wanted[..urgent]
+            .iter()
+            .find(|(hash, _)| self.lost.has(hash));
         let nobody = || match lost {
             Some((hash, _)) => FsError::Corrupt(format!(
                 "chunk {hash} is damaged, and nobody is connected who could have it"

@@ -22,7 +22,10 @@ fn a_replica_gives_what_the_hub_knows_and_nothing_else() {
     let (dir, path) = place();
     let mut side = Side::default();
     let client = Client::of(open(&path));
-    client.upstream.set_ignore_rules(&["/own".to_owned()]).unwrap();
+    client
+        .upstream
+        .set_ignore_rules(&["/own".to_owned()])
+        .unwrap();
     let contents = [noise(20_000, 1), noise(20_000, 2), noise(20_000, 3)];
     let names = ["/shared", "/own", "/later"];
     for (name, content) in names.iter().zip(&contents).take(2) {

@@ -146,10 +146,6 @@ fn i1_to_i16_hold_where_all_are_of_the_engine_and_some_in_the_middle() {
 #[test]
 fn seeds_of_middles_that_failed_before_hold() {
     let seeds = [4, 17, 39, 71, 92, 154];
-    seeds
-        .into_iter()
-        .for_each(run_old::<ModelHub, ModelClient>);
-    [17, 56]
-        .into_iter()
-        .for_each(run_old::<EngineHub, Engine>);
+    seeds.into_iter().for_each(run_old::<ModelHub, ModelClient>);
+    [17, 56].into_iter().for_each(run_old::<EngineHub, Engine>);
 }

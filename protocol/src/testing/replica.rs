@@ -641,7 +641,11 @@ impl ModelReplica {
                 let base = Base::Meta(before.map_or(0, |(ver, _)| *ver), fields);
                 dirty.bases.insert(Register::Meta(node), base);
             }
-            for (_, name) in old.xattrs_of(node).chain(new.xattrs_of(node)).map(|(k, _)| k) {
+            for (_, name) in old
+                .xattrs_of(node)
+                .chain(new.xattrs_of(node))
+                .map(|(k, _)| k)
+            {
                 if !was_live || old.xattr_of(node, name) != new.xattr_of(node, name) {
                     dirty.bases.insert(xattr(node, name), Base::Ver(0));
                 }

@@ -308,10 +308,14 @@ impl ModelReplica {
     /// The edits of a node's extended attributes: those that were edited here, and
     /// of a node that the hub lacks the others, too.
     fn xattrs_of(&self, is_there: bool, node: NodeId, edits: &mut Vec<Edit>) {
-        let edited = self.dirty.bases.keys().filter_map(|register| match register {
-            Register::Xattr { node: of, name } if *of == node => Some(name),
-            _ => None,
-        });
+        let edited = self
+            .dirty
+            .bases
+            .keys()
+            .filter_map(|register| match register {
+                Register::Xattr { node: of, name } if *of == node => Some(name),
+                _ => None,
+            });
         let mut values: BTreeMap<_, _> = edited
             .map(|name| (name, self.local.xattr_of(node, name)))
             .collect();

@@ -71,12 +71,7 @@ impl ClientSession {
         }
     }
 
-    fn given(
-        &mut self,
-        chunks: Vec<ChunkData>,
-        taken: usize,
-        missing: Vec<ChunkHash>,
-    ) -> Step {
+    fn given(&mut self, chunks: Vec<ChunkData>, taken: usize, missing: Vec<ChunkHash>) -> Step {
         let (request, missing) = self.gives.given(taken, missing)?;
         self.link.counters.chunks_sent += chunks.len() as u64;
         let limit = self.agreement()?.limits.frame;

@@ -6,8 +6,8 @@ use crate::session::io::{By, Command, Event, Input};
 use crate::session::link::{Fault, Step, after};
 use crate::session::store::ClientDone;
 use crate::wire::{
-    About, Capabilities, Changes, Chunks, Code, Cut, Error, Frame, Hello, Message, Report, Reset, Role, Start,
-    Welcome,
+    About, Capabilities, Changes, Chunks, Code, Cut, Error, Frame, Hello, Message, Report, Reset,
+    Role, Start, Welcome,
 };
 
 impl ClientSession {
