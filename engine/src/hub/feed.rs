@@ -132,7 +132,7 @@ impl Told {
 pub(super) struct Page {
     changes: Vec<Change>,
     reports: Vec<Report>,
-    next: Seq,
+    pub(super) next: Seq,
     pub(super) cut: Option<Cursor>,
     /// See [`HubDone::Page`].
     pub(super) lost: u64,

@@ -31,7 +31,7 @@ use std::time::Duration;
 use cairn_protocol::session::{Admission, HubAction, HubDone, Store, StoreFailure};
 use cairn_protocol::wire::{Code, Hello, Start, Why};
 use cairn_protocol::{ChunkHash, Cursor, ReplicaTag, Seq};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::replica::Replica;
 use crate::{FsError, Result};
@@ -74,6 +74,10 @@ pub struct HubOptions {
     /// How long a replica that was not seen is waited for: what it has not
     /// applied is remembered. Default: 30 days.
     pub retain: Duration,
+    /// What time it is, in seconds since 1970: only how long somebody is away is
+    /// told by it, and a clock that jumps makes who was away begin anew, or is
+    /// remembered longer. Default: that of the system.
+    pub clock: fn() -> i64,
 }
 
 impl Default for HubOptions {
@@ -81,6 +85,7 @@ impl Default for HubOptions {
         Self {
             keep_commits: 10_000,
             retain: Duration::from_hours(30 * 24),
+            clock: || crate::replica::now().seconds(),
         }
     }
 }
@@ -126,6 +131,8 @@ pub(crate) struct Watchers {
     begun: AtomicBool,
     next: AtomicU64,
     wakes: Mutex<BTreeMap<u64, Arc<dyn Fn() + Send + Sync>>>,
+    /// Up to which commit each session that follows was told.
+    telling: Mutex<BTreeMap<u64, Seq>>,
     pace: Pace,
     /// Which lost chunks the tree of the hub names, as of a number of losses.
     lost: Mutex<(u64, BTreeSet<ChunkHash>)>,
@@ -229,12 +236,19 @@ impl Hub {
 
     /// The store of one connection. `door` decides whom it is for.
     pub fn session(&self, door: Door) -> HubSession {
+        let watchers = &self.replica.inner.watchers;
         HubSession {
+            id: watchers.next.fetch_add(1, Ordering::Relaxed),
             held: Held::new(self.replica.clone()),
             hub: self.clone(),
             door,
             peer: Mutex::default(),
         }
+    }
+
+    /// Up to which commit each session that follows was told.
+    fn telling(&self) -> MutexGuard<'_, BTreeMap<u64, Seq>> {
+        self.replica.inner.watchers.telling.lock()
     }
 }
 
@@ -252,10 +266,17 @@ struct Peer {
 /// The store of one connection to a hub. Chunks that it was told of stay until
 /// it is dropped.
 pub struct HubSession {
+    id: u64,
     hub: Hub,
     door: Door,
     peer: Mutex<Peer>,
     held: Held,
+}
+
+impl Drop for HubSession {
+    fn drop(&mut self) {
+        self.hub.telling().remove(&self.id);
+    }
 }
 
 impl fmt::Debug for HubSession {
@@ -294,6 +315,9 @@ impl HubSession {
                 if !self.is_own() {
                     page.lost = self.hub.replica.inner.lost.number();
                 }
+                if let Some(told) = self.hub.telling().get_mut(&self.id) {
+                    *told = page.next;
+                }
                 if page.cut.is_some() {
                     self.peer.lock().unborn = 0;
                     if self.is_own() {
@@ -313,6 +337,10 @@ impl HubSession {
             HubAction::Commit { batch, edits } => {
                 let by = self.pusher()?;
                 let (ack, named) = self.hub.commit(by, batch, &edits)?;
+                if self.is_own() {
+                    // It pushes nothing more before it is told of this.
+                    self.pace().hurry();
+                }
                 self.held.let_go(&named);
                 self.came(edits.len());
                 HubDone::Committed(Box::new(ack))
@@ -383,7 +411,8 @@ impl HubSession {
             _ => 0,
         };
         if let Ok(seq) = answer {
-            state::note_applied(&db, tag, seq)?;
+            state::note_applied(&db, tag, seq, (self.hub.options.clock)())?;
+            self.hub.telling().insert(self.id, seq);
         }
         Ok(answer)
     }
@@ -405,7 +434,7 @@ impl HubSession {
         let tag = self.tag()?;
         let db = self.hub.replica.inner.db.writer();
         if State::load(&db)?.epoch == cursor.epoch {
-            state::note_applied(&db, tag, cursor.seq)?;
+            state::note_applied(&db, tag, cursor.seq, (self.hub.options.clock)())?;
         }
         Ok(())
     }
