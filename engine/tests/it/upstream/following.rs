@@ -2,7 +2,7 @@
 
 use cairn_engine::{Ino, NewNode, NodeKind, SetAttr, SetTime};
 use cairn_protocol::session::Applied;
-use cairn_protocol::{Edit, Timestamp};
+use cairn_protocol::{Edit, Meta, MetaFields, Name, NodeId, ReplicaTag, Timestamp};
 
 use super::{Client, Side, assert_equal, two};
 use crate::support;
@@ -232,5 +232,59 @@ fn i14_what_was_ignored_comes_and_goes_when_the_rules_go() {
     b.sync(&mut side);
     a.sync(&mut side);
     assert_eq!(a.read("/b.log"), b"of b");
+    assert_equal(&[&a, &b], &side);
+}
+
+/// Whatever a clock showed: before 1970, in the last second that there is, and with
+/// the last nanosecond of it.
+#[test]
+fn times_of_any_age_arrive_and_do_not_go_back() {
+    let (mut side, a, b) = two();
+    let times = [
+        (i64::MIN, 0),
+        (-62_135_596_800, 1),
+        (-1, 999_999_999),
+        (253_402_300_799, 999_999_999),
+        (i64::MAX, 999_999_999),
+    ];
+    let times = times.map(|(seconds, nanos)| Timestamp::new(seconds, nanos).unwrap());
+    for (n, time) in times.iter().enumerate() {
+        a.replica.write_file(format!("/{n}"), b"x").unwrap();
+        let set = SetAttr {
+            mtime: Some(SetTime::At(*time)),
+            ..SetAttr::default()
+        };
+        a.replica.set_attr(a.ino(&format!("/{n}")), &set).unwrap();
+    }
+    a.sync(&mut side);
+    b.sync(&mut side);
+    // Of when it was made, another says the same.
+    for (n, time) in times.iter().enumerate() {
+        let name = Name::new(n.to_string().as_bytes()).unwrap();
+        let node = side.hub.tree().at(&(NodeId::ROOT, name)).unwrap();
+        let meta = Meta {
+            btime: *time,
+            ..*side.hub.tree().attributes(node).unwrap()
+        };
+        let base = 1;
+        let fields = MetaFields::BTIME;
+        let edit = Edit::Meta {
+            node,
+            base,
+            fields,
+            meta,
+        };
+        side.hub
+            .push(ReplicaTag(99), n as u64 + 1, &[edit])
+            .unwrap();
+    }
+    for client in [&a, &b] {
+        assert_eq!(client.pull(&side, None), Applied::Done);
+        assert_eq!(client.sync(&mut side), []);
+        for (n, time) in times.iter().enumerate() {
+            let got = client.replica.stat(format!("/{n}")).unwrap();
+            assert_eq!((got.mtime, got.btime), (*time, *time));
+        }
+    }
     assert_equal(&[&a, &b], &side);
 }

@@ -1,5 +1,6 @@
 //! Cursors that lead nowhere: the hub is another, or has forgotten what happened.
 
+use cairn_engine::SetAttr;
 use cairn_protocol::Entry;
 use cairn_protocol::session::Applied;
 use cairn_protocol::wire::Why;
@@ -115,4 +116,38 @@ fn an_alias_of_what_was_forgotten_is_made_again() {
     a.sync(&mut side);
     assert_eq!(a.read("/d/f"), b"of b");
     assert_equal(&[&a, &b], &side);
+}
+
+/// Attributes that were edited while a replica was away are edits as contents are.
+/// That one was removed is known as long as the history is the same: a hub that was
+/// restored may have it from another.
+#[test]
+fn attributes_that_were_edited_by_who_was_away_are_pushed_later() {
+    for why in [Why::Horizon, Why::Forked] {
+        let (mut side, a, b) = two();
+        a.replica.write_file("/f", b"f").unwrap();
+        a.replica.set_xattr_path("/f", b"user.x", b"old").unwrap();
+        a.replica.set_xattr_path("/f", b"user.y", b"y").unwrap();
+        a.sync(&mut side);
+        b.sync(&mut side);
+        let set = SetAttr {
+            perm: Some(0o600),
+            ..SetAttr::default()
+        };
+        b.replica.set_attr(b.ino("/f"), &set).unwrap();
+        b.replica.set_xattr_path("/f", b"user.x", b"new").unwrap();
+        b.replica.remove_xattr_path("/f", b"user.y").unwrap();
+        a.replica.write_file("/g", b"g").unwrap();
+        a.sync(&mut side);
+        side.hub.forget();
+        let whole = side.hub.whole();
+        assert_eq!(b.begin_anew(&side, why, whole, None), Applied::Done);
+        b.sync(&mut side);
+        a.sync(&mut side);
+        assert_eq!(a.replica.stat("/f").unwrap().perm, 0o600);
+        assert_eq!(a.replica.xattr_path("/f", b"user.x").unwrap(), &b"new"[..]);
+        let removed = a.replica.xattr_path("/f", b"user.y").is_err();
+        assert_eq!(removed, why == Why::Horizon);
+        assert_equal(&[&a, &b], &side);
+    }
 }
