@@ -139,7 +139,7 @@ impl Inner {
         if self.lost.is_empty() {
             return Ok(());
         }
-        let settled = self.lost_rows(
+        let settled = lost_rows(
             db,
             "SELECT lost.hash, lost.pack, lost.off, lost.len FROM lost
              LEFT JOIN chunk ON chunk.hash = lost.hash
@@ -169,7 +169,7 @@ impl Inner {
         if self.lost.is_empty() {
             return Ok(Vec::new());
         }
-        let all = self.lost_rows(db, "SELECT hash, pack, off, len FROM lost")?;
+        let all = lost_rows(db, "SELECT hash, pack, off, len FROM lost")?;
         let is_sound = |(hash, place): &(ChunkHash, Place)| self.is_sound(db, hash, *place);
         let (sound, lost): (Vec<_>, Vec<_>) = all.into_iter().partition(is_sound);
         let tx = db.unchecked_transaction()?;
@@ -183,19 +183,6 @@ impl Inner {
         tx.commit()?;
         self.no_longer_lost(sound.iter().map(|(hash, _)| *hash));
         Ok(lost)
-    }
-
-    fn lost_rows(&self, db: &Connection, sql: &str) -> Result<Vec<(ChunkHash, Place)>> {
-        let mut find = db.prepare(sql)?;
-        let rows = find.query_map([], |r| {
-            let place = Place {
-                pack: uint(r.get(1)?),
-                offset: uint(r.get(2)?),
-                len: r.get(3)?,
-            };
-            Ok((ChunkHash::from_bytes(r.get(0)?), place))
-        })?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
     fn no_longer_lost(&self, chunks: impl Iterator<Item = ChunkHash>) {
@@ -233,4 +220,17 @@ impl Inner {
         }
         Ok(named)
     }
+}
+
+fn lost_rows(db: &Connection, sql: &str) -> Result<Vec<(ChunkHash, Place)>> {
+    let mut find = db.prepare(sql)?;
+    let rows = find.query_map([], |r| {
+        let place = Place {
+            pack: uint(r.get(1)?),
+            offset: uint(r.get(2)?),
+            len: r.get(3)?,
+        };
+        Ok((ChunkHash::from_bytes(r.get(0)?), place))
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }

@@ -12,7 +12,7 @@ use crate::session::{client_side, config, connected, create, greeted_client, hub
 const T0: Duration = Duration::ZERO;
 
 fn wants(frames: &[Frame]) -> Vec<Want> {
-    let messages = frames.iter().map(|frame| Message::from_frame(frame));
+    let messages = frames.iter().map(Message::from_frame);
     let wants = messages.filter_map(|message| match message {
         Ok(Some(Message::Want(want))) => Some(want),
         _ => None,

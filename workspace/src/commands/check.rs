@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use cairn::sync::State;
 use serde::{Deserialize, Serialize};
 
 use crate::console::{Console, Progress};
@@ -86,6 +87,13 @@ pub(crate) fn perform(request: &Request, host: &Host, console: &mut dyn Console)
     }
     for problem in &report.problems {
         console.out(format!("{problem}\n").as_bytes())?;
+    }
+    // What the hub has comes without another word, if it is there.
+    if let Some(follow) = host.follow()
+        && matches!(follow.state(), Some(State::Connected))
+        && let Err(error) = follow.mend()
+    {
+        console.note(&format!("what is damaged cannot be fetched now: {error}"))?;
     }
     if !host.replica.lost_chunks().is_empty() {
         console.note(

@@ -21,6 +21,15 @@ pub(super) const AT_A_TIME: usize = 32;
 /// Whatever the client itself waits for comes first.
 const PRIORITY: u8 = 200;
 
+/// Which chunks the store is asked for next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sweep {
+    #[default]
+    None,
+    First,
+    After(ChunkHash),
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Lost {
     /// What the store said last of what it lacks; 0 for nothing.
@@ -29,8 +38,7 @@ pub(super) struct Lost {
     since: Seq,
     /// What it had said when the client was asked last.
     asked_of: u64,
-    /// The store is asked for what comes after this.
-    sweep: Option<Option<ChunkHash>>,
+    sweep: Sweep,
     looking: bool,
     /// Chunks that the client was asked for and has not answered.
     open: BTreeSet<ChunkHash>,
@@ -51,7 +59,7 @@ impl Lost {
 
     /// Whether the client is asked for something, or is about to be.
     pub(super) fn is_open(&self) -> bool {
-        self.is_new() || self.sweep.is_some()
+        self.is_new() || self.sweep != Sweep::None
     }
 
     /// What to ask of the store next, for a client that has a commit. One that does
@@ -61,11 +69,15 @@ impl Lost {
             return None;
         }
         let has = has.is_some_and(|has| has >= self.since);
-        if self.sweep.is_none() && has && self.is_new() {
+        if self.sweep == Sweep::None && has && self.is_new() {
             self.asked_of = self.heard;
-            self.sweep = Some(None);
+            self.sweep = Sweep::First;
         }
-        let after = self.sweep?;
+        let after = match self.sweep {
+            Sweep::None => return None,
+            Sweep::First => None,
+            Sweep::After(hash) => Some(hash),
+        };
         self.looking = true;
         let max = AT_A_TIME;
         Some(HubAction::Lost { after, max })
@@ -75,10 +87,10 @@ impl Lost {
     pub(super) fn found(&mut self, chunks: Vec<ChunkHash>) -> Result<Option<Want>, Fault> {
         self.looking = false;
         let Some(last) = chunks.last().copied() else {
-            self.sweep = None;
+            self.sweep = Sweep::None;
             return Ok(None);
         };
-        self.sweep = Some(Some(last));
+        self.sweep = Sweep::After(last);
         self.open = chunks.iter().copied().collect();
         self.requests += 1;
         let chunks: Vec<_> = chunks.into_iter().map(|hash| (hash, None)).collect();

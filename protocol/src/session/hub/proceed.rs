@@ -78,9 +78,12 @@ impl HubSession {
             // What nobody needs any more came too late: its batch was refused.
             let lost = Lost::asked(message.request);
             let mut chunks = message.chunks.into_vec();
-            chunks.retain(|chunk| match lost {
-                true => self.lost.needs(&chunk.hash),
-                false => self.batches.needs(&chunk.hash),
+            chunks.retain(|chunk| {
+                if lost {
+                    self.lost.needs(&chunk.hash)
+                } else {
+                    self.batches.needs(&chunk.hash)
+                }
             });
             if chunks.is_empty() {
                 self.link.consumed(frame.kind, size(&frame));
