@@ -10,16 +10,16 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cairn_protocol::{ChunkHash, Data};
+use cairn_protocol::ChunkHash;
 use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 
-use crate::Result;
 use crate::chunks::{self, Place};
 use crate::db::{Db, int, uint};
 use crate::replica::{Inner, Replica};
 use crate::rows::each_chunk;
 use crate::shared::Shared;
+use crate::{FsError, Result};
 
 pub(crate) const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS lost(
@@ -70,6 +70,18 @@ impl Lost {
     }
 }
 
+/// Whether that a chunk could not be read means that its bytes are not to be had:
+/// they are other bytes, or are gone, or the disk cannot read them.
+pub(crate) fn is_damage(error: &FsError) -> bool {
+    match error {
+        FsError::Corrupt(_) => true,
+        FsError::Io { source, .. } => {
+            source.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+        }
+        _ => false,
+    }
+}
+
 impl Replica {
     /// The chunks that were found to be damaged, and have not come again.
     pub fn lost_chunks(&self) -> Vec<ChunkHash> {
@@ -98,7 +110,7 @@ impl Inner {
         let Some(place) = chunks::place_in(db, hash)? else {
             return Ok(false);
         };
-        if self.is_sound(db, hash, place) {
+        if !self.is_damaged(db, hash, place) {
             return Ok(false);
         }
         let key = hash.as_bytes().as_slice();
@@ -118,10 +130,13 @@ impl Inner {
         Ok(true)
     }
 
-    fn is_sound(&self, db: &Connection, hash: &ChunkHash, place: Place) -> bool {
+    /// Reads a chunk once more. That a file cannot be opened now is no damage.
+    fn is_damaged(&self, db: &Connection, hash: &ChunkHash, place: Place) -> bool {
         let mut bytes = vec![0; place.len as usize];
-        let read = self.chunks.read_at(|| db, hash, place, 0, &mut bytes);
-        read.is_ok() && ChunkHash::of(&bytes) == *hash
+        match self.chunks.read_at(|| db, hash, place, 0, &mut bytes) {
+            Ok(()) => ChunkHash::of(&bytes) != *hash,
+            Err(error) => is_damage(&error),
+        }
     }
 
     /// Chunks came. Those that were lost are kept, durably.
@@ -170,7 +185,11 @@ impl Inner {
             return Ok(Vec::new());
         }
         let all = lost_rows(db, "SELECT hash, pack, off, len FROM lost")?;
-        let is_sound = |(hash, place): &(ChunkHash, Place)| self.is_sound(db, hash, *place);
+        let is_sound = |(hash, place): &(ChunkHash, Place)| {
+            let mut bytes = vec![0; place.len as usize];
+            let read = self.chunks.read_at(|| db, hash, *place, 0, &mut bytes);
+            read.is_ok() && ChunkHash::of(&bytes) == *hash
+        };
         let (sound, lost): (Vec<_>, Vec<_>) = all.into_iter().partition(is_sound);
         let tx = db.unchecked_transaction()?;
         for (hash, place) in &sound {
@@ -194,29 +213,35 @@ impl Inner {
     }
 
     /// Which of some chunks the tree of a side names, dead nodes too: no other
-    /// chunk is the business of who shares that tree.
+    /// chunk is the business of who shares that tree. It looks through all of it, a
+    /// page at a time, so that nobody waits long for the database.
     pub(crate) fn named_by(
         &self,
-        db: &Connection,
         side: u8,
         among: &BTreeSet<ChunkHash>,
     ) -> Result<BTreeSet<ChunkHash>> {
-        let mut named = BTreeSet::new();
-        let mut look = |data: &Data| {
-            // Of a content whose pages are not all here, the pages.
-            let _ = each_chunk(self, db, data, &mut |hash| {
-                if among.contains(&hash) {
-                    named.insert(hash);
-                }
-                Ok(())
-            });
-        };
-        if !among.is_empty() {
-            Shared::new(db, side).each_data(&mut |_, data| {
-                if let Ok(data) = data {
-                    look(&data);
-                }
-            })?;
+        const PAGE: usize = 1_000;
+        let (mut named, mut after) = (BTreeSet::new(), None);
+        while named.len() < among.len() {
+            let _gate = self.chunks.reading();
+            let db = self.db.reader();
+            let page = Shared::new(&db, side).nodes(after, PAGE)?;
+            for (_, record) in &page {
+                let Some((_, data)) = &record.data else {
+                    continue;
+                };
+                // Of a content whose pages are not all here, the pages.
+                let _ = each_chunk(self, &db, data, &mut |hash| {
+                    if among.contains(&hash) {
+                        named.insert(hash);
+                    }
+                    Ok(())
+                });
+            }
+            match page.last() {
+                Some((node, _)) if page.len() == PAGE => after = Some(*node),
+                _ => break,
+            }
         }
         Ok(named)
     }

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
 
 use super::Hub;
+use crate::lost::is_damage;
 use crate::replica::{Inner, Replica};
 use crate::shared::HUB;
 use crate::{FsError, Result};
@@ -158,8 +159,8 @@ fn read(inner: &Inner, hash: &ChunkHash) -> Result<Option<Bytes>> {
     };
     match read {
         Ok(bytes) => Ok(Some(bytes.into())),
-        Err(FsError::Corrupt(why)) => {
-            tracing::error!(%hash, why, "a chunk that a replica wants is damaged");
+        Err(error) if is_damage(&error) => {
+            tracing::error!(%hash, %error, "a chunk that a replica wants is damaged");
             inner.lose(hash)?;
             Ok(None)
         }
@@ -176,7 +177,7 @@ impl Hub {
         if known.0 != number {
             inner.settle_lost(&inner.db.writer())?;
             let lost = inner.lost.after(None).into_iter().collect();
-            *known = (number, inner.named_by(&inner.db.reader(), HUB, &lost)?);
+            *known = (number, inner.named_by(HUB, &lost)?);
         }
         let of_hub = |hash: &ChunkHash| known.1.contains(hash);
         let lost = inner.lost.after(after).into_iter().filter(of_hub);

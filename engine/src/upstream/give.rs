@@ -7,7 +7,8 @@ use cairn_protocol::session::{ClientDone, Wanted};
 
 use super::push::encode;
 use super::{Upstream, layout};
-use crate::{FsError, Result};
+use crate::Result;
+use crate::lost::is_damage;
 
 /// Chunks whose right to be given is remembered: the rest of a request.
 const GIVEN_MAX: usize = 16_384;
@@ -27,7 +28,9 @@ impl Upstream {
                 let is_here = is_given && layout::place(self.inner(), &db, hash)?.is_some();
                 let chunk = is_here.then(|| encode(self.inner(), &db, *hash, None));
                 let Some(Ok(chunk)) = chunk else {
-                    if let Some(Err(FsError::Corrupt(_))) = chunk {
+                    if let Some(Err(error)) = chunk
+                        && is_damage(&error)
+                    {
                         damaged.push(*hash);
                     }
                     missing.push(*hash);
@@ -63,10 +66,7 @@ impl Upstream {
         let aloft: Vec<_> = flight.map(|(hash, _)| *hash).collect();
         let aloft = aloft.into_iter().filter(|hash| unknown.remove(hash));
         let mut named: BTreeSet<ChunkHash> = aloft.collect();
-        named.extend(
-            self.inner()
-                .named_by(&self.inner().db.reader(), self.side, &unknown)?,
-        );
+        named.extend(self.inner().named_by(self.side, &unknown)?);
         if given.len() + named.len() > GIVEN_MAX {
             given.clear();
         }
@@ -85,8 +85,7 @@ impl Upstream {
     /// What the database says.
     pub fn lost(&self) -> Result<Vec<Wanted>> {
         let lost = self.inner().lost.after(None).into_iter().collect();
-        let db = self.inner().db.reader();
-        let named = self.inner().named_by(&db, self.side, &lost)?;
+        let named = self.inner().named_by(self.side, &lost)?;
         Ok(named.into_iter().map(|hash| (hash, None)).collect())
     }
 }

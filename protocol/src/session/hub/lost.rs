@@ -36,8 +36,9 @@ pub(super) struct Lost {
     heard: u64,
     /// It said so with a page up to this commit.
     since: Seq,
-    /// What it had said when the client was asked last.
-    asked_of: u64,
+    /// What it had said when the client was asked last, and whether the client had
+    /// all that was lost then, as far as it follows.
+    asked_of: (u64, bool),
     sweep: Sweep,
     looking: bool,
     /// Chunks that the client was asked for and has not answered.
@@ -53,25 +54,27 @@ impl Lost {
         }
     }
 
-    fn is_new(&self) -> bool {
-        self.heard != 0 && self.heard != self.asked_of
-    }
-
     /// Whether the client is asked for something, or is about to be.
     pub(super) fn is_open(&self) -> bool {
-        self.is_new() || self.sweep != Sweep::None
+        self.sweep != Sweep::None || self.heard != 0 && self.asked_of != (self.heard, true)
     }
 
-    /// What to ask of the store next, for a client that has a commit. One that does
-    /// not have what was lost then is asked later: it may be about to get it.
+    /// What to ask of the store next, for a client that has a commit. One that has
+    /// not followed to what was lost is asked again when it has; not only then, for
+    /// it may not follow because the hub lacks what its batch needs.
     pub(super) fn next(&mut self, has: Option<Seq>) -> Option<HubAction> {
         if self.looking || !self.open.is_empty() {
             return None;
         }
-        let has = has.is_some_and(|has| has >= self.since);
-        if self.sweep == Sweep::None && has && self.is_new() {
-            self.asked_of = self.heard;
-            self.sweep = Sweep::First;
+        if self.sweep == Sweep::None
+            && self.heard != 0
+            && let Some(has) = has
+        {
+            let now = (self.heard, has >= self.since);
+            if now > self.asked_of || now.0 != self.asked_of.0 {
+                self.asked_of = now;
+                self.sweep = Sweep::First;
+            }
         }
         let after = match self.sweep {
             Sweep::None => return None,

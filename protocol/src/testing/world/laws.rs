@@ -115,9 +115,10 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
         };
         self.note_set_aside(who, &tree);
         let hub = self.hub_view_at(self.hub_of(who), cursor.seq);
-        if hub.is_some_and(|hub| hub != tree) {
-            let seq = cursor.seq;
-            return Err(format!("replica {who} has another tree at {seq} (I4)"));
+        if let Some(hub) = hub.filter(|hub| *hub != tree) {
+            let (seq, unlike) = (cursor.seq, tree.unlike(&hub));
+            let what = format!("replica {who} has another tree at {seq} (I4): {unlike}");
+            return Err(what);
         }
         Ok(())
     }
