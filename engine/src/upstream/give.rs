@@ -67,15 +67,13 @@ impl Upstream {
         let aloft = aloft.into_iter().filter(|hash| unknown.remove(hash));
         let mut named: BTreeSet<ChunkHash> = aloft.collect();
         named.extend(self.inner().named_by(self.side, &unknown)?);
+        let may = |hash: &&ChunkHash| given.contains(*hash) || named.contains(*hash);
+        let permitted = asked.iter().filter(may).copied().collect();
         if given.len() + named.len() > GIVEN_MAX {
             given.clear();
         }
         given.extend(named);
-        Ok(asked
-            .iter()
-            .filter(|h| given.contains(*h))
-            .copied()
-            .collect())
+        Ok(permitted)
     }
 
     /// What is lost here and the hub may have, as its tree names it.
