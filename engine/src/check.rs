@@ -57,7 +57,8 @@ impl CheckReport {
 
 impl Replica {
     /// Verifies the whole replica. Calls `progress` with the bytes verified
-    /// and the bytes to verify. Repairs nothing.
+    /// and the bytes to verify. Repairs nothing; but chunks that others may have,
+    /// as there is a hub, are noted, so that they are asked for.
     ///
     /// # Errors
     ///
@@ -76,8 +77,10 @@ impl Replica {
         }
         // A damaged database may stop one part and not the next.
         let mut damaged = HashMap::new();
+        let lost = self.inner.lost.number();
         let mut refs = HashMap::new();
         let parts = [
+            self.check_lost(&db, &mut report, &mut damaged),
             self.check_chunks(&db, &mut report, &mut damaged, progress),
             self.check_nodes(&db, &mut report, &damaged, &mut refs),
             self.check_shared(&db, &mut report, &damaged, &mut refs),
@@ -87,6 +90,15 @@ impl Replica {
         ];
         for error in parts.into_iter().filter_map(Result::err) {
             report.add("database", error);
+        }
+        for hash in damaged.keys() {
+            if let Err(error) = self.inner.note_lost(&db, hash) {
+                report.add("database", error);
+            }
+        }
+        drop(db);
+        if self.inner.lost.number() != lost {
+            self.inner.watchers.wake();
         }
         Ok(report)
     }
@@ -104,6 +116,24 @@ impl Replica {
                     format!("what was written last is lost with dirty/{file}; it has what was sealed before"),
                 );
             }
+        }
+        Ok(())
+    }
+
+    /// Names the chunks that were found to be damaged, and have not come again.
+    fn check_lost(
+        &self,
+        db: &rusqlite::Connection,
+        report: &mut CheckReport,
+        damaged: &mut HashMap<ChunkHash, String>,
+    ) -> Result<()> {
+        for (hash, place) in self.inner.look_again(db)? {
+            let why = format!(
+                "its bytes in pack {} at {} are damaged, and nobody has given it again yet",
+                place.pack, place.offset
+            );
+            report.add(format!("chunk {hash}"), &why);
+            damaged.insert(hash, why);
         }
         Ok(())
     }
@@ -169,7 +199,8 @@ impl Replica {
             progress(report.bytes, total);
         }
         let lost = "SELECT count(*) FROM content WHERE NOT EXISTS
-            (SELECT 1 FROM chunk WHERE chunk.pack = content.id)";
+            (SELECT 1 FROM chunk WHERE chunk.pack = content.id)
+            AND NOT EXISTS (SELECT 1 FROM lost WHERE lost.pack = content.id)";
         let lost: i64 = db.query_row(lost, [], |r| r.get(0))?;
         if lost > 0 && self.inner.chunks.files.home().has_chunk_rows() {
             report.add(

@@ -27,10 +27,10 @@ use crate::{FsError, OpenError, Result};
 
 /// The newest schema this program knows. A change of the schema adds a step to
 /// [`MIGRATIONS`] and moves this number.
-pub(crate) const SCHEMA: u32 = 6;
+pub(crate) const SCHEMA: u32 = 7;
 
 /// `MIGRATIONS[n]` takes schema `n + 1` to `n + 2`.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     // 2: dead chunks are found without a scan.
     "CREATE INDEX IF NOT EXISTS chunk_dead ON chunk(pack) WHERE refs = 0;",
     // 3: the bytes of chunks, in a replica of one file. `chunk.pack` is the id.
@@ -41,6 +41,8 @@ const MIGRATIONS: [&str; 5] = [
     crate::hub::TABLES,
     // 6: what a replica knows of its hubs besides their trees.
     crate::upstream::TABLES,
+    // 7: chunks that were found to be damaged.
+    crate::lost::TABLES,
 ];
 
 const TABLES: &str = "

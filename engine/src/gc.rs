@@ -123,6 +123,7 @@ impl Inner {
 
     pub(crate) fn collect_garbage(&self) -> Result<GcReport> {
         self.dead_bytes.store(0, Ordering::Relaxed);
+        self.settle_lost(&self.db.writer())?;
         let mut report = GcReport::default();
         self.prune_history()?;
         while self.drop_dead(&mut report)? {}
@@ -287,6 +288,10 @@ impl Inner {
     /// Returns their bytes, or `None` when one is damaged: then all stay.
     pub(crate) fn move_chunks(&self, pack: u64) -> Result<Option<u64>> {
         let db = self.db.writer();
+        let lost = "SELECT EXISTS (SELECT 1 FROM lost WHERE pack = ?)";
+        if db.query_row(lost, [int(pack)], |r| r.get(0))? {
+            return Ok(None);
+        }
         let mut live = Vec::new();
         {
             let mut find =

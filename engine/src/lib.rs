@@ -45,6 +45,7 @@ mod history;
 mod home;
 mod hub;
 mod lock;
+mod lost;
 mod node;
 mod observe;
 mod ops;

@@ -103,6 +103,8 @@ pub(crate) struct Inner {
     /// Some chunks may be at a hub only, and who gets them; see
     /// [`crate::Fetcher`].
     pub(crate) elsewhere: AtomicBool,
+    /// Chunks that were found to be damaged.
+    pub(crate) lost: crate::lost::Lost,
     pub(crate) fetcher: RwLock<Option<Arc<dyn crate::Fetcher>>>,
     /// Taking files out of their packs, one at a time; see [`crate::direct`].
     pub(crate) unpacking: Mutex<()>,
@@ -243,6 +245,7 @@ impl Replica {
         let revived = crate::recover::overlays(&db, &files, &mut tree).map_err(fail)?;
         let dead = crate::gc::dead_bytes(&db).map_err(fail)?;
         let elsewhere = crate::chunks::are_elsewhere(&db).map_err(fail)?;
+        let lost = crate::lost::Lost::load(&db).map_err(fail)?;
         let inner = Arc::new(Inner {
             chain: Mutex::new(identity.chain),
             committed: AtomicU64::new(identity.seq),
@@ -261,6 +264,7 @@ impl Replica {
             watchers: crate::hub::Watchers::default(),
             shift: crate::shift::Shift::default(),
             elsewhere: AtomicBool::new(elsewhere),
+            lost,
             fetcher: RwLock::default(),
             unpacking: Mutex::new(()),
             stop: AtomicBool::new(false),

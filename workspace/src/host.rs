@@ -45,7 +45,9 @@ impl Host {
         #[cfg(feature = "shell")]
         let reads = reads || matches!(request, Request::Exec(_));
         let upstream = if reads { Upstream::of(&replica)? } else { None };
-        let follow = match upstream.filter(Upstream::is_lazy) {
+        // What was damaged here is fetched, too.
+        let lost = !replica.lost_chunks().is_empty();
+        let follow = match upstream.filter(|upstream| upstream.is_lazy() || lost) {
             Some(upstream) => Some(Arc::new(Follow::start(&replica, &upstream)?)),
             None => None,
         };

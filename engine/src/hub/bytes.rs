@@ -14,7 +14,9 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
 
 use super::Hub;
+use crate::lost::is_damage;
 use crate::replica::{Inner, Replica};
+use crate::shared::HUB;
 use crate::{FsError, Result};
 
 /// Chunks that a session may hold: about 80 MiB of memory at most, and far
@@ -84,6 +86,7 @@ impl Held {
         if inner.chunks.is_spill_full() {
             inner.commit(false)?;
         }
+        let came: Vec<ChunkHash> = chunks.iter().map(|chunk| chunk.hash).collect();
         let (mut refused, mut new) = (Vec::new(), Vec::new());
         for chunk in chunks {
             let hash = chunk.hash;
@@ -102,6 +105,7 @@ impl Held {
             }
         }
         inner.chunks.append_all(&new)?;
+        inner.mend(&came)?;
         Ok(refused)
     }
 
@@ -144,16 +148,20 @@ fn decode(inner: &Inner, chunk: ChunkData) -> Result<Bytes, ChunkError> {
     })
 }
 
-/// The bytes of a chunk, if it is here and whole.
+/// The bytes of a chunk, if it is here and whole. One that is damaged is noted.
 fn read(inner: &Inner, hash: &ChunkHash) -> Result<Option<Bytes>> {
-    let _reading = inner.chunks.reading();
-    if inner.chunks.place(&inner.db, hash)?.is_none() {
-        return Ok(None);
-    }
-    match inner.chunks.read_verified(&inner.db, hash) {
+    let read = {
+        let _reading = inner.chunks.reading();
+        if inner.chunks.place(&inner.db, hash)?.is_none() {
+            return Ok(None);
+        }
+        inner.chunks.read_verified(&inner.db, hash)
+    };
+    match read {
         Ok(bytes) => Ok(Some(bytes.into())),
-        Err(FsError::Corrupt(why)) => {
-            tracing::error!(%hash, why, "a chunk that a replica wants is damaged");
+        Err(error) if is_damage(&error) => {
+            tracing::error!(%hash, %error, "a chunk that a replica wants is damaged");
+            inner.lose(hash)?;
             Ok(None)
         }
         Err(error) => Err(error),
@@ -161,6 +169,21 @@ fn read(inner: &Inner, hash: &ChunkHash) -> Result<Option<Bytes>> {
 }
 
 impl Hub {
+    /// Which chunks of the hub's tree are lost.
+    pub(super) fn lost(&self, after: Option<ChunkHash>, max: usize) -> Result<Vec<ChunkHash>> {
+        let inner = &self.replica.inner;
+        let mut known = inner.watchers.lost.lock();
+        let number = inner.lost.number();
+        if known.0 != number {
+            inner.settle_lost(&inner.db.writer())?;
+            let lost = inner.lost.after(None).into_iter().collect();
+            *known = (number, inner.named_by(HUB, &lost)?);
+        }
+        let of_hub = |hash: &ChunkHash| known.1.contains(hash);
+        let lost = inner.lost.after(after).into_iter().filter(of_hub);
+        Ok(lost.take(max).collect())
+    }
+
     /// Reads chunks for a client, encoded, until they are as many bytes as it
     /// takes now.
     pub(super) fn read(&self, wanted: &[Wanted], budget: usize) -> Result<HubDone> {

@@ -34,6 +34,8 @@ struct Push<'a> {
     number: u64,
     edits: &'a [Edit],
     digest: [u8; 32],
+    /// The time of day, in seconds.
+    now: i64,
     /// The chunks whose bytes are durable.
     synced: FxHashSet<ChunkHash>,
 }
@@ -86,6 +88,7 @@ impl Hub {
             number,
             edits,
             digest: batch_digest(edits),
+            now: (self.options.clock)(),
             synced: FxHashSet::default(),
         };
         self.sync_chunks(&mut push)?;
@@ -343,7 +346,8 @@ fn answer(
 fn note_commit(db: &Connection, push: &Push<'_>, ack: &PushAck, keys: &Keys) -> Result<(), Stop> {
     let fail = |e| corrupt("the answer to a batch", e);
     let encoded = postcard::to_stdvec(ack).map_err(fail)?;
-    state::note_batch(db, push.by, push.number, &push.digest, &encoded)?;
+    let (by, number) = (push.by, push.number);
+    state::note_batch(db, by, number, &push.digest, &encoded, push.now)?;
     let outcomes: Vec<&Outcome> = ack.outcomes.iter().map(|(_, outcome)| outcome).collect();
     let conflicts = !outcomes.is_empty();
     let outcomes = conflicts.then(|| postcard::to_stdvec(&outcomes));

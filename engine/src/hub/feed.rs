@@ -132,8 +132,10 @@ impl Told {
 pub(super) struct Page {
     changes: Vec<Change>,
     reports: Vec<Report>,
-    next: Seq,
+    pub(super) next: Seq,
     pub(super) cut: Option<Cursor>,
+    /// See [`HubDone::Page`].
+    pub(super) lost: u64,
 }
 
 impl From<Page> for HubDone {
@@ -143,6 +145,7 @@ impl From<Page> for HubDone {
             reports: page.reports,
             next: page.next,
             cut: page.cut,
+            lost: page.lost,
         }
     }
 }
@@ -227,6 +230,7 @@ impl Hub {
             reports,
             next,
             cut: (next >= state.head).then(|| state.cursor()),
+            lost: 0,
         })
     }
 }

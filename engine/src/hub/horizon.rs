@@ -51,14 +51,20 @@ impl Hub {
 
     fn horizon(&self, db: &Connection, state: &State) -> Result<Seq> {
         let retain = i64::try_from(self.options.retain.as_secs()).unwrap_or(i64::MAX);
-        let since = crate::replica::now().seconds().saturating_sub(retain);
+        let now = (self.options.clock)();
+        let since = now.saturating_sub(retain);
+        // The clock was ahead: who was seen then is as if seen now.
+        db.execute("UPDATE hub_replica SET seen = ?1 WHERE seen > ?1", [now])?;
         let known: Option<i64> = db.query_row(
             "SELECT min(applied) FROM hub_replica WHERE seen >= ?",
             [since],
             |r| r.get(0),
         )?;
         let old = state.head.saturating_sub(self.options.keep_commits);
-        Ok(known.map_or(old, |known| uint(known).min(old)))
+        let old = known.map_or(old, |known| uint(known).min(old));
+        // Who is connected is told everything, whatever the clock says.
+        let told = self.telling().values().min().copied();
+        Ok(told.map_or(old, |told| told.min(old)))
     }
 }
 

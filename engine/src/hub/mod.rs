@@ -22,7 +22,7 @@ mod horizon;
 mod pace;
 mod state;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,8 +30,8 @@ use std::time::Duration;
 
 use cairn_protocol::session::{Admission, HubAction, HubDone, Store, StoreFailure};
 use cairn_protocol::wire::{Code, Hello, Start, Why};
-use cairn_protocol::{Cursor, ReplicaTag, Seq};
-use parking_lot::Mutex;
+use cairn_protocol::{ChunkHash, Cursor, ReplicaTag, Seq};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::replica::Replica;
 use crate::{FsError, Result};
@@ -74,6 +74,10 @@ pub struct HubOptions {
     /// How long a replica that was not seen is waited for: what it has not
     /// applied is remembered. Default: 30 days.
     pub retain: Duration,
+    /// What time it is, in seconds since 1970: only how long somebody is away is
+    /// told by it, and a clock that jumps makes who was away begin anew, or is
+    /// remembered longer. Default: that of the system.
+    pub clock: fn() -> i64,
 }
 
 impl Default for HubOptions {
@@ -81,6 +85,7 @@ impl Default for HubOptions {
         Self {
             keep_commits: 10_000,
             retain: Duration::from_hours(30 * 24),
+            clock: || crate::replica::now().seconds(),
         }
     }
 }
@@ -126,7 +131,11 @@ pub(crate) struct Watchers {
     begun: AtomicBool,
     next: AtomicU64,
     wakes: Mutex<BTreeMap<u64, Arc<dyn Fn() + Send + Sync>>>,
+    /// Up to which commit each session that follows was told.
+    telling: Mutex<BTreeMap<u64, Seq>>,
     pace: Pace,
+    /// Which lost chunks the tree of the hub names, as of a number of losses.
+    lost: Mutex<(u64, BTreeSet<ChunkHash>)>,
 }
 
 impl fmt::Debug for Watchers {
@@ -136,7 +145,7 @@ impl fmt::Debug for Watchers {
 }
 
 impl Watchers {
-    fn wake(&self) {
+    pub(crate) fn wake(&self) {
         let wakes: Vec<_> = self.wakes.lock().values().cloned().collect();
         for wake in wakes {
             wake();
@@ -227,12 +236,19 @@ impl Hub {
 
     /// The store of one connection. `door` decides whom it is for.
     pub fn session(&self, door: Door) -> HubSession {
+        let watchers = &self.replica.inner.watchers;
         HubSession {
+            id: watchers.next.fetch_add(1, Ordering::Relaxed),
             held: Held::new(self.replica.clone()),
             hub: self.clone(),
             door,
             peer: Mutex::default(),
         }
+    }
+
+    /// Up to which commit each session that follows was told.
+    fn telling(&self) -> MutexGuard<'_, BTreeMap<u64, Seq>> {
+        self.replica.inner.watchers.telling.lock()
     }
 }
 
@@ -250,10 +266,17 @@ struct Peer {
 /// The store of one connection to a hub. Chunks that it was told of stay until
 /// it is dropped.
 pub struct HubSession {
+    id: u64,
     hub: Hub,
     door: Door,
     peer: Mutex<Peer>,
     held: Held,
+}
+
+impl Drop for HubSession {
+    fn drop(&mut self) {
+        self.hub.telling().remove(&self.id);
+    }
 }
 
 impl fmt::Debug for HubSession {
@@ -288,7 +311,13 @@ impl HubSession {
                 if self.is_own() {
                     self.pace().wait();
                 }
-                let page = self.hub.feed(after, max, Reader { tag, unborn })?;
+                let mut page = self.hub.feed(after, max, Reader { tag, unborn })?;
+                if !self.is_own() {
+                    page.lost = self.hub.replica.inner.lost.number();
+                }
+                if let Some(told) = self.hub.telling().get_mut(&self.id) {
+                    *told = page.next;
+                }
                 if page.cut.is_some() {
                     self.peer.lock().unborn = 0;
                     if self.is_own() {
@@ -311,6 +340,10 @@ impl HubSession {
                 // for what comes next.
                 self.came(edits.len());
                 let done = self.hub.commit(by, batch, &edits)?;
+                if self.is_own() {
+                    // It pushes nothing more before it is told of this.
+                    self.pace().hurry();
+                }
                 self.held.let_go(&done.named);
                 self.came(edits.len());
                 HubDone::Committed {
@@ -324,6 +357,7 @@ impl HubSession {
                     refused: self.held.store(chunks)?,
                 }
             }
+            HubAction::Lost { after, max } => HubDone::Lost(self.hub.lost(after, max)?),
             HubAction::Read { chunks, budget } => self.hub.read(&chunks, budget)?,
         })
     }
@@ -383,7 +417,8 @@ impl HubSession {
             _ => 0,
         };
         if let Ok(seq) = answer {
-            state::note_applied(&db, tag, seq)?;
+            state::note_applied(&db, tag, seq, (self.hub.options.clock)())?;
+            self.hub.telling().insert(self.id, seq);
         }
         Ok(answer)
     }
@@ -405,7 +440,7 @@ impl HubSession {
         let tag = self.tag()?;
         let db = self.hub.replica.inner.db.writer();
         if State::load(&db)?.epoch == cursor.epoch {
-            state::note_applied(&db, tag, cursor.seq)?;
+            state::note_applied(&db, tag, cursor.seq, (self.hub.options.clock)())?;
         }
         Ok(())
     }

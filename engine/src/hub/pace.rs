@@ -12,7 +12,8 @@ use parking_lot::{Condvar, Mutex};
 const LARGE: usize = 4_096;
 /// How long nothing has to come: less than this passes between two batches.
 const QUIET: Duration = Duration::from_millis(250);
-/// How long the working tree waits at most.
+/// How long the working tree waits at most. It holds nothing meanwhile; but what it
+/// pushes next has to wait for what it is told, so it is in a hurry when it pushes.
 const LONGEST: Duration = Duration::from_secs(1);
 
 /// See the head of the module.
@@ -22,14 +23,28 @@ pub(super) struct Pace {
     changed: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    quiet: Duration,
+    longest: Duration,
     /// When something of a large batch came last.
     last: Option<Instant>,
     /// Since when the working tree waits.
     since: Option<Instant>,
     /// Somebody waits for the working tree.
     awaited: bool,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            quiet: QUIET,
+            longest: LONGEST,
+            last: None,
+            since: None,
+            awaited: false,
+        }
+    }
 }
 
 impl Pace {
@@ -54,7 +69,7 @@ impl Pace {
         while let Some(last) = state.last.filter(|_| !state.awaited) {
             let now = Instant::now();
             let since = *state.since.get_or_insert(now);
-            let until = (last + QUIET).min(since + LONGEST);
+            let until = (last + state.quiet).min(since + state.longest);
             if until <= now {
                 break;
             }
@@ -77,7 +92,79 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use cairn_protocol::session::{HubAction, HubDone, Store};
+    use cairn_protocol::wire::{Capabilities, Ext, Hello, Limits, Role, Start, Text, Token};
+    use cairn_protocol::{ChunkHash, ReplicaTag};
+
     use super::*;
+    use crate::hub::{Access, Hub, HubSession};
+    use crate::replica::Replica;
+
+    fn follower(hub: &Hub, tag: u64) -> HubSession {
+        let session = hub.session(Arc::new(|_| Ok(Access::Write)));
+        let hello = Hello {
+            version_min: 1,
+            version_max: 1,
+            role: Role::Client,
+            workspace: [0; 16],
+            replica: ReplicaTag(tag),
+            token: Token::default(),
+            capabilities: Capabilities::default(),
+            limits: Limits::OURS,
+            agent: Text::default(),
+            ext: Ext::default(),
+        };
+        session.perform(HubAction::Admit(Box::new(hello)));
+        let from = Start::Nothing;
+        let done = session.perform(HubAction::Subscribe { from });
+        assert_eq!(done, HubDone::Subscribed(Ok(0)));
+        session
+    }
+
+    /// Pushes were seen to stall for as long as the working tree may wait: those of
+    /// the working tree itself, which has to be told of one before the next.
+    #[test]
+    fn the_working_tree_that_gives_way_holds_nothing_up() {
+        let replica = Replica::in_memory().unwrap();
+        let hub = Hub::open(&replica).unwrap();
+        let pace = &replica.inner.watchers.pace;
+        let own = follower(&hub, replica.inner.identity.tag);
+        let other = follower(&hub, 1);
+        let for_ever = Duration::from_hours(24);
+        (pace.state.lock().quiet, pace.state.lock().longest) = (for_ever, for_ever);
+        let chunks = (0..LARGE).map(|n| ChunkHash::of(&n.to_le_bytes()));
+        let chunks = chunks.collect();
+        other.perform(HubAction::Offer { chunks });
+        let commit = |session: &HubSession, batch| {
+            let edits = Vec::new();
+            let done = session.perform(HubAction::Commit { batch, edits });
+            assert!(matches!(done, HubDone::Committed { .. }), "{done:?}");
+        };
+        let feed = |session: &HubSession| {
+            let (after, max) = (0, 10);
+            match session.perform(HubAction::Feed { after, max }) {
+                HubDone::Page { cut, .. } => cut.unwrap(),
+                other => panic!("{other:?}"),
+            }
+        };
+        std::thread::scope(|scope| {
+            let told = scope.spawn(|| feed(&own));
+            while pace.state.lock().since.is_none() {
+                std::thread::yield_now();
+            }
+            // Others push and are told, as if nobody waited.
+            commit(&other, 1);
+            let cursor = feed(&other);
+            other.perform(HubAction::Applied { cursor });
+            assert_eq!(hub.prune().unwrap(), 0);
+            assert!(!told.is_finished());
+            // It pushes itself: now it is told, too.
+            commit(&own, 1);
+            assert_eq!(told.join().unwrap().seq, 2);
+        });
+    }
 
     #[test]
     fn who_is_awaited_does_not_wait() {

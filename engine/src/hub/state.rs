@@ -118,6 +118,7 @@ pub(super) fn note_batch(
     batch: u64,
     digest: &[u8; 32],
     ack: &[u8],
+    now: i64,
 ) -> Result<()> {
     db.prepare_cached(
         "INSERT INTO hub_replica(tag, batch, digest, ack, applied, seen)
@@ -129,23 +130,19 @@ pub(super) fn note_batch(
         int(batch),
         digest.as_slice(),
         ack,
-        crate::replica::now().seconds()
+        now
     ])?;
     Ok(())
 }
 
 /// Notes which cut a replica has.
-pub(super) fn note_applied(db: &Connection, tag: ReplicaTag, seq: Seq) -> Result<()> {
+pub(super) fn note_applied(db: &Connection, tag: ReplicaTag, seq: Seq, now: i64) -> Result<()> {
     db.prepare_cached(
         "INSERT INTO hub_replica(tag, batch, digest, applied, seen)
          VALUES(?1, 0, zeroblob(32), ?2, ?3) ON CONFLICT(tag) DO UPDATE
          SET applied = ?2, seen = ?3",
     )?
-    .execute(params![
-        tag.0.cast_signed(),
-        int(seq),
-        crate::replica::now().seconds()
-    ])?;
+    .execute(params![tag.0.cast_signed(), int(seq), now])?;
     Ok(())
 }
 

@@ -155,6 +155,9 @@ impl Shared<'_> {
                 }
                 Entry::Xattr { node, name, value } => {
                     let (tag, counter) = key(*node);
+                    if *node == NodeId::ROOT {
+                        self.write_root()?;
+                    }
                     let mut set = self.db.prepare_cached(
                         "INSERT OR REPLACE INTO shared_xattr(side, tag, counter, name, value, ver)
                          VALUES(?, ?, ?, ?, ?, ?)",
@@ -169,6 +172,21 @@ impl Shared<'_> {
             }
         }
         Ok(nodes)
+    }
+
+    /// Gives the root its row, which it lacks while nothing is said of it: who looks
+    /// through the nodes finds its attributes then.
+    fn write_root(&self) -> Result<()> {
+        let (tag, counter) = key(NodeId::ROOT);
+        let mut find = self.db.prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM shared_node WHERE side = ? AND tag = ? AND counter = ?)",
+        )?;
+        if !find.query_row(params![self.side, tag, counter], |r| r.get(0))? {
+            let mut set = self.db.prepare_cached(SET_RECORD)?;
+            let root = Record::new(NodeKind::Dir, 0);
+            self.set_record(&mut set, NodeId::ROOT, &root)?;
+        }
+        Ok(())
     }
 
     /// Notes that a replica's node never came to be, for another stands for it.

@@ -93,7 +93,15 @@ impl Inner {
         if wanted.is_empty() {
             return Ok(());
         }
-        let nobody = || FsError::Elsewhere("no hub is connected".into());
+        let lost = wanted[..urgent]
+            .iter()
+            .find(|(hash, _)| self.lost.has(hash));
+        let nobody = || match lost {
+            Some((hash, _)) => FsError::Corrupt(format!(
+                "chunk {hash} is damaged, and nobody is connected who could have it"
+            )),
+            None => FsError::Elsewhere("no hub is connected".into()),
+        };
         let fetcher = self.fetcher.read().clone().ok_or_else(nobody)?;
         fetcher.fetch(&wanted).map_err(FsError::Elsewhere)?;
         let missing = |(hash, _): &(ChunkHash, _)| -> Result<bool> {

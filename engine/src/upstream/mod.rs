@@ -20,6 +20,7 @@
 //! | `outsized` | what is too large for that |
 //! | `conflicts` | what people should look at |
 //! | `lazy`, `evict` | contents that are fetched when they are read, and given up again |
+//! | `give` | chunks that the hub has lost |
 //! | `ignore` | what is neither pushed nor shown |
 //! | `status` | where everything stands, for people and tests |
 //! | `stage`, `spool`, `cut` | what comes, from the first change to the commit |
@@ -38,6 +39,7 @@ mod echo;
 mod edits;
 mod evict;
 mod fresh;
+mod give;
 mod grow;
 pub(crate) mod identity;
 mod ignore;
@@ -60,6 +62,7 @@ mod state;
 mod status;
 mod whole;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
@@ -107,6 +110,8 @@ pub struct Upstream {
     chunks_max: AtomicUsize,
     /// Contents are fetched when they are read.
     lazy: AtomicBool,
+    /// Chunks that the hub has lost, and may have from here.
+    given: Mutex<BTreeSet<ChunkHash>>,
     ignore: Mutex<Arc<Ignore>>,
     /// Places of the hub that were ignored, and are to be shown.
     uncovered: Mutex<Vec<Place>>,
@@ -197,6 +202,7 @@ impl Upstream {
             unsure: Mutex::new(true),
             chunks_max: AtomicUsize::new(outsized::CHUNKS_MAX),
             lazy: AtomicBool::new(false),
+            given: Mutex::default(),
             ignore: Mutex::default(),
             uncovered: Mutex::default(),
         };
@@ -309,6 +315,7 @@ impl Upstream {
                 let refused = self.store(chunks)?;
                 ClientDone::Stored { refused }
             }
+            ClientAction::Give { chunks, budget } => self.give(&chunks, budget)?,
         })
     }
 }

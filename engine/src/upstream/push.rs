@@ -322,7 +322,7 @@ fn replaced(edits: &[Edit]) -> BTreeMap<NodeId, NodeId> {
 }
 
 /// A chunk as it travels.
-fn encode(
+pub(super) fn encode(
     inner: &Inner,
     db: &Connection,
     hash: ChunkHash,

@@ -253,6 +253,7 @@ impl Upstream {
         }
         let hashes = chunks.iter().map(|chunk| &chunk.hash);
         let places = store.places(&self.inner().db, hashes)?;
+        let came: Vec<ChunkHash> = chunks.iter().map(|chunk| chunk.hash).collect();
         let mut new = Vec::new();
         for (chunk, place) in chunks.into_iter().zip(places) {
             let hash = chunk.hash;
@@ -267,6 +268,7 @@ impl Upstream {
         if self.inner().chunks.is_spill_full() {
             self.inner().commit(false)?;
         }
+        self.inner().mend(&came)?;
         Ok(refused)
     }
 

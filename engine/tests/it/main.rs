@@ -28,6 +28,7 @@ mod fsx;
 mod full_disk;
 mod hub;
 mod large_cut;
+mod lost;
 mod middle;
 mod model;
 mod races;

@@ -109,7 +109,16 @@ impl MiddleSubject for Middle {
 
 fn run<H: HubSubject, R: ReplicaSubject>(seed: u64) {
     let tell = std::env::var("CAIRN_SEED").is_ok();
-    let mut world = World::<H, R, Middle>::with_middles(seed, tell);
+    run_world(World::<H, R, Middle>::with_middles(seed, tell), seed);
+}
+
+/// A seed that failed before some things came to be in worlds.
+fn run_old<H: HubSubject, R: ReplicaSubject>(seed: u64) {
+    let world = World::<H, R, Middle>::with_middles(seed, false);
+    run_world(world.as_it_was(), seed);
+}
+
+fn run_world<H: HubSubject, R: ReplicaSubject>(mut world: World<H, R, Middle>, seed: u64) {
     let result = world.run();
     for line in world.story() {
         println!("{line}");
@@ -137,6 +146,6 @@ fn i1_to_i16_hold_where_all_are_of_the_engine_and_some_in_the_middle() {
 #[test]
 fn seeds_of_middles_that_failed_before_hold() {
     let seeds = [4, 17, 39, 71, 92, 154];
-    seeds.into_iter().for_each(run::<ModelHub, ModelClient>);
-    [17, 56].into_iter().for_each(run::<EngineHub, Engine>);
+    seeds.into_iter().for_each(run_old::<ModelHub, ModelClient>);
+    [17, 56].into_iter().for_each(run_old::<EngineHub, Engine>);
 }

@@ -21,7 +21,7 @@ impl Offer {
     pub const OURS: Self = Self {
         version_min: 1,
         version_max: 1,
-        capabilities: Capabilities::CONFIRM,
+        capabilities: Capabilities::ALL,
         limits: Limits::OURS,
     };
 }

@@ -9,8 +9,8 @@
 //! | --- | --- | --- |
 //! | intake | `Stage`, `Confirm`, `Apply`, `Reset` | `Admit`, `Subscribe`, `Feed`, `Applied` |
 //! | push | `NextBatch`, `Supply`, `Prepare` | `Offer`, `Commit` |
-//! | chunks that come in | `Store` | `Store` |
-//! | chunks that go out | - | `Read` |
+//! | chunks that come in | `Store` | `Lost`, `Store` |
+//! | chunks that go out | `Give` | `Read` |
 
 use std::sync::Arc;
 
@@ -133,6 +133,15 @@ pub enum ClientAction {
         /// The chunks.
         chunks: Vec<ChunkData>,
     },
+    /// Chunks that the hub has lost, encoded without a base: those that its tree
+    /// names, as far as it is known here, and no others. Answered by
+    /// [`ClientDone::Chunks`].
+    Give {
+        /// Which.
+        chunks: Vec<ChunkHash>,
+        /// Encoded bytes, at most; one chunk always fits.
+        budget: usize,
+    },
 }
 
 /// What a replica answers.
@@ -229,11 +238,20 @@ pub enum HubAction {
         /// Its edits.
         edits: Vec<Edit>,
     },
-    /// Chunks that came: check and keep them until the session ends. Answered
-    /// by [`HubDone::Stored`].
+    /// Chunks that came: check and keep them until the session ends; for ever
+    /// those that the hub's tree names and that were lost. Answered by
+    /// [`HubDone::Stored`].
     Store {
         /// The chunks.
         chunks: Vec<ChunkData>,
+    },
+    /// Which chunks of the hub's tree are lost or damaged? Answered by
+    /// [`HubDone::Lost`].
+    Lost {
+        /// Those after this one only.
+        after: Option<ChunkHash>,
+        /// How many, at most.
+        max: usize,
     },
     /// Chunks to send, encoded, as differences where that is less. Answered by
     /// [`HubDone::Chunks`].
@@ -263,7 +281,12 @@ pub enum HubDone {
         next: Seq,
         /// The cursor at `next`, if that was the last commit.
         cut: Option<Cursor>,
+        /// 0 if the hub has all chunks of its tree, as far as it knows; else a
+        /// number that is another whenever more were found to be lost.
+        lost: u64,
     },
+    /// Chunks that are lost, in the order of their hashes.
+    Lost(Vec<ChunkHash>),
     /// It is noted.
     Noted,
     /// For each chunk that was asked for: whether it is missing.

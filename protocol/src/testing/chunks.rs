@@ -12,7 +12,7 @@ use crate::manifest::Manifest;
 use crate::session::Wanted;
 use crate::wire::{Blob, ChunkData, Code};
 
-/// Chunks by their hash. None is ever taken away.
+/// Chunks by their hash. None is taken away but by [`Self::lose`].
 #[derive(Clone, Debug, Default)]
 pub(super) struct ChunkMap(BTreeMap<ChunkHash, Bytes>);
 
@@ -26,6 +26,11 @@ pub(super) struct Given {
 impl ChunkMap {
     pub(super) fn has(&self, hash: &ChunkHash) -> bool {
         self.0.contains_key(hash)
+    }
+
+    /// Takes a chunk away.
+    pub(super) fn lose(&mut self, hash: &ChunkHash) {
+        self.0.remove(hash);
     }
 
     /// Keeps a content of a file, and gives the value of its register. What is

@@ -11,7 +11,8 @@ use crate::chain::{Chain, CommitHasher};
 use crate::cursor::{Cursor, Epoch, Scope, Seq};
 use crate::data::Data;
 use crate::edit::Edit;
-use crate::id::ReplicaTag;
+use crate::hash::ChunkHash;
+use crate::id::{NodeId, ReplicaTag};
 use crate::merge::{Safeguards, is_plain};
 use crate::session::{Admission, HubAction, HubDone, Report, Store, StoreFailure, batch_digest};
 use crate::wire::{Code, Ext, List, PushAck, Start, Token, Why};
@@ -31,6 +32,10 @@ struct State {
     chains: Vec<Chain>,
     reports: Vec<Report>,
     chunks: ChunkMap,
+    /// Chunks that were lost, and may have come again.
+    lost: BTreeSet<ChunkHash>,
+    /// How often chunks were lost.
+    losses: u64,
     read_only: BTreeSet<Vec<u8>>,
     sessions: u64,
     /// What ended before is forgotten, and cursors before lead nowhere.
@@ -82,6 +87,8 @@ impl ModelHub {
             chains: vec![Chain::GENESIS],
             reports: Vec::new(),
             chunks: ChunkMap::default(),
+            lost: BTreeSet::new(),
+            losses: 0,
             read_only: BTreeSet::new(),
             sessions: 0,
             horizon: 0,
@@ -132,6 +139,29 @@ impl ModelHub {
             state.horizon = horizon;
             state.hub.forget();
         }
+    }
+
+    /// Loses the chunks of a content, as a damaged disk does.
+    pub fn lose(&self, node: NodeId) {
+        let mut state = lock(&self.state);
+        let of = |data: &Data| state.chunks.of(data);
+        let chunks = state.hub.tree().content(node).map(of).unwrap_or_default();
+        for hash in chunks {
+            state.chunks.lose(&hash);
+            state.lost.insert(hash);
+        }
+        state.losses += 1;
+        drop(state);
+        self.news.tell();
+    }
+
+    /// The chunks that its tree needs and that it does not have.
+    pub fn missing(&self) -> Vec<ChunkHash> {
+        let state = lock(&self.state);
+        let tree = state.hub.tree();
+        let contents = tree.live().filter_map(|(node, _)| tree.content(node));
+        let missing = contents.flat_map(|data| state.chunks.missing(data, None));
+        missing.map(|(hash, _)| hash).collect()
     }
 
     /// Everything that it has now.
@@ -191,6 +221,7 @@ impl State {
                 reports: Vec::new(),
                 next,
                 cut: Some(self.head()),
+                lost: self.lost_number(),
             };
         }
         let mut changes = self.hub.changes_since(after);
@@ -205,7 +236,18 @@ impl State {
             reports: self.reports.iter().filter(told).cloned().collect(),
             next,
             cut: (next == head).then(|| self.head()),
+            lost: self.lost_number(),
         }
+    }
+
+    /// What is lost, and has not come again.
+    fn still_lost(&self) -> impl Iterator<Item = ChunkHash> {
+        let lost = self.lost.iter().copied();
+        lost.filter(|hash| !self.chunks.has(hash))
+    }
+
+    fn lost_number(&self) -> u64 {
+        self.still_lost().next().map_or(0, |_| self.losses)
     }
 
     fn commit(&mut self, tag: ReplicaTag, batch: u64, edits: &[Edit]) -> HubDone {
@@ -310,6 +352,10 @@ impl Store<HubAction, HubDone> for Peer {
             HubAction::Store { chunks } => HubDone::Stored {
                 refused: state.chunks.keep(chunks),
             },
+            HubAction::Lost { after, max } => {
+                let lost = state.still_lost().filter(|hash| Some(*hash) > after);
+                HubDone::Lost(lost.take(max).collect())
+            }
             HubAction::Read { chunks, budget } => {
                 let given = state.chunks.give(&chunks, budget);
                 let Given {

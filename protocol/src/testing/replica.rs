@@ -12,6 +12,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
+
 use super::hub::Ack;
 use super::tree::ModelTree;
 use crate::change::Change;
@@ -20,6 +22,7 @@ use crate::data::Data;
 use crate::edit::{Edit, MetaFields};
 use crate::id::{NodeId, ReplicaTag};
 use crate::merge::{Place, resolve};
+use crate::name::XattrName;
 use crate::outcome::Outcome;
 use crate::register::{Meta, NodeKind, Register};
 use crate::wire::Why;
@@ -214,6 +217,27 @@ impl ModelReplica {
         Ok(())
     }
 
+    /// Gives a node an extended attribute, or takes it away.
+    ///
+    /// # Errors
+    ///
+    /// [`EditError`] when the node is dead, or does not have what is taken away.
+    pub fn set_xattr(
+        &mut self,
+        node: NodeId,
+        name: &XattrName,
+        value: Option<Bytes>,
+    ) -> Result<(), EditError> {
+        let has = self.local.xattr_of(node, name).is_some();
+        if !self.local.is_live(node) || (value.is_none() && !has) {
+            return Err(EditError);
+        }
+        self.local.set_xattr(node, name, value);
+        // Whatever was seen, the last one wins (R10).
+        self.dirty.bases.insert(xattr(node, name), Base::Ver(0));
+        Ok(())
+    }
+
     /// Gives a node that is no directory another name.
     ///
     /// # Errors
@@ -314,8 +338,7 @@ impl ModelReplica {
             return None;
         }
         let base = self.data_base(node);
-        self.dirty.bases.remove(&Register::Data(node));
-        self.dirty.bases.remove(&Register::Meta(node));
+        forget_values(&mut self.dirty.bases, node);
         if !self.dirty.born.remove(&node) {
             self.dirty.drops.insert(node, base);
         }
@@ -394,7 +417,12 @@ impl ModelReplica {
                     meta,
                 })
             }
-            Register::Xattr { .. } => None,
+            Register::Xattr { node, name } => Some(Edit::Xattr {
+                node: *node,
+                name: name.clone(),
+                base: 0,
+                value: self.local.xattr_of(*node, name).cloned(),
+            }),
         }
     }
 
@@ -547,7 +575,10 @@ impl ModelReplica {
                     let meta = self.local.metas.get(node).copied();
                     tree.metas.extend(meta.map(|meta| (*node, meta)));
                 }
-                Register::Xattr { .. } => {}
+                Register::Xattr { node, name } => {
+                    let value = self.local.xattr_of(*node, name).cloned();
+                    tree.set_xattr(*node, name, value);
+                }
             }
         }
         let born = |node: &NodeId| all.iter().any(|dirty| dirty.born.contains(node));
@@ -617,6 +648,15 @@ impl ModelReplica {
                 let base = Base::Meta(before.map_or(0, |(ver, _)| *ver), fields);
                 dirty.bases.insert(Register::Meta(node), base);
             }
+            for (_, name) in old
+                .xattrs_of(node)
+                .chain(new.xattrs_of(node))
+                .map(|(k, _)| k)
+            {
+                if !was_live || old.xattr_of(node, name) != new.xattr_of(node, name) {
+                    dirty.bases.insert(xattr(node, name), Base::Ver(0));
+                }
+            }
         }
         for (node, _) in old.live().filter(|(node, _)| !new.is_live(*node)) {
             let ver = old.data.get(&node).map_or(0, |(ver, _)| *ver);
@@ -624,6 +664,19 @@ impl ModelReplica {
         }
         dirty
     }
+}
+
+/// What is edited of a node's values does not count, as the node is dropped.
+pub(super) fn forget_values(bases: &mut BTreeMap<Register, Base>, node: NodeId) {
+    bases.retain(|register, _| match register {
+        Register::Data(of) | Register::Meta(of) | Register::Xattr { node: of, .. } => *of != node,
+        Register::Name { .. } => true,
+    });
+}
+
+fn xattr(node: NodeId, name: &XattrName) -> Register {
+    let name = name.clone();
+    Register::Xattr { node, name }
 }
 
 fn name(place: &Place) -> Register {

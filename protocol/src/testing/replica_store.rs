@@ -1,6 +1,6 @@
 //! The model's replica behind the actions of sessions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::chunks::{ChunkMap, Given};
@@ -283,6 +283,28 @@ impl State {
         }))
     }
 
+    /// The chunks that the hub's tree names, as far as it is known, and those of
+    /// the batch in flight.
+    fn named_at_the_hub(&mut self) -> BTreeSet<ChunkHash> {
+        let mut contents: Vec<Data> = Vec::new();
+        if self.replica.in_flight().is_some()
+            && let Some((_, edits)) = self.replica.push()
+        {
+            contents.extend(edits.iter().filter_map(|edit| match edit {
+                Edit::Data { data, .. } => Some(data.clone()),
+                _ => None,
+            }));
+        }
+        // Of dead nodes, too: who was away is told of them with their contents.
+        let known = self.replica.confirmed().entries(0).into_iter();
+        contents.extend(known.filter_map(|(_, entry)| match entry {
+            Entry::Data { data, .. } => Some(data),
+            _ => None,
+        }));
+        let named = contents.iter().flat_map(|data| self.chunks.of(data));
+        named.collect()
+    }
+
     /// Whether there may be something to push.
     fn is_dirty(&self) -> bool {
         !self.replica.is_clean()
@@ -347,6 +369,22 @@ impl Store<ClientAction, ClientDone> for ModelClient {
                     chunks,
                     taken,
                     missing,
+                }
+            }
+            ClientAction::Give { chunks, budget } => {
+                let named = state.named_at_the_hub();
+                let (known, missing): (Vec<_>, Vec<_>) =
+                    (chunks.into_iter()).partition(|hash| named.contains(hash));
+                let known: Vec<Wanted> = known.iter().map(|hash| (*hash, None)).collect();
+                let mut given = state.chunks.give(&known, budget);
+                if given.taken == known.len() {
+                    given.taken += missing.len();
+                    given.missing.extend(missing);
+                }
+                ClientDone::Chunks {
+                    chunks: given.chunks,
+                    taken: given.taken,
+                    missing: given.missing,
                 }
             }
             ClientAction::Store { chunks } => ClientDone::Stored {

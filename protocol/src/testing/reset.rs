@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::hub::Ack;
-use super::replica::{Base, Dirty, ModelReplica, NEVER};
+use super::replica::{Base, Dirty, ModelReplica, NEVER, forget_values};
 use super::tree::ModelTree;
 use crate::change::Change;
 use crate::cursor::{Seq, Ver};
@@ -43,8 +43,7 @@ impl ModelReplica {
             let drops = &mut self.dirty.drops;
             drops.retain(|node, _| !local.is_live(*node));
             for node in drops.keys() {
-                self.dirty.bases.remove(&Register::Data(*node));
-                self.dirty.bases.remove(&Register::Meta(*node));
+                forget_values(&mut self.dirty.bases, *node);
             }
         }
         self.batches = last_batch;
@@ -289,6 +288,7 @@ impl ModelReplica {
                 data: data.clone(),
             });
         }
+        self.xattrs_of(is_there, node, edits);
         let base = dirty(Register::Meta(node));
         let fields = match base {
             _ if !is_there => MetaFields::ALL,
@@ -303,6 +303,35 @@ impl ModelReplica {
                 meta: *meta,
             });
         }
+    }
+
+    /// The edits of a node's extended attributes: those that were edited here, and
+    /// of a node that the hub lacks the others, too.
+    fn xattrs_of(&self, is_there: bool, node: NodeId, edits: &mut Vec<Edit>) {
+        let edited = self
+            .dirty
+            .bases
+            .keys()
+            .filter_map(|register| match register {
+                Register::Xattr { node: of, name } if *of == node => Some(name),
+                _ => None,
+            });
+        let mut values: BTreeMap<_, _> = edited
+            .map(|name| (name, self.local.xattr_of(node, name)))
+            .collect();
+        if !is_there {
+            let live = self.confirmed.is_live(node);
+            let tree = if live { &self.confirmed } else { &self.local };
+            for ((_, name), value) in tree.xattrs_of(node) {
+                values.entry(name).or_insert(Some(value));
+            }
+        }
+        edits.extend(values.into_iter().map(|(name, value)| Edit::Xattr {
+            node,
+            name: name.clone(),
+            base: 0,
+            value: value.cloned(),
+        }));
     }
 
     /// The version at the hub of the content that an editor saw, if it is still

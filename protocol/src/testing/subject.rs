@@ -85,6 +85,21 @@ pub trait HubSubject: Sized {
     fn forget(&mut self, applied: Seq) {
         let _ = applied;
     }
+
+    /// Loses the chunks of a content, as a damaged disk does, and knows it. Does
+    /// nothing if it cannot.
+    fn lose(&mut self, node: NodeId) {
+        let _ = node;
+    }
+
+    /// What is wrong, beyond its tree.
+    ///
+    /// # Errors
+    ///
+    /// A text that says what.
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// Which of its two hubs a middle looks at.
@@ -194,6 +209,10 @@ impl ReplicaSubject for ModelClient {
             Do::Rename(from, to) => replica.rename(from, to),
             Do::Exchange(a, b) => replica.exchange(a, b).map(|()| None),
             Do::Chmod(node, meta) => replica.set_meta(*node, *meta).map(|()| None),
+            Do::SetXattr(node, name, value) => {
+                let set = replica.set_xattr(*node, name, value.clone());
+                set.map(|()| None)
+            }
         })
     }
 
@@ -244,6 +263,17 @@ impl HubSubject for ModelHub {
 
     fn forget(&mut self, applied: Seq) {
         ModelHub::forget(self, applied);
+    }
+
+    fn lose(&mut self, node: NodeId) {
+        ModelHub::lose(self, node);
+    }
+
+    fn check(&self) -> Result<(), String> {
+        match self.missing().as_slice() {
+            [] => Ok(()),
+            missing => Err(format!("chunks are missing (HUB-1): {missing:?}")),
+        }
     }
 }
 

@@ -96,7 +96,9 @@ impl ModelTree {
         for (node, _) in self.live().filter(|(node, _)| other.is_live(*node)) {
             let values = |tree: &Self| {
                 let values = (tree.content(node).cloned(), tree.attributes(node).copied());
-                (tree.kind(node), values)
+                let xattrs = tree.xattrs_of(node);
+                let xattrs = xattrs.map(|(key, value)| (key.1.clone(), value.clone()));
+                (tree.kind(node), values, xattrs.collect::<Vec<_>>())
             };
             let (here, there) = (values(self), values(other));
             if here != there {
@@ -142,6 +144,27 @@ impl ModelTree {
     /// The attributes of a node.
     pub fn attributes(&self, node: NodeId) -> Option<&Meta> {
         self.metas.get(&node).map(|(_, meta)| meta)
+    }
+
+    /// The extended attributes of a node.
+    pub(super) fn xattrs_of(
+        &self,
+        node: NodeId,
+    ) -> impl Iterator<Item = (&(NodeId, XattrName), &Bytes)> {
+        self.xattrs.iter().filter(move |((of, _), _)| *of == node)
+    }
+
+    /// An extended attribute of a node.
+    pub fn xattr_of(&self, node: NodeId, name: &XattrName) -> Option<&Bytes> {
+        self.xattrs.get(&(node, name.clone()))
+    }
+
+    pub(super) fn set_xattr(&mut self, node: NodeId, name: &XattrName, value: Option<Bytes>) {
+        let key = (node, name.clone());
+        match value {
+            Some(value) => self.xattrs.insert(key, value),
+            None => self.xattrs.remove(&key),
+        };
     }
 
     /// Whether a directory is empty.
@@ -211,11 +234,7 @@ impl ModelTree {
                 }
             }
             Entry::Xattr { node, name, value } => {
-                let key = (*node, name.clone());
-                match value {
-                    Some(value) => self.xattrs.insert(key, value.clone()),
-                    None => self.xattrs.remove(&key),
-                };
+                self.set_xattr(*node, name, value.clone());
             }
             Entry::Gone { .. } => {}
         }
@@ -250,6 +269,10 @@ impl ModelTree {
             if let Some((ver, meta)) = self.metas.get(&id) {
                 let meta = *meta;
                 entries.push((*ver, Entry::Meta { node: id, meta }));
+            }
+            for ((node, name), value) in self.xattrs_of(id) {
+                let (node, name, value) = (*node, name.clone(), Some(value.clone()));
+                entries.push((0, Entry::Xattr { node, name, value }));
             }
         }
         let name = |(parent, name): &Place, node| {

@@ -1,10 +1,12 @@
 //! What programs do to a tree, at random.
 
+use bytes::Bytes;
+
 use super::rng::Rng;
 use super::tree::ModelTree;
 use crate::id::NodeId;
 use crate::merge::Place;
-use crate::name::Name;
+use crate::name::{Name, XattrName};
 use crate::register::{Meta, NodeKind};
 use crate::time::Timestamp;
 
@@ -27,6 +29,8 @@ pub enum Do {
     Exchange(Place, Place),
     /// Gives something attributes.
     Chmod(NodeId, Meta),
+    /// Gives something an extended attribute, or takes it away.
+    SetXattr(NodeId, XattrName, Option<Bytes>),
 }
 
 /// Which kinds of things programs do, and how often: a schedule that does some
@@ -45,6 +49,17 @@ impl Workload {
             kinds.extend(std::iter::repeat_n(kind, rng.below(4)));
         }
         Self { kinds, contents: 0 }
+    }
+
+    /// Programs set extended attributes, too.
+    pub(super) fn add_xattrs(&mut self, aside: &mut Rng) {
+        let times = 1 + aside.below(3);
+        self.kinds.extend(std::iter::repeat_n(9, times));
+    }
+
+    /// Programs set none, after all.
+    pub(super) fn remove_xattrs(&mut self) {
+        self.kinds.retain(|kind| *kind != 9);
     }
 
     /// The next thing, for a program that sees this tree. `None` if there is
@@ -78,6 +93,14 @@ impl Workload {
                 Do::Rename(from, free(rng)?)
             }
             7 => Do::Exchange(used(rng)?, used(rng)?),
+            9 => {
+                let all: Vec<_> = tree.live().map(|(node, _)| node).collect();
+                let name = [&b"user.a"[..], b"user.b"][rng.below(2)];
+                // Few values, so that two set the same.
+                let value = [&b"1"[..], b"22", b""][rng.below(3)];
+                let value = (!rng.once_in(3)).then(|| Bytes::from_static(value));
+                Do::SetXattr(rng.pick(&all)?, XattrName::new(name).ok()?, value)
+            }
             _ => {
                 let all: Vec<_> = tree.live().map(|(node, _)| node).collect();
                 Do::Chmod(rng.pick(&all)?, meta(rng))

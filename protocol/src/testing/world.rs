@@ -2,8 +2,8 @@
 //! wrong between them: sessions over streams that are split, delayed, reordered
 //! between lanes and cut at any byte; crashes before and after any action; lost
 //! answers; connections of which one side does not know that they are over;
-//! clocks that jump; chunks that are damaged on their way; hubs that were restored
-//! from a backup.
+//! clocks that jump and go back; chunks that are damaged on their way, or lost at the hub; hubs
+//! that were restored from a backup.
 //!
 //! Some worlds have *middle* hubs: replicas of the hub that are hubs for others.
 //! Such a one is a client twice, of the hub above it and of its own.
@@ -53,6 +53,10 @@ pub struct Faults {
     pub rollback: bool,
     /// The hub forgets what ended while somebody was away.
     pub absence: bool,
+    /// The hub loses chunks, as its disk is damaged.
+    pub losses: bool,
+    /// Clocks go back.
+    pub back: bool,
 }
 
 /// One connection. An end may be gone while the other does not know it.
@@ -85,6 +89,9 @@ enum Can {
 #[derive(Debug)]
 pub struct World<H: HubSubject, R, M = NoMiddle> {
     rng: Rng,
+    /// For what came to be in worlds later: seeds that were found before are the
+    /// same worlds without it.
+    aside: Rng,
     now: Duration,
     hub: H,
     middles: Vec<M>,
@@ -128,22 +135,21 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
     }
 
     fn with(seed: u64, tell: bool, middles: usize) -> Self {
-        // From another stream, so that a seed without them is as it was before them.
-        let capabilities = if Rng(seed ^ 0xc0f1).once_in(4) {
-            Capabilities::default()
-        } else {
-            Offer::OURS.capabilities
-        };
-        let mut rng = Rng(seed);
+        let (mut rng, mut aside) = (Rng(seed), aside(seed));
         let tags = (1..=1 + rng.below(5) as u64).map(ReplicaTag);
         let replicas: Vec<R> = tags.map(R::create).collect();
-        let faults = Faults {
+        let mut faults = Faults {
             crashes: !rng.once_in(4),
             damage: rng.once_in(4),
             jumps: rng.once_in(3),
             rollback: rng.once_in(6),
             absence: rng.once_in(3),
+            losses: aside.once_in(4),
+            back: false,
         };
+        // What a backup has and nobody else any more is not to be had again.
+        faults.losses &= !faults.rollback;
+        faults.back = aside.once_in(4);
         // Little of everything in some worlds, so that most things take several
         // messages.
         let limits = if rng.once_in(2) {
@@ -157,9 +163,18 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
         } else {
             Limits::OURS
         };
+        let mut workload = Workload::new(&mut rng);
+        if aside.once_in(2) {
+            workload.add_xattrs(&mut aside);
+        }
+        let mut capabilities = Offer::OURS.capabilities;
+        if aside.once_in(4) {
+            capabilities.0 &= !Capabilities::CONFIRM.0;
+        }
         Self {
-            workload: Workload::new(&mut rng),
+            workload,
             rng,
+            aside,
             now: Duration::ZERO,
             hub: H::create(Epoch([1; 16])),
             middles: nodes::middles(replicas.len(), middles),
@@ -179,13 +194,16 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
         }
     }
 
-    /// The same with clients of these capabilities.
+    /// The world that this seed was before chunks were lost, clocks went back,
+    /// programs set extended attributes and answers were cuts in some: for seeds
+    /// that failed then.
     #[must_use]
-    pub fn with_capabilities(self, capabilities: Capabilities) -> Self {
-        Self {
-            capabilities,
-            ..self
-        }
+    pub fn as_it_was(mut self) -> Self {
+        self.capabilities = Capabilities::default();
+        self.faults.losses = false;
+        self.faults.back = false;
+        self.workload.remove_xattrs();
+        self
     }
 
     /// What happened, if it was to be told.
@@ -246,6 +264,9 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
             6 if self.rng.once_in(4) => self.fence(),
             _ => self.happen()?,
         }
+        if self.faults.losses && self.aside.once_in(40) {
+            self.lose();
+        }
         self.reap()
     }
 
@@ -258,7 +279,7 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
         };
         self.trace.update(format!("{can:?}").as_bytes());
         self.tell(|| format!("{can:?}"));
-        let (now, rng) = (self.now, &mut self.rng);
+        let (now, rng) = (self.clock(), &mut self.rng);
         match can {
             Can::ClientWorks(at) => {
                 let c = &mut self.connections[at];
@@ -312,6 +333,15 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
         can
     }
 
+    /// What a clock shows, which may go back.
+    fn clock(&mut self) -> Duration {
+        if self.faults.back && self.aside.once_in(8) {
+            let back = Duration::from_secs(self.aside.below(100) as u64);
+            return self.now.saturating_sub(back);
+        }
+        self.now
+    }
+
     /// Time passes until somebody wants to know.
     fn pass_time(&mut self) {
         let waits = self.connections.iter().flat_map(|c| {
@@ -324,7 +354,7 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
     }
 
     fn tick(&mut self) {
-        let now = self.now;
+        let now = self.clock();
         for c in &mut self.connections {
             if let Some(end) = &mut c.client {
                 end.give(now, Input::Tick, &mut c.up);
@@ -381,7 +411,7 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
                 .into_iter()
                 .filter_map(|at| before.at(at))
                 .for_each(touch),
-            Do::Mkdir(..) | Do::Unlink(_) | Do::Chmod(..) => {}
+            Do::Mkdir(..) | Do::Unlink(_) | Do::Chmod(..) | Do::SetXattr(..) => {}
         }
     }
 
@@ -453,6 +483,11 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
             self.tell(|| format!("fence {id} at {at}"));
         }
     }
+}
+
+/// The stream of a seed for what came to be in worlds later.
+pub(super) fn aside(seed: u64) -> Rng {
+    Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0xa51d_e000)
 }
 
 /// Which content it is, and its length.

@@ -10,6 +10,8 @@ mod codec;
 #[cfg(test)]
 mod content;
 #[cfg(test)]
+mod losses;
+#[cfg(test)]
 mod manifest;
 #[cfg(test)]
 mod merge;

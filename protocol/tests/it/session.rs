@@ -32,14 +32,14 @@ const META: Meta = Meta {
     btime: Timestamp::EPOCH,
 };
 
-type C = Side<ClientSession>;
-type H = Side<HubSession>;
+pub(crate) type C = Side<ClientSession>;
+pub(crate) type H = Side<HubSession>;
 
-fn replica(tag: u64) -> ModelClient {
+pub(crate) fn replica(tag: u64) -> ModelClient {
     ModelClient::new(ReplicaTag(tag), ReplicaSafeguards::ALL)
 }
 
-fn hub() -> ModelHub {
+pub(crate) fn hub() -> ModelHub {
     ModelHub::new(Epoch([1; 16]))
 }
 
@@ -47,7 +47,7 @@ fn place(name: &str) -> Place {
     (NodeId::ROOT, Name::new(name.as_bytes()).unwrap())
 }
 
-fn create(replica: &ModelClient, name: &str, content: &[u8]) -> NodeId {
+pub(crate) fn create(replica: &ModelClient, name: &str, content: &[u8]) -> NodeId {
     let data = replica.content(content);
     let made = replica.edit(|r| r.create(&place(name), NodeKind::File, Some(data), META));
     made.unwrap()
@@ -58,7 +58,7 @@ fn write(replica: &ModelClient, node: NodeId, content: &[u8]) {
     replica.edit(|r| r.write(node, data)).unwrap();
 }
 
-fn config(replica: &ModelClient, tag: u64) -> ClientConfig {
+pub(crate) fn config(replica: &ModelClient, tag: u64) -> ClientConfig {
     let (start, last_batch, last_batch_digest) = replica.start();
     ClientConfig {
         workspace: [7; 16],
@@ -73,7 +73,7 @@ fn config(replica: &ModelClient, tag: u64) -> ClientConfig {
     }
 }
 
-fn hub_side(hub: &ModelHub) -> H {
+pub(crate) fn hub_side(hub: &ModelHub) -> H {
     let config = HubConfig {
         replica: ReplicaTag(0xb),
         agent: "test".to_owned(),
@@ -82,7 +82,7 @@ fn hub_side(hub: &ModelHub) -> H {
     Side::new(HubSession::new(T0, config), hub.connect())
 }
 
-fn client_side(replica: &ModelClient, tag: u64) -> C {
+pub(crate) fn client_side(replica: &ModelClient, tag: u64) -> C {
     let session = ClientSession::new(T0, config(replica, tag));
     Side::new(session, Arc::new(replica.clone()))
 }
@@ -93,14 +93,14 @@ fn connect(replica: &ModelClient, tag: u64, hub: &ModelHub) -> (C, H) {
 }
 
 /// Both sides, when everything is said.
-fn connected(replica: &ModelClient, tag: u64, hub: &ModelHub) -> (C, H) {
+pub(crate) fn connected(replica: &ModelClient, tag: u64, hub: &ModelHub) -> (C, H) {
     let (mut c, mut h) = connect(replica, tag, hub);
     talk(T0, &mut c, &mut h);
     assert_eq!((&c.ended, &h.ended), (&None, &None));
     (c, h)
 }
 
-fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut rng = Rng(seed);
     let mut bytes: Vec<u8> = (0..=len / 8)
         .flat_map(|_| rng.next().to_le_bytes())
@@ -574,7 +574,7 @@ fn greeted_hub() -> H {
 }
 
 /// A client that a hub has taken.
-fn greeted_client() -> C {
+pub(crate) fn greeted_client() -> C {
     let mut c = client_side(&replica(3), 3);
     c.hear(T0, &hello(Role::Hub).into());
     c.hear(T0, &welcome().into());
@@ -663,7 +663,7 @@ fn a_message_that_is_not_legal_now_ends_the_session_and_says_what_was_expected()
         hello(Role::Hub).into(),
         welcome().into(),
         missing,
-        want(1, 1),
+        subscribe(Start::Nothing),
     ] {
         let mut c = greeted_client();
         c.hear(T0, &message);

@@ -12,7 +12,7 @@ use cairn_protocol::testing::{
     Do, EditError, HubBackup, HubSubject, ModelClient, ModelHub, ModelTree, ReplicaSafeguards,
     ReplicaSubject, World, scripts,
 };
-use cairn_protocol::wire::{Capabilities, Start};
+use cairn_protocol::wire::Start;
 use cairn_protocol::{Cursor, Epoch, NodeId, ReplicaTag, Seq};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -64,9 +64,8 @@ fn seeds_that_failed_before_hold() {
         62, 202, 564, 1_054, 2_219, 5_126, 6_143, 18_644, 65_937, 107_067, 122_061, 181_470,
     ] {
         assert_eq!(run(seed).err(), None, "CAIRN_SEED={seed}");
-        // They are what they were found to be without what came later.
-        let mut world = Model::new(seed, false).with_capabilities(Capabilities::default());
-        assert_eq!(world.run(), Ok(()), "CAIRN_SEED={seed}, no capabilities");
+        let result = Model::new(seed, false).as_it_was().run();
+        assert_eq!(result, Ok(()), "CAIRN_SEED={seed}, as it was");
     }
 }
 
@@ -183,7 +182,7 @@ fn without_the_meaning_of_absence_what_was_removed_comes_again() {
     // One of the first is enough, and the first of all is 1898.
     let found = (1_890..4_000).find_map(|seed| {
         let world = World::<ModelHub, Returning>::new(seed, false);
-        let mut world = world.with_capabilities(Capabilities::default());
+        let mut world = world.as_it_was();
         world.run().err().filter(|why| why.contains("(I8)"))
     });
     assert!(found.is_some());

@@ -194,6 +194,7 @@ impl HubState {
             reports: Vec::new(),
             next,
             cut: (next == self.head).then(|| self.cursor()),
+            lost: 0,
         }
     }
 
@@ -367,6 +368,7 @@ impl Store<HubAction, HubDone> for ShelfSession {
                 self.hub.state.lock().chunks.extend(here);
                 HubDone::Stored { refused }
             }
+            HubAction::Lost { .. } => HubDone::Lost(Vec::new()),
             HubAction::Read { chunks, budget } => {
                 let wanted = chunks.iter().map(|(hash, _)| *hash);
                 let (chunks, taken, missing) = give_chunks(&state.chunks, wanted, budget);
@@ -546,6 +548,15 @@ impl Store<ClientAction, ClientDone> for ShelfReplica {
             ClientAction::Supply { chunks, budget } => {
                 let wanted = chunks.iter().map(|(hash, _)| *hash);
                 let (chunks, taken, missing) = give_chunks(&state.chunks, wanted, budget);
+                ClientDone::Chunks {
+                    chunks,
+                    taken,
+                    missing,
+                }
+            }
+            ClientAction::Give { chunks, budget } => {
+                let (chunks, taken, missing) =
+                    give_chunks(&state.chunks, chunks.into_iter(), budget);
                 ClientDone::Chunks {
                     chunks,
                     taken,

@@ -1,8 +1,10 @@
 //! `cairn check`: verifies every invariant and every chunk, and names what is
-//! damaged. It repairs nothing.
+//! damaged. It repairs nothing, but where there is a hub it notes which chunks are
+//! damaged, so that they come again.
 
 use std::time::{Duration, Instant};
 
+use cairn::sync::State;
 use serde::{Deserialize, Serialize};
 
 use crate::console::{Console, Progress};
@@ -85,6 +87,19 @@ pub(crate) fn perform(request: &Request, host: &Host, console: &mut dyn Console)
     }
     for problem in &report.problems {
         console.out(format!("{problem}\n").as_bytes())?;
+    }
+    // What the hub has comes without another word, if it is there.
+    if let Some(follow) = host.follow()
+        && matches!(follow.state(), Some(State::Connected))
+        && let Err(error) = follow.mend()
+    {
+        console.note(&format!("what is damaged cannot be fetched now: {error}"))?;
+    }
+    if !host.replica.lost_chunks().is_empty() {
+        console.note(
+            "chunks that are damaged come again: at a hub from replicas that have them, when \
+             they sync; at a replica from its hub, with `cairn sync`",
+        )?;
     }
     console.note(&format!(
         "verified {}, {} and {}: {}",

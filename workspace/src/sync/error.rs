@@ -94,8 +94,8 @@ fn hint(code: Option<Code>) -> &'static str {
         Some(Code::VERSION) => " (the two programs are of different times: update the older)",
         Some(Code::QUOTA) => " (make space on its disk)",
         Some(Code::CHUNK_MISSING | Code::CHUNK_CORRUPT) => {
-            " (its store is damaged: `cairn check` there names the file; a clone with --lazy gets \
-             everything else)"
+            " (its store is damaged: `cairn check` there names the file; a replica that has it \
+             gives it back with `cairn sync`; a clone with --lazy gets everything else)"
         }
         _ => "",
     }

@@ -21,6 +21,8 @@ const TOLD: Duration = Duration::from_millis(100);
 const RETRY_MS: u32 = 5_000;
 /// What somebody reads comes before what a transfer needs.
 const URGENT: u8 = 0;
+/// What is damaged here comes after that.
+const MEND: u8 = 100;
 
 /// Keeps a replica in step with a hub, from a thread of its own, until it is
 /// dropped. Connections that break are made again.
@@ -176,7 +178,7 @@ impl Follow {
         let mut events = client.events();
         // What is not sealed yet is edited, too.
         self.replica.cursor()?;
-        self.runtime.block_on(async {
+        let cursor = self.runtime.block_on(async {
             let fence = handle.fence();
             tokio::pin!(fence);
             let mut tick = tokio::time::interval(TOLD);
@@ -197,7 +199,29 @@ impl Follow {
                     }
                 }
             }
-        })
+        })?;
+        self.mend()?;
+        Ok(cursor)
+    }
+
+    /// Gets what was found to be damaged here, and the hub has. What it does not
+    /// have either stays damaged; a check names it.
+    ///
+    /// # Errors
+    ///
+    /// What the database says, and why the hub could not be asked.
+    pub fn mend(&self) -> Result<(), SyncError> {
+        let lost = self.store.lost()?;
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let handle = self.client()?.handle();
+        let missing = handle.fetch_blocking(lost, MEND);
+        let missing = missing.map_err(|source| self.failed(source))?;
+        if let Some((hash, code)) = missing.first() {
+            tracing::warn!(%hash, %code, "the hub does not have what is damaged here");
+        }
+        Ok(())
     }
 
     /// What ends a wait: the hub does not want us, or wants to remove too much, or

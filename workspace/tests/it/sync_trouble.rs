@@ -4,9 +4,12 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::hubs::Hub;
-use crate::program::until;
+use crate::program::{cairn, ended, until};
 use crate::scratch::{Scratch, can_mount};
 use crate::trees::noise;
 
@@ -112,4 +115,107 @@ fn a_hub_with_a_damaged_chunk_is_named_and_gives_everything_else() {
         damaged.says(&["/large", "E_CHUNK_MISSING"]);
     }
     hub.end();
+}
+
+/// Writes over some bytes of the only large file of a replica.
+fn damage(scratch: &Scratch, name: &str) {
+    let chunks = scratch.join(format!("{name}.cairn/chunks"));
+    let packs = std::fs::read_dir(chunks).unwrap();
+    let packs = packs.map(|entry| entry.unwrap().path());
+    let largest = packs.max_by_key(|path| path.metadata().unwrap().len());
+    let pack = File::options().write(true).open(largest.unwrap()).unwrap();
+    pack.write_all_at(b"damaged", MIB as u64).unwrap();
+}
+
+#[test]
+fn a_damaged_chunk_at_a_hub_comes_again_from_a_replica_that_has_it() {
+    let scratch = Scratch::new();
+    let bytes = noise(3 * MIB, 2);
+    std::fs::write(scratch.join("noise"), &bytes).unwrap();
+    for scheme in ["quic", "wss"] {
+        let name = format!("hub-{scheme}");
+        scratch
+            .cairn(&format!("import noise {name}.cairn/large --file"))
+            .done();
+        scratch.cairn(&format!("gc {name}.cairn")).done();
+        let hub = Hub::at(&scratch, &name, "127.0.0.1:0", &[]);
+        let url = hub.url(scheme).to_owned();
+        scratch.cairn(&format!("clone {url} a-{scheme}")).done();
+        damage(&scratch, &name);
+        let checked = scratch.cairn(&format!("check {name}.cairn")).ended(1);
+        assert!(checked.text().contains("/large: part of it is damaged"));
+        checked.says(&["come again"]);
+        // It is known after a crash, and named again.
+        let address = hub.address();
+        hub.kill();
+        let hub = Hub::at(&scratch, &name, &address, &[]);
+        scratch.cairn(&format!("check {name}.cairn")).ended(1);
+        scratch.cairn(&format!("clone {url} b-{scheme}")).ended(5);
+        scratch.cairn(&format!("sync a-{scheme}.cairn")).done();
+        scratch.cairn(&format!("check {name}.cairn")).done();
+        scratch.cairn(&format!("sync b-{scheme}.cairn")).done();
+        for place in [&name, &format!("b-{scheme}")] {
+            let read = scratch.cairn(&format!("cat {place}.cairn/large")).done();
+            assert!(read.out == bytes);
+        }
+        hub.end();
+    }
+}
+
+#[test]
+fn a_damaged_chunk_that_nobody_knew_of_comes_again_while_replicas_follow() {
+    let scratch = Scratch::new();
+    std::fs::write(scratch.join("noise"), noise(3 * MIB, 2)).unwrap();
+    scratch.cairn("import noise hub.cairn/large --file").done();
+    scratch.cairn("gc hub.cairn").done();
+    let hub = Hub::new(&scratch, "hub", &[]);
+    let url = hub.url("quic").to_owned();
+    scratch.cairn(&format!("clone {url} a")).done();
+    let mut watching = cairn()
+        .args(["sync", "a.cairn", "--watch"])
+        .current_dir(&*scratch)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    damage(&scratch, "hub");
+    // Who reads it finds that out, and who follows gives it.
+    let mut number = 0;
+    until("a clone has everything", || {
+        number += 1;
+        let cloned = scratch.cairn(&format!("clone {url} b{number}"));
+        cloned.status.success()
+    });
+    kill_process(Pid::from_child(&watching), Signal::INT).unwrap();
+    ended(&mut watching);
+    scratch.cairn("check hub.cairn").done();
+    hub.end();
+}
+
+#[test]
+fn a_damaged_chunk_at_a_replica_comes_again_from_its_hub() {
+    let scratch = Scratch::new();
+    let bytes = noise(3 * MIB, 2);
+    std::fs::write(scratch.join("noise"), &bytes).unwrap();
+    scratch.cairn("import noise hub.cairn/large --file").done();
+    let hub = Hub::new(&scratch, "hub", &[]);
+    let url = hub.url("quic").to_owned();
+    for name in ["a", "b"] {
+        scratch.cairn(&format!("clone {url} {name}")).done();
+        damage(&scratch, name);
+        scratch.cairn(&format!("check {name}.cairn")).ended(1);
+    }
+    scratch.cairn("sync a.cairn").done();
+    scratch.cairn("check a.cairn").done();
+    // Who reads it need not wait for that.
+    assert!(scratch.cairn("cat b.cairn/large").done().out == bytes);
+    scratch.cairn("check b.cairn").done();
+    // Without the hub it is said what is missing.
+    scratch.cairn(&format!("clone {url} c")).done();
+    damage(&scratch, "c");
+    scratch.cairn("check c.cairn").ended(1);
+    hub.end();
+    scratch
+        .cairn("cat c.cairn/large")
+        .ended(5)
+        .says(&["/large"]);
 }

@@ -97,6 +97,7 @@ impl Client {
                 reports,
                 next,
                 cut,
+                ..
             } => (changes, reports, next, cut),
             other => panic!("{other:?}"),
         }
@@ -168,6 +169,7 @@ pub(crate) fn hub_at(path: &Path, options: HubOptions) -> (Replica, Hub) {
 pub(crate) const FORGETFUL: HubOptions = HubOptions {
     keep_commits: 0,
     retain: Duration::from_hours(1),
+    clock: || rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec,
 };
 
 pub(crate) fn node(tag: u64, counter: u64) -> NodeId {

@@ -8,11 +8,18 @@ use crate::session::io::Event;
 use crate::session::link::{Fault, Row, Step};
 use crate::session::store::{BatchOffer, ClientDone};
 use crate::session::supply;
-use crate::wire::{Applied, Chunks, Code, Ext, Fence, Reset, Why};
+use crate::wire::{Applied, ChunkData, Chunks, Code, Ext, Fence, Reset, Why};
 
 impl ClientSession {
     pub(super) fn done(&mut self, row: Row, done: ClientDone) -> Step {
         match (row, done) {
+            (Row::Read, ClientDone::Failed(_)) => {
+                // That a chunk cannot be read here is no reason to end.
+                if let Some(missing) = self.gives.failed()? {
+                    self.link.send(&missing.into());
+                }
+                Ok(())
+            }
             (_, ClientDone::Failed(failure)) => Err(failure.into()),
             (Row::Intake, ClientDone::Staged { wanted }) => {
                 self.intake.staged()?;
@@ -52,9 +59,29 @@ impl ClientSession {
                 }
                 Ok(())
             }
+            (
+                Row::Read,
+                ClientDone::Chunks {
+                    chunks,
+                    taken,
+                    missing,
+                },
+            ) => self.given(chunks, taken, missing),
             (Row::Store, ClientDone::Stored { refused }) => self.stored(&refused),
             _ => Err(Fault::answer("the action")),
         }
+    }
+
+    fn given(&mut self, chunks: Vec<ChunkData>, taken: usize, missing: Vec<ChunkHash>) -> Step {
+        let (request, missing) = self.gives.given(taken, missing)?;
+        self.link.counters.chunks_sent += chunks.len() as u64;
+        let limit = self.agreement()?.limits.frame;
+        let frames = supply::frames(request, chunks, limit)?;
+        self.gives.out.extend(frames);
+        if let Some(missing) = missing {
+            self.link.send(&missing.into());
+        }
+        Ok(())
     }
 
     pub(super) fn agreement(&self) -> Result<Agreement, Fault> {

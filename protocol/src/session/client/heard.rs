@@ -157,6 +157,7 @@ impl ClientSession {
                 self.fences_passed();
                 Ok(())
             }
+            Message::Want(want) if self.gives() => self.gives.asked(want),
             Message::Error(error) => self.error(&error),
             other => Err(unexpected(
                 &other,
@@ -175,6 +176,12 @@ impl ClientSession {
         }
         self.intake.push(Item::Confirmed(confirmed));
         Ok(())
+    }
+
+    /// Whether the hub may ask for what it has lost.
+    fn gives(&self) -> bool {
+        let agreed = self.agreement().map(|agreed| agreed.capabilities);
+        agreed.is_ok_and(|agreed| agreed.has(Capabilities::GIVES))
     }
 
     /// The answer came to something that was asked at this depth.

@@ -8,6 +8,7 @@
 //! | `intake` | the hub's changes: staged, and applied with their cut |
 //! | `wants` | the chunks that these changes, or programs, need |
 //! | `push` | the batch in flight |
+//! | `gives` | the chunks that the hub has lost |
 //! | `fences` | who waits for all of that |
 //! | `heard`, `done`, `proceed` | what comes in, what the store answers, and what can be done then |
 //!
@@ -16,6 +17,7 @@
 
 mod done;
 mod fences;
+mod gives;
 mod heard;
 mod intake;
 mod proceed;
@@ -26,6 +28,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use self::fences::Fences;
+use self::gives::Gives;
 use self::intake::Intake;
 use self::push::Pushing;
 use self::wants::Wants;
@@ -91,6 +94,7 @@ pub struct ClientSession {
     intake: Intake,
     wants: Wants,
     push: Pushing,
+    gives: Gives,
     fences: Fences,
     /// Frames of chunks that were not looked at yet.
     chunks: VecDeque<Frame>,
@@ -117,6 +121,7 @@ impl ClientSession {
             intake: Intake::new(config.start),
             wants: Wants::default(),
             push: Pushing::new(),
+            gives: Gives::default(),
             fences: Fences::default(),
             chunks: VecDeque::new(),
             storing: None,

@@ -23,6 +23,7 @@ impl ClientSession {
             self.link.send(&want.into());
         }
         self.proceed_push(agreement);
+        self.proceed_gives(agreement);
         for (id, missing) in std::mem::take(&mut self.wants.fetched) {
             self.link.event(Event::Fetched { id, missing });
         }
@@ -83,6 +84,20 @@ impl ClientSession {
             self.link.act(Row::Store, ClientAction::Store { chunks });
         }
         Ok(())
+    }
+
+    /// What the hub has lost goes out when nothing of a batch waits for credit.
+    pub(super) fn proceed_gives(&mut self, agreement: Agreement) {
+        if !self.supplies.is_empty() {
+            return;
+        }
+        send_all(&mut self.link, &mut self.gives.out);
+        let budget = supply::budget(agreement.limits.frame, self.link.bulk_credit());
+        if let Some(budget) = budget.filter(|_| self.link.is_free(Row::Read))
+            && let Some(action) = self.gives.next(budget)
+        {
+            self.link.act(Row::Read, action);
+        }
     }
 
     pub(super) fn proceed_push(&mut self, agreement: Agreement) {

@@ -26,6 +26,7 @@ impl HubSession {
                     reports,
                     next,
                     cut,
+                    lost,
                 },
             ) => {
                 let page = Page {
@@ -34,6 +35,7 @@ impl HubSession {
                     next,
                     cut,
                 };
+                self.lost.heard(lost, next);
                 self.page(page)
             }
             (Row::Intake, HubDone::Noted) => Ok(()),
@@ -45,6 +47,12 @@ impl HubSession {
             }
             (Row::Push, HubDone::Committed { ack, plain }) => self.committed(*ack, plain),
             (Row::Store, HubDone::Stored { refused }) => self.stored(&refused),
+            (Row::Store, HubDone::Lost(chunks)) => {
+                if let Some(want) = self.lost.found(chunks)? {
+                    self.link.send(&want.into());
+                }
+                Ok(())
+            }
             (
                 Row::Read,
                 HubDone::Chunks {
@@ -84,9 +92,13 @@ impl HubSession {
                 self.release_page()
             }
             (Row::Store, batch) => {
-                let (_, size) = self.storing.take().unwrap_or_default();
+                let storing = self.storing.take();
+                let size = storing.as_ref().map_or(0, |storing| storing.size);
                 self.link.consumed(Chunks::KIND, size);
-                if let Some(batch) = batch {
+                let lost = storing.filter(|storing| storing.lost);
+                if let Some(lost) = lost {
+                    self.lost.answered(&lost.chunks);
+                } else if let Some(batch) = batch {
                     let StoreFailure { code, detail, .. } = failure;
                     let refused = Refused {
                         batch,
@@ -221,11 +233,16 @@ impl HubSession {
     }
 
     pub(super) fn stored(&mut self, refused: &[(ChunkHash, Code)]) -> Step {
-        let Some((hashes, size)) = self.storing.take() else {
+        let Some(storing) = self.storing.take() else {
             return Err(Fault::answer("the action"));
         };
-        self.link.consumed(Chunks::KIND, size);
-        match self.batches.stored(&hashes, refused) {
+        self.link.consumed(Chunks::KIND, storing.size);
+        if storing.lost {
+            // One that was of no use is not asked for again here.
+            self.lost.answered(&storing.chunks);
+            return Ok(());
+        }
+        match self.batches.stored(&storing.chunks, refused) {
             Ok(needs) => {
                 for need in needs {
                     self.link.send(&need.into());

@@ -35,6 +35,8 @@ struct Open {
     committed: bool,
     /// A page was asked for after that.
     asked: bool,
+    /// What it asked for.
+    cursor: Option<Cursor>,
 }
 
 #[derive(Debug)]
@@ -58,6 +60,8 @@ pub(super) struct Feed {
     fences: Vec<Open>,
     /// The last cut that the client has, and was not noted.
     applied: Option<Cursor>,
+    /// The last commit that the client has.
+    has: Option<Seq>,
 }
 
 impl Feed {
@@ -75,6 +79,7 @@ impl Feed {
             stash: None,
             fences: Vec::new(),
             applied: None,
+            has: None,
         }
     }
 
@@ -88,6 +93,8 @@ impl Feed {
 
     pub(super) fn subscribed(&mut self, after: Seq) {
         self.after = Some(after);
+        // Who has it already does not say so again.
+        self.has = (after > 0).then_some(after);
         self.news = true;
     }
 
@@ -97,6 +104,12 @@ impl Feed {
 
     pub(super) fn applied(&mut self, cursor: Cursor) {
         self.applied = Some(cursor);
+        self.has = Some(cursor.seq);
+    }
+
+    /// The last commit that the client has.
+    pub(super) fn has(&self) -> Option<Seq> {
+        self.has
     }
 
     pub(super) fn fence(&mut self, nonce: u64) -> Result<(), Fault> {
@@ -107,6 +120,7 @@ impl Feed {
             nonce,
             committed: false,
             asked: false,
+            cursor: None,
         });
         Ok(())
     }
@@ -206,6 +220,19 @@ impl Feed {
         }
     }
 
+    /// Answers the fences whose cut was told.
+    pub(super) fn pass_fences(&mut self) {
+        let passed = self.fences.extract_if(.., |fence| fence.cursor.is_some());
+        for Open { nonce, cursor, .. } in passed {
+            let Some(cursor) = cursor else {
+                continue;
+            };
+            let ext = Ext::default();
+            let ok = Message::from(FenceOk { nonce, cursor, ext });
+            self.out.push_back(ok.to_frame(0));
+        }
+    }
+
     fn cut(&mut self, cursor: Cursor, limits: Limits) {
         // A client that has this already is told nothing.
         if self.outgoing.is_some() || self.last_cut != Some(cursor) {
@@ -218,11 +245,8 @@ impl Feed {
             self.out.push_back(cut.to_frame(0));
             self.last_cut = Some(cursor);
         }
-        let passed = self.fences.extract_if(.., |fence| fence.asked);
-        for Open { nonce, .. } in passed {
-            let ext = Ext::default();
-            let ok = Message::from(FenceOk { nonce, cursor, ext });
-            self.out.push_back(ok.to_frame(0));
+        for fence in self.fences.iter_mut().filter(|fence| fence.asked) {
+            fence.cursor.get_or_insert(cursor);
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::batches::Refused;
+use super::lost::Lost;
 use super::{Client, HubSession, Phase};
 use crate::session::client::unexpected;
 use crate::session::greeting::agree;
@@ -95,6 +96,10 @@ impl HubSession {
                 Ok(())
             }
             Message::Want(want) => self.requests.add(want, client.agreement.limits),
+            Message::Missing(missing) if Lost::asked(missing.request) => {
+                self.lost.answered(missing.chunks.iter());
+                Ok(())
+            }
             Message::Missing(missing) => {
                 // Without the chunk there is no batch.
                 if self.batches.waits_for_chunks(missing.request) {

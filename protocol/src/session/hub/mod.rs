@@ -6,12 +6,14 @@
 //! | `feed` | the changes that the client is told, and fences |
 //! | `batches` | what the client pushes |
 //! | `requests` | the chunks that it asks for |
+//! | `lost` | the chunks that it is asked for, as the hub has lost them |
 //! | `heard`, `done`, `proceed` | what comes in, what the store answers, and what can be done then |
 
 mod batches;
 mod done;
 mod feed;
 mod heard;
+mod lost;
 mod proceed;
 mod requests;
 
@@ -20,6 +22,7 @@ use std::time::Duration;
 
 use self::batches::Batches;
 use self::feed::Feed;
+use self::lost::Lost;
 use self::requests::Requests;
 use super::greeting::{Agreement, Offer};
 use super::io::{Counters, Input, Output, Session};
@@ -62,6 +65,16 @@ struct Client {
     subscribing: bool,
 }
 
+/// Chunks that the store is keeping.
+#[derive(Debug)]
+struct Storing {
+    chunks: Vec<ChunkHash>,
+    /// The bytes that they came in.
+    size: u64,
+    /// The batch is not waiting for them: the hub had lost them.
+    lost: bool,
+}
+
 /// A hub's end of a connection.
 #[derive(Debug)]
 pub struct HubSession {
@@ -73,8 +86,9 @@ pub struct HubSession {
     requests: Requests,
     /// Frames of chunks that were not looked at yet.
     chunks: VecDeque<Frame>,
-    /// The chunks that the store is keeping, and the bytes they came in.
-    storing: Option<(Vec<ChunkHash>, u64)>,
+    lost: Lost,
+    /// The chunks that the store is keeping.
+    storing: Option<Storing>,
     /// Chunks that wait for credit.
     out: VecDeque<Frame>,
 }
@@ -90,6 +104,7 @@ impl HubSession {
             feed: Feed::new(),
             batches: Batches::default(),
             requests: Requests::default(),
+            lost: Lost::default(),
             chunks: VecDeque::new(),
             storing: None,
             out: VecDeque::new(),

@@ -1,12 +1,13 @@
 //! What a hub can do next for a client.
 
 use super::batches::Next;
-use super::{HubSession, Phase};
+use super::lost::Lost;
+use super::{HubSession, Phase, Storing};
 use crate::session::client::send_all;
 use crate::session::link::{Fault, Row, Step, size};
 use crate::session::store::HubAction;
 use crate::session::supply;
-use crate::wire::Message;
+use crate::wire::{Capabilities, Message};
 
 impl HubSession {
     pub(super) fn proceed(&mut self) -> Step {
@@ -15,8 +16,18 @@ impl HubSession {
         };
         self.proceed_batches()?;
         self.proceed_chunks()?;
+        let gives = client.agreement.capabilities.has(Capabilities::GIVES);
+        if self.link.is_free(Row::Store)
+            && gives
+            && let Some(action) = self.lost.next(self.feed.has())
+        {
+            self.link.act(Row::Store, action);
+        }
         if self.batches.is_idle() {
             self.feed.all_committed();
+        }
+        if !(gives && self.lost.is_open()) {
+            self.feed.pass_fences();
         }
         send_all(&mut self.link, &mut self.feed.out);
         if self.link.is_free(Row::Intake)
@@ -45,8 +56,11 @@ impl HubSession {
                 let HubAction::Store { chunks } = &action else {
                     return Err(Fault::answer("the action"));
                 };
-                let hashes = chunks.iter().map(|chunk| chunk.hash).collect();
-                self.storing = Some((hashes, 0));
+                self.storing = Some(Storing {
+                    chunks: chunks.iter().map(|chunk| chunk.hash).collect(),
+                    size: 0,
+                    lost: false,
+                });
                 self.link.act(Row::Store, action);
             }
         }
@@ -62,15 +76,25 @@ impl HubSession {
                 break;
             };
             // What nobody needs any more came too late: its batch was refused.
+            let lost = Lost::asked(message.request);
             let mut chunks = message.chunks.into_vec();
-            chunks.retain(|chunk| self.batches.needs(&chunk.hash));
+            chunks.retain(|chunk| {
+                if lost {
+                    self.lost.needs(&chunk.hash)
+                } else {
+                    self.batches.needs(&chunk.hash)
+                }
+            });
             if chunks.is_empty() {
                 self.link.consumed(frame.kind, size(&frame));
                 continue;
             }
             self.link.counters.chunks_received += chunks.len() as u64;
-            let hashes = chunks.iter().map(|chunk| chunk.hash).collect();
-            self.storing = Some((hashes, size(&frame)));
+            self.storing = Some(Storing {
+                chunks: chunks.iter().map(|chunk| chunk.hash).collect(),
+                size: size(&frame),
+                lost,
+            });
             self.link.act(Row::Store, HubAction::Store { chunks });
         }
         Ok(())

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::World;
+use crate::register::NodeKind;
 use crate::testing::subject::{HubSubject, MiddleSubject, ReplicaSubject};
 use crate::wire::Start;
 
@@ -76,6 +77,17 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
                 self.hub.restore(backup);
                 self.tell(|| "the hub is what it was".to_owned());
             }
+        }
+    }
+
+    /// The chunks of some file are lost at the hub.
+    pub(super) fn lose(&mut self) {
+        let view = self.hub.view();
+        let files = view.live().filter(|(_, kind)| *kind == NodeKind::File);
+        let files: Vec<_> = files.map(|(node, _)| node).collect();
+        if let Some(node) = self.aside.pick(&files) {
+            self.hub.lose(node);
+            self.tell(|| format!("the hub loses the content of {node}"));
         }
     }
 

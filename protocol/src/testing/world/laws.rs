@@ -53,7 +53,9 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
         let quiet = ["silent", "who it is"];
         let for_time = ended.code == Code::STATE && quiet.iter().any(|q| ended.detail.contains(q));
         let lost = self.faults.rollback && [Code::FORKED, Code::EPOCH].contains(&ended.code);
-        if self.damaged || for_time || lost || ended.code == Code::SHUTDOWN {
+        // Who needs a chunk that nobody has given again yet asks again later.
+        let missing = self.faults.losses && ended.code == Code::CHUNK_MISSING;
+        if self.damaged || for_time || lost || missing || ended.code == Code::SHUTDOWN {
             return Ok(());
         }
         Err(format!("a session ended without reason: {ended}"))
@@ -113,9 +115,10 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
         };
         self.note_set_aside(who, &tree);
         let hub = self.hub_view_at(self.hub_of(who), cursor.seq);
-        if hub.is_some_and(|hub| hub != tree) {
-            let seq = cursor.seq;
-            return Err(format!("replica {who} has another tree at {seq} (I4)"));
+        if let Some(hub) = hub.filter(|hub| *hub != tree) {
+            let (seq, unlike) = (cursor.seq, tree.unlike(&hub));
+            let what = format!("replica {who} has another tree at {seq} (I4): {unlike}");
+            return Err(what);
         }
         Ok(())
     }
@@ -156,6 +159,7 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
                 .map_err(|e| format!("replica {who}: {e}"))?;
         }
         self.check_returns()?;
+        self.hub.check().map_err(|e| format!("hub: {e}"))?;
         let tree = self.hub.view();
         tree.check().map_err(|e| format!("hub: {e} (I11)"))?;
         match self.oracle.lost(&tree).as_slice() {
