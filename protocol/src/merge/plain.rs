@@ -1,5 +1,5 @@
 //! Whether a batch took effect just as it says. Then its author knows all of the
-//! commit, and need not be told of it (SES-21).
+//! commit, and need not be told of it (SES-24).
 
 use crate::change::Entry;
 use crate::edit::Edit;

@@ -34,9 +34,9 @@ pub const IS_CUT: u16 = 1;
 pub struct Capabilities(pub u64);
 
 impl Capabilities {
-    /// The answer to a batch may be the cut with its commit (SES-21).
+    /// The answer to a batch may be the cut with its commit (SES-24).
     pub const CONFIRM: Self = Self(1);
-    /// A hub asks clients for chunks that it has lost, and a client answers (SES-20).
+    /// A hub asks clients for chunks that it has lost, and a client answers (SES-23).
     pub const GIVES: Self = Self(2);
     /// All of these.
     pub const ALL: Self = Self(3);

@@ -79,7 +79,7 @@ fn a_client_is_asked_for_lost_chunks_if_it_can_give_and_once() {
     let small = create(&b, "small", b"small");
     drop((old, h));
     hub.lose(small);
-    let (mut c, mut h) = (client_side(&a, 1), with(1, &hub));
+    let (mut c, mut h) = (client_side(&a, 1), with(Capabilities::GIVES.0, &hub));
     h.is_stuck = false;
     let frames = talk(T0, &mut c, &mut h);
     assert_eq!(wants(&frames).len(), 1);

@@ -1,4 +1,4 @@
-//! What a client gives to a hub that has lost it (SES-20): one request at a time.
+//! What a client gives to a hub that has lost it (SES-23): one request at a time.
 
 use std::collections::VecDeque;
 

@@ -1,5 +1,5 @@
 //! Chunks that the hub should have and lacks: asked of a client that may have
-//! them (SES-20).
+//! them (SES-23).
 //!
 //! The store says with each page whether it lacks something. Then it is asked
 //! which chunks these are, some at a time in the order of their hashes, and the
