@@ -16,6 +16,7 @@
 //! | `local` | the working tree by the ids of nodes |
 //! | `layout` | the chunks of contents |
 //! | `scan`, `edits`, `registers`, `push` | what is pushed |
+//! | `withdraw` | a batch that the hub does not take |
 //! | `outsized` | what is too large for that |
 //! | `conflicts` | what people should look at |
 //! | `lazy`, `evict` | contents that are fetched when they are read, and given up again |
@@ -57,6 +58,7 @@ mod stage;
 mod state;
 mod status;
 mod whole;
+mod withdraw;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -285,6 +287,10 @@ impl Upstream {
             } => ClientDone::Reset {
                 from: self.reset(why, last_batch),
             },
+            ClientAction::Withdraw { batch } => {
+                self.withdraw(batch)?;
+                ClientDone::Withdrawn
+            }
             ClientAction::NextBatch { inline } => ClientDone::Batch(self.next_batch(inline)?),
             ClientAction::Supply { chunks, budget } => self.supply(&chunks, budget)?,
             ClientAction::Store { chunks } => {

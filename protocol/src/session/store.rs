@@ -7,7 +7,7 @@
 //!
 //! | row | client | hub |
 //! | --- | --- | --- |
-//! | intake | `Stage`, `Apply`, `Reset` | `Admit`, `Subscribe`, `Feed`, `Applied` |
+//! | intake | `Stage`, `Apply`, `Reset`, `Withdraw` | `Admit`, `Subscribe`, `Feed`, `Applied` |
 //! | push | `NextBatch`, `Supply` | `Offer`, `Commit` |
 //! | chunks that come in | `Store` | `Store` |
 //! | chunks that go out | - | `Read` |
@@ -98,9 +98,17 @@ pub enum ClientAction {
         /// numbered after it.
         last_batch: u64,
     },
+    /// The hub has refused the batch in flight and not committed it, and a cut
+    /// waits for it: its edits become edits that were not pushed, with what their
+    /// editors saw, and its number is that of the next batch. Nothing happens if
+    /// another batch is in flight, or none. Answered by [`ClientDone::Withdrawn`].
+    Withdraw {
+        /// Its number.
+        batch: u64,
+    },
     /// The edits that were not pushed yet, as a batch that stays the same until
-    /// its answer is applied; the one in flight if there is one. Answered by
-    /// [`ClientDone::Batch`].
+    /// its answer is applied or it is withdrawn; the one in flight if there is one.
+    /// Answered by [`ClientDone::Batch`].
     NextBatch {
         /// Bytes of chunks that may come along, encoded.
         inline: usize,
@@ -135,6 +143,8 @@ pub enum ClientDone {
         /// From there.
         from: Start,
     },
+    /// The batch is not in flight any more.
+    Withdrawn,
     /// The batch to push; `None` when there is nothing to push.
     Batch(Option<Box<BatchOffer>>),
     /// The first of the chunks that were asked for.

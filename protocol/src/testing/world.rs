@@ -3,7 +3,7 @@
 //! between lanes and cut at any byte; crashes before and after any action; lost
 //! answers; connections of which one side does not know that they are over;
 //! clocks that jump; chunks that are damaged on their way; hubs that were restored
-//! from a backup.
+//! from a backup; hubs that take no batches for a while.
 //!
 //! Some worlds have *middle* hubs: replicas of the hub that are hubs for others.
 //! Such a one is a client twice, of the hub above it and of its own.
@@ -16,10 +16,13 @@
 mod faults;
 mod laws;
 mod nodes;
+mod refusals;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use self::refusals::{Moods, Moody};
 use super::end::End;
 use super::laws::{Touches, renamed};
 use super::oracle::Oracle;
@@ -69,6 +72,8 @@ struct Connection {
     made_at: Duration,
     /// Fences that were not passed.
     fences: BTreeSet<u64>,
+    /// The hub's store, if hubs have moods.
+    moody: Option<Arc<Moody>>,
 }
 
 /// Something that can happen next at a connection.
@@ -98,6 +103,8 @@ pub struct World<H: HubSubject, R, M = NoMiddle> {
     /// The hub's last commit that was seen.
     head: Seq,
     faults: Faults,
+    /// Hubs refuse batches now and then.
+    moods: Option<Moods>,
     limits: Limits,
     backup: Option<H::Backup>,
     damaged: bool,
@@ -124,6 +131,13 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
             *home = rng.below(world.middles.len() + 1);
         }
         world
+    }
+
+    /// The same world with hubs that take no batches now and then.
+    #[must_use]
+    pub fn refusing(mut self, seed: u64) -> Self {
+        self.moods = Some(Moods::new(seed));
+        self
     }
 
     fn with(seed: u64, tell: bool, middles: usize) -> Self {
@@ -163,6 +177,7 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
             touches: Touches::default(),
             head: 0,
             faults,
+            moods: None,
             limits,
             backup: None,
             damaged: false,
@@ -190,6 +205,7 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
         for _ in 0..150 + self.rng.below(500) {
             self.step()?;
         }
+        self.follow_refusing()?;
         self.settle()
     }
 
@@ -219,6 +235,7 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
     // What happens.
 
     fn step(&mut self) -> Result<(), Failure> {
+        self.change_mood();
         match self.rng.below(24) {
             0..4 => {
                 let who = self.rng.below(self.places());
@@ -408,7 +425,10 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
         };
         let hub = HubSession::new(self.now, config);
         let of = self.hub_of(who);
-        let hub = End::new(hub, self.hub_store(of), &mut down);
+        let store = self.hub_store(of);
+        let moody = self.moods.as_ref().map(|moods| moods.over(store.clone()));
+        let store = moody.clone().map_or(store, |moody| moody as Arc<_>);
+        let hub = End::new(hub, store, &mut down);
         self.tell(|| format!("{who} connects at {start:?}, last batch {last_batch}"));
         self.connections.push(Connection {
             who,
@@ -419,6 +439,7 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
             down,
             made_at: self.now,
             fences: BTreeSet::new(),
+            moody,
         });
     }
 

@@ -38,6 +38,12 @@ impl ClientSession {
                 self.link.act(Row::Intake, action);
                 return Ok(());
             }
+            if self.intake.is_held()
+                && let Some(action) = self.push.withdraw()
+            {
+                self.link.act(Row::Intake, action);
+                return Ok(());
+            }
             let here = self.wants.transfer_is_done();
             let next = self
                 .intake

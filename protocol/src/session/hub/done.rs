@@ -10,6 +10,10 @@ use crate::session::store::{Admission, HubDone, StoreFailure};
 use crate::session::supply;
 use crate::wire::{About, Chunks, Code, Ext, List, Outcomes, PushAck, Reset, Welcome, Why};
 
+/// Failures that end the session: nobody knows what became of what the store was
+/// asked for.
+const ENDS: [Code; 2] = [Code::INTERNAL, Code::SHUTDOWN];
+
 impl HubSession {
     pub(super) fn done(&mut self, row: Row, done: HubDone) -> Step {
         match (row, done) {
@@ -67,9 +71,8 @@ impl HubSession {
     pub(super) fn failed(&mut self, row: Row, failure: StoreFailure) -> Step {
         let retry_after = after(failure.retry_after_ms);
         match (row, self.batches.number()) {
-            (_, _) if [Code::INTERNAL, Code::SHUTDOWN].contains(&failure.code) => {
-                Err(failure.into())
-            }
+            (_, _) if ENDS.contains(&failure.code) => Err(failure.into()),
+            (Row::Push, _) if self.batches.was_asked_before() => self.release_page(),
             (Row::Push, Some(batch)) => {
                 let StoreFailure { code, detail, .. } = failure;
                 let refused = Refused {
@@ -83,7 +86,7 @@ impl HubSession {
             (Row::Store, batch) => {
                 let (_, size) = self.storing.take().unwrap_or_default();
                 self.link.consumed(Chunks::KIND, size);
-                if let Some(batch) = batch {
+                if let Some(batch) = batch.filter(|_| !self.batches.stored_before()) {
                     let StoreFailure { code, detail, .. } = failure;
                     let refused = Refused {
                         batch,
@@ -129,6 +132,7 @@ impl HubSession {
             ext: Ext::default(),
         };
         self.link.send(&welcome.into());
+        self.batches.admitted(admission.last_batch);
         self.link.welcome(agreement.limits.frame);
         self.phase = Phase::Open(Client {
             agreement,
@@ -201,7 +205,7 @@ impl HubSession {
         }
         ack.outcomes = List::try_from(last).unwrap_or_default();
         self.link.send(&ack.into());
-        self.batches.committed();
+        self.batches.committed(batch);
         self.link.counters.batches += 1;
         self.link.event(Event::Pushed {
             batch,

@@ -71,6 +71,7 @@ impl HubSession {
             self.link.counters.chunks_received += chunks.len() as u64;
             let hashes = chunks.iter().map(|chunk| chunk.hash).collect();
             self.storing = Some((hashes, size(&frame)));
+            self.batches.stores();
             self.link.act(Row::Store, HubAction::Store { chunks });
         }
         Ok(())
