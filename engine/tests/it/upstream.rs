@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
 use cairn_engine::{Ino, NewNode, NodeKind, RenameMode, Replica, SetAttr, SetTime, Upstream};
-use cairn_protocol::session::{Applied, BatchOffer, ClientAction, ClientDone, Store};
+use cairn_protocol::session::{Applied, Batch, BatchOffer, ClientAction, ClientDone, Store};
 use cairn_protocol::testing::{Hub, ModelTree, Oracle};
 use cairn_protocol::wire::{Blob, ChunkData, Ext, PushAck, Why};
 use cairn_protocol::{
@@ -133,6 +133,19 @@ impl Client {
             ClientDone::Batch(batch) => batch,
             done => panic!("{done:?}"),
         }
+    }
+
+    /// The hub refuses what there is to push, and a cut waits for that, unless it has
+    /// committed it before. Returns the edits.
+    pub(crate) fn refused(&self, side: &Side) -> Option<Vec<Edit>> {
+        let Batch { number, edits, .. } = self.batch()?.batch;
+        let last = side.hub.last(self.upstream.tag());
+        if last.is_some_and(|(last, _)| number <= last) {
+            return None;
+        }
+        let done = self.perform(ClientAction::Withdraw { batch: number });
+        assert_eq!(done, ClientDone::Withdrawn);
+        Some(edits)
     }
 
     /// Pushes what there is. Returns the edits, and the answer, which is not
@@ -672,6 +685,62 @@ fn a_batch_stays_the_same_until_it_is_answered() {
     drop(dir);
 }
 
+/// A batch that the hub does not take is taken back for a cut: what is in it is
+/// found again with what was edited later, as what its editor saw, under the same
+/// number; and so after a crash.
+#[test]
+fn a_batch_that_is_withdrawn_is_collected_anew() {
+    let (_dir, path) = support::place();
+    let (mut side, a) = (Side::default(), Client::new());
+    let mut b = Client::of(support::open(&path));
+    for name in ["/doc", "/gone", "/kept"] {
+        a.replica.write_file(name, b"base").unwrap();
+    }
+    a.sync(&mut side);
+    b.pull(&side, None);
+    b.replica.write_file("/doc", b"from b").unwrap();
+    b.replica.write_file("/made", b"first").unwrap();
+    b.replica.write_file("/fleeting", b"x").unwrap();
+    b.replica.mkdir("/dir").unwrap();
+    let number = |client: &Client| client.batch().unwrap().batch.number;
+    let first = number(&b);
+    b.replica.write_file("/made", b"second").unwrap();
+    b.replica.remove("/fleeting").unwrap();
+    b.replica.remove("/gone").unwrap();
+    b.replica.rename_path("/kept", "/dir/kept").unwrap();
+    a.replica.write_file("/doc", b"from a").unwrap();
+    a.replica.write_file("/new", b"new").unwrap();
+    a.sync(&mut side);
+    assert_eq!(b.pull(&side, None), Applied::Held);
+    b.refused(&side).unwrap();
+    assert!(!b.upstream.status().unwrap().is_clean());
+    assert_eq!(b.upstream.status().unwrap().in_flight, 0);
+    assert_eq!(b.pull(&side, None), Applied::Done);
+    assert_eq!(b.names("/"), ["dir", "doc", "made", "new"]);
+    assert_eq!(b.read("/doc"), b"from b");
+    let (_, last, digest) = b.upstream.start().unwrap();
+    assert_eq!((last, digest), (first - 1, None));
+    // Of a batch that is not in flight nothing is withdrawn.
+    b.perform(ClientAction::Withdraw { batch: first });
+    b.replica.flush().unwrap();
+    drop(b);
+    b = Client::of(support::open(&path));
+    assert_eq!(number(&b), first);
+    b.sync(&mut side);
+    a.sync(&mut side);
+    assert_equal(&[&a, &b], &side);
+    let names = a.names("/");
+    let kept = |name: &str| names.iter().any(|n| n == name);
+    assert!(
+        !kept("fleeting") && !kept("gone") && !kept("kept"),
+        "{names:?}"
+    );
+    assert_eq!(a.read("/made"), b"second");
+    assert_eq!(a.read("/doc"), b"from a");
+    let copy = names.iter().find(|name| name.starts_with("doc.conflict"));
+    assert_eq!(a.read(&format!("/{}", copy.unwrap())), b"from b");
+}
+
 #[test]
 fn a_hub_of_another_life_gets_what_it_lacks() {
     let (mut side, a, b) = two();
@@ -959,7 +1028,7 @@ impl Worker<'_> {
 }
 
 fn schedule(seed: u64) {
-    let mut rng = Rng::new(seed);
+    let (mut rng, mut refusals) = (Rng::new(seed), Rng::new(!seed));
     let mut side = Side::default();
     let (mut oracle, mut written) = (Oracle::default(), 0);
     let clients: Vec<Client> = (0..2 + rng.below(2)).map(|_| Client::new()).collect();
@@ -972,6 +1041,9 @@ fn schedule(seed: u64) {
     for _ in 0..80 {
         let who = rng.index(clients.len());
         let client = &clients[who];
+        if refusals.chance(10) {
+            client.refused(&side);
+        }
         match rng.below(10) {
             0..=5 => {
                 let (rng, oracle, written) = (&mut rng, &mut oracle, &mut written);

@@ -114,6 +114,11 @@ impl ModelHub {
             .insert(token.as_bytes().to_vec());
     }
 
+    /// Every token may push again.
+    pub fn clear_read_only(&self) {
+        lock(&self.state).read_only.clear();
+    }
+
     /// Lets older sessions of a replica push beside its newest, for tests of tests.
     pub fn let_older_push(&self) {
         lock(&self.state).newest_only = false;

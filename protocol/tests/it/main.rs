@@ -16,6 +16,8 @@ mod merge;
 #[cfg(test)]
 mod names;
 #[cfg(test)]
+mod refusals;
+#[cfg(test)]
 mod session;
 #[cfg(test)]
 mod sessions;

@@ -21,7 +21,7 @@ use cairn_protocol::{
     Scope, Timestamp, WINDOW_BULK, WINDOW_CONTROL,
 };
 
-const T0: Duration = Duration::ZERO;
+pub(crate) const T0: Duration = Duration::ZERO;
 
 const META: Meta = Meta {
     mode: 0o644,
@@ -31,33 +31,33 @@ const META: Meta = Meta {
     btime: Timestamp::EPOCH,
 };
 
-type C = Side<ClientSession>;
-type H = Side<HubSession>;
+pub(crate) type C = Side<ClientSession>;
+pub(crate) type H = Side<HubSession>;
 
-fn replica(tag: u64) -> ModelClient {
+pub(crate) fn replica(tag: u64) -> ModelClient {
     ModelClient::new(ReplicaTag(tag), ReplicaSafeguards::ALL)
 }
 
-fn hub() -> ModelHub {
+pub(crate) fn hub() -> ModelHub {
     ModelHub::new(Epoch([1; 16]))
 }
 
-fn place(name: &str) -> Place {
+pub(crate) fn place(name: &str) -> Place {
     (NodeId::ROOT, Name::new(name.as_bytes()).unwrap())
 }
 
-fn create(replica: &ModelClient, name: &str, content: &[u8]) -> NodeId {
+pub(crate) fn create(replica: &ModelClient, name: &str, content: &[u8]) -> NodeId {
     let data = replica.content(content);
     let made = replica.edit(|r| r.create(&place(name), NodeKind::File, Some(data), META));
     made.unwrap()
 }
 
-fn write(replica: &ModelClient, node: NodeId, content: &[u8]) {
+pub(crate) fn write(replica: &ModelClient, node: NodeId, content: &[u8]) {
     let data = replica.content(content);
     replica.edit(|r| r.write(node, data)).unwrap();
 }
 
-fn config(replica: &ModelClient, tag: u64) -> ClientConfig {
+pub(crate) fn config(replica: &ModelClient, tag: u64) -> ClientConfig {
     let (start, last_batch, last_batch_digest) = replica.start();
     ClientConfig {
         workspace: [7; 16],
@@ -81,18 +81,18 @@ fn hub_side(hub: &ModelHub) -> H {
     Side::new(HubSession::new(T0, config), hub.connect())
 }
 
-fn client_side(replica: &ModelClient, tag: u64) -> C {
+pub(crate) fn client_side(replica: &ModelClient, tag: u64) -> C {
     let session = ClientSession::new(T0, config(replica, tag));
     Side::new(session, Arc::new(replica.clone()))
 }
 
 /// Both sides of a connection, before anything was heard.
-fn connect(replica: &ModelClient, tag: u64, hub: &ModelHub) -> (C, H) {
+pub(crate) fn connect(replica: &ModelClient, tag: u64, hub: &ModelHub) -> (C, H) {
     (client_side(replica, tag), hub_side(hub))
 }
 
 /// Both sides, when everything is said.
-fn connected(replica: &ModelClient, tag: u64, hub: &ModelHub) -> (C, H) {
+pub(crate) fn connected(replica: &ModelClient, tag: u64, hub: &ModelHub) -> (C, H) {
     let (mut c, mut h) = connect(replica, tag, hub);
     talk(T0, &mut c, &mut h);
     assert_eq!((&c.ended, &h.ended), (&None, &None));
@@ -516,7 +516,7 @@ fn a_hub_that_shuts_down_in_the_middle_of_a_push_loses_nothing() {
 
 // What is not taken.
 
-fn hello(role: Role) -> Hello {
+pub(crate) fn hello(role: Role) -> Hello {
     Hello {
         version_min: 1,
         version_max: 1,
@@ -531,7 +531,7 @@ fn hello(role: Role) -> Hello {
     }
 }
 
-fn subscribe(from: Start) -> Message {
+pub(crate) fn subscribe(from: Start) -> Message {
     Message::from(Subscribe {
         from,
         scope: Scope::ALL,
@@ -549,7 +549,7 @@ fn cursor() -> Cursor {
     }
 }
 
-fn push(batch: u64, last: bool) -> Push {
+pub(crate) fn push(batch: u64, last: bool) -> Push {
     Push {
         batch,
         part: 0,
@@ -1024,9 +1024,9 @@ fn a_batch_that_is_refused_for_now_is_pushed_again() {
 }
 
 /// A hub that refuses every batch while it is told to: why, and when to come again.
-struct Refusing {
+pub(crate) struct Refusing {
     hub: Arc<dyn Store<HubAction, HubDone>>,
-    refuses: std::sync::atomic::AtomicBool,
+    pub(crate) refuses: std::sync::atomic::AtomicBool,
     code: Code,
     retry_after_ms: u32,
 }
@@ -1050,7 +1050,7 @@ impl Store<HubAction, HubDone> for Refusing {
 }
 
 /// A session of a replica with something to push with a hub that refuses it.
-fn refused(
+pub(crate) fn refused(
     a: &ModelClient,
     hub: &ModelHub,
     code: Code,

@@ -98,14 +98,18 @@ impl Registry {
         place
     }
 
-    /// The connection is that of a replica from now on. One that the replica had
-    /// before is ended: either it is dead, or somebody has copied the replica.
+    /// The connection is that of a replica from now on. An older one of the replica is
+    /// ended: either it is dead, or somebody has copied the replica. It may be this,
+    /// whose greeting was looked at late.
     pub(super) fn admit(&self, place: &Place, workspace: [u8; 16], replica: ReplicaTag) {
         let mut state = self.state.lock();
-        let before = state.newest.insert((workspace, replica), place.number);
-        let before = before.filter(|number| *number != place.number);
-        if let Some(before) = before.and_then(|number| state.places.get(&number)) {
-            before.stop.send_replace(Some(Stop {
+        let newest = state.newest.entry((workspace, replica));
+        let newest = newest.or_insert(place.number);
+        let older = place.number.min(*newest);
+        *newest = place.number.max(*newest);
+        let is_another = older != *newest;
+        if let Some(older) = state.places.get(&older).filter(|_| is_another) {
+            older.stop.send_replace(Some(Stop {
                 code: Code::TAG_TAKEN,
                 detail: "this replica has another connection, which is newer; if it was copied, \
                          one of the two has to be cloned anew",

@@ -146,6 +146,10 @@ impl Pushing {
         Some(ClientAction::Withdraw { batch })
     }
 
+    pub(super) fn is_withdrawing(&self) -> bool {
+        matches!(self.state, State::Withdrawing)
+    }
+
     /// The store has withdrawn it.
     pub(super) fn withdrawn(&mut self) -> Result<(), Fault> {
         if !matches!(self.state, State::Withdrawing) {
