@@ -247,8 +247,9 @@ impl ByHand {
 
     /// Fails to keep chunks.
     fn fail_to_store(&mut self) {
-        let (id, action) = self.todo.pop().unwrap();
-        assert!(matches!(action, HubAction::Store { .. }));
+        let keeps = |(_, action): &(ActionId, HubAction)| matches!(action, HubAction::Store { .. });
+        let at = self.todo.iter().position(keeps).unwrap();
+        let (id, _) = self.todo.remove(at);
         let code = Code::QUOTA;
         let failure = StoreFailure {
             code,

@@ -161,3 +161,36 @@ impl Registry {
         (open, past)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::workspaces::Hub;
+    use super::*;
+
+    struct Nothing;
+
+    impl Workspaces for Nothing {
+        fn find(&self, _: [u8; 16]) -> Option<Arc<dyn Hub>> {
+            None
+        }
+
+        fn all(&self) -> Vec<Arc<dyn Hub>> {
+            Vec::new()
+        }
+    }
+
+    /// The greeting of a connection that the replica had given up was looked at after
+    /// that of the next one, which was ended for it, and the replica with it.
+    #[test]
+    fn a_connection_whose_greeting_is_late_does_not_end_a_newer_one() {
+        for late in [false, true] {
+            let registry = Registry::new(Arc::new(Nothing));
+            let [old, new] = [(); 2].map(|()| registry.enter(Carrier::Quic));
+            let admit = |place: &Place| registry.admit(place, [1; 16], ReplicaTag(1));
+            let both = if late { [&new, &old] } else { [&old, &new] };
+            both.into_iter().for_each(|place| admit(place));
+            admit(&new);
+            assert!(old.stop.borrow().is_some() && new.stop.borrow().is_none());
+        }
+    }
+}
