@@ -1,39 +1,14 @@
 //! Sync with a hub that takes no edits: who has some follows it all the same, keeps
 //! them, is told why they wait, and they arrive when the hub takes them.
 
-use std::process::{Child, Stdio};
-
 use serde_json::Value;
 
 use crate::hubs::Hub;
-use crate::program::{cairn, ended, until};
+use crate::program::until;
 use crate::scratch::{Scratch, can_mount};
 use crate::trees::noise;
 
 const MIB: usize = 1 << 20;
-
-/// `cairn sync --watch` of a replica.
-struct Watch(Child);
-
-impl Watch {
-    fn new(scratch: &Scratch, name: &str) -> Self {
-        let child = cairn()
-            .args(["sync", &format!("{name}.cairn"), "--watch"])
-            .current_dir(&**scratch)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        Self(child.unwrap())
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = ended(&mut self.0);
-    }
-}
 
 fn write(scratch: &Scratch, path: &str, content: &[u8]) {
     std::fs::write(scratch.join("content"), content).unwrap();
@@ -47,9 +22,14 @@ fn read(scratch: &Scratch, path: &str) -> String {
     ran.text().to_owned()
 }
 
-fn names(scratch: &Scratch, name: &str) -> Vec<String> {
+/// The contents of the conflict copies of `doc`.
+fn copies(scratch: &Scratch, name: &str) -> Vec<String> {
     let listed = scratch.cairn(&format!("ls {name}.cairn")).done();
-    listed.text().lines().map(str::to_owned).collect()
+    let names = listed.text().lines();
+    let copies = names.filter(|name| name.starts_with("doc.conflict"));
+    copies
+        .map(|copy| read(scratch, &format!("{name}.cairn/{copy}")))
+        .collect()
 }
 
 /// What `cairn status` says of the hub.
@@ -76,7 +56,9 @@ fn a_replica_that_may_only_read_follows_and_keeps_its_edits() {
             let clone = format!("clone {url} {name} --token-file {token}");
             scratch.cairn(&clone).done();
         }
-        write(&scratch, "r.cairn/doc", b"of the reader");
+        for name in ["doc", "mine"] {
+            write(&scratch, &format!("r.cairn/{name}"), b"of the reader");
+        }
         for round in 1..3 {
             let other = format!("other-{round}");
             write(&scratch, "a.cairn/doc", format!("of a {round}").as_bytes());
@@ -85,10 +67,12 @@ fn a_replica_that_may_only_read_follows_and_keeps_its_edits() {
             let refused = scratch.cairn("sync r.cairn").ended(5);
             refused.says(&["E_READ_ONLY", "may only read"]);
             assert_eq!(read(&scratch, &format!("r.cairn/{other}")), "other");
-            assert_eq!(read(&scratch, "r.cairn/doc"), "of the reader");
+            // It replaced the file, as others did: theirs has the name.
+            assert_eq!(read(&scratch, "r.cairn/mine"), "of the reader");
+            assert_eq!(copies(&scratch, "r"), ["of the reader"]);
         }
-        {
-            let _watch = Watch::new(&scratch, "r");
+        if can_mount() {
+            let _mount = scratch.mount("r");
             until("the hub has refused the edit", || {
                 let status = status(&scratch, "r");
                 let why = status["refused"].as_str().unwrap_or_default();
@@ -109,11 +93,9 @@ fn a_replica_that_may_only_read_follows_and_keeps_its_edits() {
         assert!(matches!(ran.status.code(), Some(0 | 1)), "{ran:?}");
         scratch.cairn("sync a.cairn");
         for name in ["a", "r"] {
-            let names = names(&scratch, name);
-            let copy = names.iter().find(|name| name.starts_with("doc.conflict"));
-            let copy = copy.unwrap_or_else(|| panic!("{name}: {names:?}"));
-            let copy = read(&scratch, &format!("{name}.cairn/{copy}"));
-            assert_eq!(copy, "of the reader");
+            assert_eq!(copies(&scratch, name), ["of the reader"]);
+            let mine = read(&scratch, &format!("{name}.cairn/mine"));
+            assert_eq!(mine, "of the reader");
             assert_eq!(read(&scratch, &format!("{name}.cairn/doc")), "of a 2");
         }
         assert_eq!(status(&scratch, "r")["pending"], 0);
@@ -137,7 +119,7 @@ fn a_full_hub_is_followed_by_who_has_edits_for_it() {
         let bytes = noise(40 * MIB, 1);
         write(&scratch, "a.cairn/large", &bytes);
         write(&scratch, "a.cairn/edited", b"of a");
-        let _watch = Watch::new(&scratch, "a");
+        let _mount = scratch.mount("a");
         until("the hub has refused the edits", || {
             let status = status(&scratch, "a");
             let why = status["refused"].as_str().unwrap_or_default();
