@@ -188,7 +188,9 @@ pub enum Applied {
 /// What a hub's session asks of its store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HubAction {
-    /// May this client be here? Answered by [`HubDone::Admitted`].
+    /// May this client be here? From when this is answered, nothing is committed that
+    /// an older session of the replica asks for (SES-21). Answered by
+    /// [`HubDone::Admitted`].
     Admit(Box<Hello>),
     /// May it follow from there? Answered by [`HubDone::Subscribed`].
     Subscribe {
@@ -215,7 +217,9 @@ pub enum HubAction {
         chunks: Vec<ChunkHash>,
     },
     /// Commit a batch whose chunks are all here, or answer again what was
-    /// answered before. Answered by [`HubDone::Committed`].
+    /// answered before, also to who may not push. A failure says that it was not
+    /// committed and will not be (SES-20), but for `INTERNAL` and `SHUTDOWN`, which
+    /// end the session. Answered by [`HubDone::Committed`].
     Commit {
         /// The batch's number.
         batch: u64,

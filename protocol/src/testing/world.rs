@@ -426,8 +426,8 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
         let hub = HubSession::new(self.now, config);
         let of = self.hub_of(who);
         let store = self.hub_store(of);
-        let moody = self.moods.as_ref().map(|moods| moods.over(store.clone()));
-        let store = moody.clone().map_or(store, |moody| moody as Arc<_>);
+        let over = self.moods.as_ref().map(|moods| moods.over(store.clone()));
+        let store = over.clone().map_or(store, |over| over as Arc<_>);
         let hub = End::new(hub, store, &mut down);
         self.tell(|| format!("{who} connects at {start:?}, last batch {last_batch}"));
         self.connections.push(Connection {
@@ -439,7 +439,7 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
             down,
             made_at: self.now,
             fences: BTreeSet::new(),
-            moody,
+            moody: over,
         });
     }
 

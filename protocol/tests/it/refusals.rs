@@ -213,7 +213,7 @@ impl ByHand {
             todo: Vec::new(),
             said: Vec::new(),
         };
-        new.hear(hello(Role::Client).into());
+        new.hear(hello(Role::Client));
         new.hear(subscribe(Start::Nothing));
         new.work();
         new
@@ -230,8 +230,8 @@ impl ByHand {
         });
     }
 
-    fn hear(&mut self, message: Message) {
-        let frame: Frame = message.to_frame(0);
+    fn hear(&mut self, message: impl Into<Message>) {
+        let frame: Frame = message.into().to_frame(0);
         self.give(Input::Frame(frame));
     }
 
@@ -301,7 +301,7 @@ fn a_refusal_is_not_of_what_is_being_committed() {
     let mut first = push(1, true);
     (first.seen, first.chunks) = (seen, chunks.to_vec().try_into().unwrap());
     first.digest = cairn_protocol::session::batch_digest(&[]);
-    h.hear(first.into());
+    h.hear(first);
     h.work();
     let data = ChunkData {
         hash: chunks[0],
@@ -309,28 +309,22 @@ fn a_refusal_is_not_of_what_is_being_committed() {
         encoding: Encoding::Raw,
         bytes: Blob::try_from(bytes::Bytes::from_static(b"here")).unwrap(),
     };
-    h.hear(
-        Chunks {
-            request: 1,
-            chunks: vec![data].try_into().unwrap(),
-            ext: Ext::default(),
-        }
-        .into(),
-    );
-    h.hear(
-        Missing {
-            request: 1,
-            chunks: vec![chunks[1]].try_into().unwrap(),
-            ext: Ext::default(),
-        }
-        .into(),
-    );
+    h.hear(Chunks {
+        request: 1,
+        chunks: vec![data].try_into().unwrap(),
+        ext: Ext::default(),
+    });
+    h.hear(Missing {
+        request: 1,
+        chunks: vec![chunks[1]].try_into().unwrap(),
+        ext: Ext::default(),
+    });
     assert_eq!(h.refusals(), 1);
     let mut again = push(1, true);
     again.seen = seen;
     again.digest = cairn_protocol::session::batch_digest(&edits);
     again.edits = edits.try_into().unwrap();
-    h.hear(again.into());
+    h.hear(again);
     h.fail_to_store();
     h.work();
     assert_eq!(h.refusals(), 1);
@@ -349,7 +343,7 @@ fn a_batch_of_many_parts_is_refused_once() {
         let mut message = push(1, part == 2);
         message.part = part;
         message.seen.epoch = cairn_protocol::Epoch([9; 16]);
-        h.hear(message.into());
+        h.hear(message);
     }
     assert_eq!(h.refusals(), 1);
 }

@@ -186,10 +186,9 @@ mod tests {
         for late in [false, true] {
             let registry = Registry::new(Arc::new(Nothing));
             let [old, new] = [(); 2].map(|()| registry.enter(Carrier::Quic));
-            let admit = |place: &Place| registry.admit(place, [1; 16], ReplicaTag(1));
-            let both = if late { [&new, &old] } else { [&old, &new] };
-            both.into_iter().for_each(|place| admit(place));
-            admit(&new);
+            for place in if late { [&new, &old] } else { [&old, &new] } {
+                registry.admit(place, [1; 16], ReplicaTag(1));
+            }
             assert!(old.stop.borrow().is_some() && new.stop.borrow().is_none());
         }
     }

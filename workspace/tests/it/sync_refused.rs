@@ -1,10 +1,14 @@
 //! Sync with a hub that takes no edits: who has some follows it all the same, keeps
 //! them, is told why they wait, and they arrive when the hub takes them.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::hubs::Hub;
-use crate::program::until;
+use crate::program::{cairn, ended, until};
 use crate::scratch::{Scratch, can_mount};
 use crate::trees::noise;
 
@@ -102,6 +106,47 @@ fn a_replica_that_may_only_read_follows_and_keeps_its_edits() {
         scratch.cairn("check r.cairn").done();
         hub.end();
     }
+}
+
+/// Who watched a replica whose edits are refused was told that, and it ended.
+#[test]
+fn who_watches_a_replica_that_is_refused_goes_on() {
+    let scratch = Scratch::new();
+    write(&scratch, "hub.cairn/doc", b"base");
+    token(&scratch, "rw", "");
+    token(&scratch, "ro", " --read-only");
+    let hub = Hub::new(&scratch, "hub", &[]);
+    let url = hub.url("quic").to_owned();
+    for (name, token) in [("a", "rw"), ("r", "ro")] {
+        let clone = format!("clone {url} {name} --token-file {token}");
+        scratch.cairn(&clone).done();
+    }
+    write(&scratch, "r.cairn/mine", b"of the reader");
+    let mut watch = cairn()
+        .args(["sync", "r.cairn", "--watch", "--json"])
+        .current_dir(&*scratch)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut wait_for = |event: &str| {
+        let found = lines.by_ref().find(|line| {
+            let line: Value = serde_json::from_str(line.as_ref().unwrap()).unwrap();
+            line["event"] == event
+        });
+        assert!(found.is_some(), "the watch ended before {event}");
+    };
+    wait_for("refused");
+    write(&scratch, "a.cairn/other", b"other");
+    scratch.cairn("sync a.cairn").done();
+    wait_for("applied");
+    kill_process(Pid::from_child(&watch), Signal::INT).unwrap();
+    assert!(ended(&mut watch).success());
+    assert_eq!(read(&scratch, "r.cairn/other"), "other");
+    assert_eq!(read(&scratch, "r.cairn/mine"), "of the reader");
+    hub.end();
 }
 
 #[test]

@@ -135,9 +135,10 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
             return;
         }
         let choices = [Mood::ReadOnly, Mood::Full, Mood::Busy, Mood::Never];
-        let mood = match moods.rng.once_in(3) {
-            true => Mood::Takes,
-            false => choices[moods.rng.below(choices.len())],
+        let mood = if moods.rng.once_in(3) {
+            Mood::Takes
+        } else {
+            choices[moods.rng.below(choices.len())]
         };
         self.set_mood(mood);
     }
@@ -208,8 +209,8 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
         };
         moods.set(Mood::Takes);
         self.connections.retain(|c| {
-            let moody = c.moody.as_ref();
-            !moody.is_some_and(|moody| moody.read_only.load(Ordering::Relaxed))
+            let store = c.moody.as_ref();
+            !store.is_some_and(|store| store.read_only.load(Ordering::Relaxed))
         });
     }
 
