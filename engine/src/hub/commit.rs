@@ -18,7 +18,7 @@ use rustc_hash::FxHashSet;
 
 use super::feed::Keys;
 use super::state::{self, State};
-use super::{Hub, failure};
+use super::{Hub, Pusher, failure};
 use crate::chunks::{Keep, Pending};
 use crate::db::{corrupt, int};
 use crate::refs::{self, LayoutFault, Refs};
@@ -30,6 +30,7 @@ const PRUNE_EVERY: u64 = 1_024;
 
 /// A batch that comes in.
 struct Push<'a> {
+    pusher: Pusher,
     by: ReplicaTag,
     number: u64,
     edits: &'a [Edit],
@@ -75,16 +76,36 @@ fn refuse(code: Code, detail: impl Into<String>) -> Stop {
     Stop::Refused(failure(code, detail))
 }
 
+/// What became of a batch is not certain: no refusal of it, or its replica would
+/// take it for one that was not committed (SES-20).
+fn uncertain(error: impl std::fmt::Display) -> StoreFailure {
+    StoreFailure {
+        code: Code::INTERNAL,
+        detail: format!("a batch may be committed, and is to be asked for again: {error}"),
+        retry_after_ms: 5_000,
+    }
+}
+
+/// Why a commit failed. Without space for its last page it is none, even after a
+/// crash; after other errors it may be found in the log then.
+fn not_committed(error: rusqlite::Error) -> Stop {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => error.into(),
+        _ => Stop::Refused(uncertain(error)),
+    }
+}
+
 impl Hub {
     /// Commits a batch, or answers again what it answered before.
     pub(super) fn commit(
         &self,
-        by: ReplicaTag,
+        pusher: Pusher,
         number: u64,
         edits: &[Edit],
     ) -> Result<Done, StoreFailure> {
         let mut push = Push {
-            by,
+            pusher,
+            by: pusher.place.tag,
             number,
             edits,
             digest: batch_digest(edits),
@@ -102,7 +123,7 @@ impl Hub {
         let inner = &self.replica.inner;
         {
             let _commit = inner.db.writer();
-            inner.make_durable()?;
+            inner.make_durable().map_err(uncertain)?;
         }
         inner.watchers.wake();
         if done.ack.seq.is_multiple_of(PRUNE_EVERY)
@@ -129,6 +150,10 @@ impl Hub {
     fn try_commit(&self, push: &Push<'_>) -> Result<Done, Stop> {
         let inner = &self.replica.inner;
         let db = inner.db.writer();
+        // Under the lock under which a newer session asks what was committed.
+        if inner.watchers.sessions.is_older(push.pusher.place) {
+            return Err(refuse(Code::SHUTDOWN, "the replica has a newer session"));
+        }
         if let Some(ack) = answered(&db, push)? {
             return Ok(Done {
                 ack,
@@ -138,9 +163,12 @@ impl Hub {
                 refs: refs::Written::default(),
             });
         }
+        if !push.pusher.may_push {
+            return Err(refuse(Code::READ_ONLY, "the token allows to read only"));
+        }
         db.execute_batch("BEGIN IMMEDIATE")?;
         let written = self.write(&db, push).and_then(|done| {
-            db.execute_batch("COMMIT")?;
+            db.execute_batch("COMMIT").map_err(not_committed)?;
             Ok(done)
         });
         match written {
@@ -367,6 +395,7 @@ fn note_commit(db: &Connection, push: &Push<'_>, ack: &PushAck, keys: &Keys) -> 
 
 #[cfg(test)]
 mod tests {
+    use super::super::newest::Place;
     use super::*;
     use crate::Replica;
 
@@ -380,15 +409,21 @@ mod tests {
             (of(&inner.written), of(&inner.synced))
         };
         let before = counts().0;
+        let tag = ReplicaTag(1);
+        let place = Place { tag, number: 1 };
+        let pusher = Pusher {
+            place,
+            may_push: true,
+        };
         for number in 1..4 {
-            hub.commit(ReplicaTag(1), number, &[]).unwrap();
+            hub.commit(pusher, number, &[]).unwrap();
             let (written, synced) = counts();
             assert!(written >= before + number);
             assert_eq!(synced, written);
             // One that was written by who did not get to sync it is synced
             // before it is answered again.
             replica.inner.synced.store(0, Ordering::SeqCst);
-            hub.commit(ReplicaTag(1), number, &[]).unwrap();
+            hub.commit(pusher, number, &[]).unwrap();
             assert_eq!(counts().1, written);
         }
     }

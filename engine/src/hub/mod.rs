@@ -12,6 +12,7 @@
 //! | `feed` | what commits changed, coalesced by register, and who may follow |
 //! | `bytes` | chunks that come and go, and those that a session holds |
 //! | `horizon` | forgetting what everybody knows |
+//! | `newest` | of the sessions of a replica the newest pushes |
 //! | `pace` | the working tree gives way to pushes |
 //! | `state` | the rows of the hub itself and of the replicas it knows |
 
@@ -19,6 +20,7 @@ mod bytes;
 mod commit;
 mod feed;
 mod horizon;
+mod newest;
 mod pace;
 mod state;
 
@@ -32,12 +34,14 @@ use cairn_protocol::session::{Admission, HubAction, HubDone, Store, StoreFailure
 use cairn_protocol::wire::{Code, Hello, Start, Why};
 use cairn_protocol::{ChunkHash, Cursor, ReplicaTag, Seq};
 use parking_lot::{Mutex, MutexGuard};
+use rusqlite::Connection;
 
 use crate::replica::Replica;
 use crate::{FsError, Result};
 
 use bytes::Held;
 use feed::Reader;
+use newest::{Place, Sessions};
 use pace::Pace;
 use state::State;
 
@@ -136,6 +140,7 @@ pub(crate) struct Watchers {
     pace: Pace,
     /// Which lost chunks the tree of the hub names, as of a number of losses.
     lost: Mutex<(u64, BTreeSet<ChunkHash>)>,
+    sessions: Sessions,
 }
 
 impl fmt::Debug for Watchers {
@@ -256,11 +261,29 @@ impl Hub {
 #[derive(Debug, Default, Clone, Copy)]
 struct Peer {
     tag: Option<ReplicaTag>,
+    place: Option<Place>,
     may_push: bool,
     /// It began with nothing, had pushed nothing and has had no cut yet: it has
     /// not heard of what ended up to this commit. Of what ended later it may
     /// have: it pushes while it is told.
     unborn: Seq,
+}
+
+impl Peer {
+    /// The session is over, and nothing of it is under way.
+    fn end(self, sessions: &Sessions) {
+        if let Some(place) = self.place {
+            sessions.end(place);
+        }
+    }
+}
+
+/// Who pushes a batch.
+#[derive(Debug, Clone, Copy)]
+struct Pusher {
+    place: Place,
+    /// Who may not gets what was answered before, and nothing else.
+    may_push: bool,
 }
 
 /// The store of one connection to a hub. Chunks that it was told of stay until
@@ -273,17 +296,20 @@ pub struct HubSession {
     held: Held,
 }
 
-impl Drop for HubSession {
-    fn drop(&mut self) {
-        self.hub.telling().remove(&self.id);
-    }
-}
-
 impl fmt::Debug for HubSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HubSession")
             .field("peer", &*self.peer.lock())
             .finish_non_exhaustive()
+    }
+}
+
+impl Drop for HubSession {
+    fn drop(&mut self) {
+        self.hub.telling().remove(&self.id);
+        self.peer
+            .lock()
+            .end(&self.hub.replica.inner.watchers.sessions);
     }
 }
 
@@ -381,19 +407,28 @@ impl HubSession {
 
     fn admit(&self, hello: &Hello) -> Result<Admission, StoreFailure> {
         let access = (self.door)(hello)?;
-        let inner = &self.hub.replica.inner;
-        let (state, known) = {
-            let db = inner.db.reader();
-            (State::load(&db)?, state::replica(&db, hello.replica)?)
-        };
-        if hello.replica == ReplicaTag(0) || hello.replica == state.tag {
-            let detail = format!("the tag {} is not free for a replica", hello.replica);
+        let (inner, tag) = (&self.hub.replica.inner, hello.replica);
+        if tag == ReplicaTag(0) || tag == self.hub.tag()? {
+            let detail = format!("the tag {tag} is not free for a replica");
             return Err(failure(Code::TAG_TAKEN, detail));
         }
-        *self.peer.lock() = Peer {
-            tag: Some(hello.replica),
-            may_push: access == Access::Write,
-            unborn: 0,
+        let (place, others) = inner.watchers.sessions.begin(tag);
+        let before = std::mem::replace(
+            &mut *self.peer.lock(),
+            Peer {
+                tag: Some(tag),
+                place: Some(place),
+                may_push: access == Access::Write,
+                unborn: 0,
+            },
+        );
+        before.end(&inner.watchers.sessions);
+        let load = |db: &Connection| Ok::<_, FsError>((State::load(db)?, state::replica(db, tag)?));
+        let (state, known) = if others {
+            // A commit of an older session ends first.
+            load(&inner.db.writer())?
+        } else {
+            load(&inner.db.reader())?
         };
         let (last_batch, last_batch_digest) = known.map_or((0, [0; 32]), |r| (r.batch, r.digest));
         Ok(Admission {
@@ -424,16 +459,15 @@ impl HubSession {
     }
 
     fn tag(&self) -> Result<ReplicaTag, StoreFailure> {
-        let nobody = || failure(Code::STATE, "nobody was admitted to this session");
         self.peer.lock().tag.ok_or_else(nobody)
     }
 
-    fn pusher(&self) -> Result<ReplicaTag, StoreFailure> {
-        let tag = self.tag()?;
-        if self.peer.lock().may_push {
-            return Ok(tag);
-        }
-        Err(failure(Code::READ_ONLY, "the token allows to read only"))
+    fn pusher(&self) -> Result<Pusher, StoreFailure> {
+        let Peer {
+            place, may_push, ..
+        } = *self.peer.lock();
+        let place = place.ok_or_else(nobody)?;
+        Ok(Pusher { place, may_push })
     }
 
     fn applied(&self, cursor: &Cursor) -> Result<(), StoreFailure> {
@@ -444,6 +478,10 @@ impl HubSession {
         }
         Ok(())
     }
+}
+
+fn nobody() -> StoreFailure {
+    failure(Code::STATE, "nobody was admitted to this session")
 }
 
 /// A refusal that does not go away by itself.

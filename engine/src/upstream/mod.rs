@@ -17,6 +17,7 @@
 //! | `layout` | the chunks of contents |
 //! | `scan`, `edits`, `registers`, `push` | what is pushed |
 //! | `draft` | what is pushed next, while the hub commits |
+//! | `withdraw` | a batch that the hub does not take |
 //! | `outsized` | what is too large for that |
 //! | `conflicts` | what people should look at |
 //! | `lazy`, `evict` | contents that are fetched when they are read, and given up again |
@@ -61,6 +62,7 @@ mod stage;
 mod state;
 mod status;
 mod whole;
+mod withdraw;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -305,6 +307,10 @@ impl Upstream {
             } => ClientDone::Reset {
                 from: self.reset(why, last_batch),
             },
+            ClientAction::Withdraw { batch } => {
+                self.withdraw(batch)?;
+                ClientDone::Withdrawn
+            }
             ClientAction::NextBatch { inline } => ClientDone::Batch(self.next_batch(inline)?),
             ClientAction::Prepare => {
                 self.prepare()?;

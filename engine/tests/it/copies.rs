@@ -87,7 +87,7 @@ fn a_copy_keeps_the_ids_of_what_the_hub_knows_and_gives_new_ones_to_the_rest() {
 
 /// Replicas that work and sync at random, and are copied at any time.
 fn schedule(seed: u64) {
-    let mut rng = Rng::new(seed);
+    let (mut rng, mut refusals) = (Rng::new(seed), Rng::new(!seed));
     let (mut side, mut oracle, mut written) = (Side::default(), Oracle::default(), 0);
     let mut clients = Vec::new();
     for _ in 0..2 {
@@ -100,6 +100,9 @@ fn schedule(seed: u64) {
         let who = rng.index(clients.len());
         let few = clients.len() < 4;
         let (_, path, client, ack) = &mut clients[who];
+        if refusals.chance(10) {
+            client.refused(&side);
+        }
         match rng.below(11) {
             0..=5 => {
                 let (rng, oracle, written) = (&mut rng, &mut oracle, &mut written);

@@ -210,9 +210,15 @@ impl ReplicaSubject for Engine {
     }
 }
 
+/// The hub of every other world refuses batches now and then.
 fn run<H: HubSubject>(seed: u64) {
     let tell = std::env::var("CAIRN_SEED").is_ok();
-    run_world(World::<H, Engine>::new(seed, tell), seed);
+    let world = World::<H, Engine>::new(seed, tell);
+    let world = match seed % 2 {
+        0 => world,
+        _ => world.refusing(seed),
+    };
+    run_world(world, seed);
 }
 
 /// A seed that failed before some things came to be in worlds.

@@ -7,7 +7,7 @@
 //!
 //! | row | client | hub |
 //! | --- | --- | --- |
-//! | intake | `Stage`, `Confirm`, `Apply`, `Reset` | `Admit`, `Subscribe`, `Feed`, `Applied` |
+//! | intake | `Stage`, `Confirm`, `Apply`, `Reset`, `Withdraw` | `Admit`, `Subscribe`, `Feed`, `Applied` |
 //! | push | `NextBatch`, `Supply`, `Prepare` | `Offer`, `Commit` |
 //! | chunks that come in | `Store` | `Lost`, `Store` |
 //! | chunks that go out | `Give` | `Read` |
@@ -109,9 +109,17 @@ pub enum ClientAction {
         /// numbered after it.
         last_batch: u64,
     },
+    /// The hub has refused the batch in flight and not committed it, and a cut
+    /// waits for it: its edits become edits that were not pushed, with what their
+    /// editors saw, and its number is that of the next batch. Nothing happens if
+    /// another batch is in flight, or none. Answered by [`ClientDone::Withdrawn`].
+    Withdraw {
+        /// Its number.
+        batch: u64,
+    },
     /// The edits that were not pushed yet, as a batch that stays the same until
-    /// its answer is applied; the one in flight if there is one. Answered by
-    /// [`ClientDone::Batch`].
+    /// its answer is applied or it is withdrawn; the one in flight if there is one.
+    /// Answered by [`ClientDone::Batch`].
     NextBatch {
         /// Bytes of chunks that may come along, encoded.
         inline: usize,
@@ -159,6 +167,8 @@ pub enum ClientDone {
         /// From there.
         from: Start,
     },
+    /// The batch is not in flight any more.
+    Withdrawn,
     /// The batch to push; `None` when there is nothing to push.
     Batch(Option<Box<BatchOffer>>),
     /// The next batch is collected, or not.
@@ -204,7 +214,9 @@ pub enum Applied {
 /// What a hub's session asks of its store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HubAction {
-    /// May this client be here? Answered by [`HubDone::Admitted`].
+    /// May this client be here? From when this is answered, nothing is committed that
+    /// an older session of the replica asks for (SES-21). Answered by
+    /// [`HubDone::Admitted`].
     Admit(Box<Hello>),
     /// May it follow from there? Answered by [`HubDone::Subscribed`].
     Subscribe {
@@ -231,7 +243,9 @@ pub enum HubAction {
         chunks: Vec<ChunkHash>,
     },
     /// Commit a batch whose chunks are all here, or answer again what was
-    /// answered before. Answered by [`HubDone::Committed`].
+    /// answered before, also to who may not push. A failure says that it was not
+    /// committed and will not be (SES-20), but for `INTERNAL` and `SHUTDOWN`, which
+    /// end the session. Answered by [`HubDone::Committed`].
     Commit {
         /// The batch's number.
         batch: u64,

@@ -38,6 +38,9 @@ struct State {
     losses: u64,
     read_only: BTreeSet<Vec<u8>>,
     sessions: u64,
+    /// The newest session of each replica, which alone may push (SES-21).
+    newest: BTreeMap<ReplicaTag, u64>,
+    newest_only: bool,
     /// What ended before is forgotten, and cursors before lead nowhere.
     horizon: Seq,
     /// How often it was restored.
@@ -54,7 +57,15 @@ pub struct HubBackup(State);
 #[derive(Debug)]
 struct Peer {
     hub: ModelHub,
-    tag: Mutex<Option<ReplicaTag>>,
+    client: Mutex<Option<Client>>,
+}
+
+/// Whom a connection is of, and the number of its session.
+#[derive(Clone, Copy, Debug)]
+struct Client {
+    tag: ReplicaTag,
+    session: u64,
+    may_push: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -91,6 +102,8 @@ impl ModelHub {
             losses: 0,
             read_only: BTreeSet::new(),
             sessions: 0,
+            newest: BTreeMap::new(),
+            newest_only: true,
             horizon: 0,
             lives: 0,
             history: BTreeMap::from([(0, ModelTree::new())]),
@@ -108,11 +121,21 @@ impl ModelHub {
             .insert(token.as_bytes().to_vec());
     }
 
+    /// Every token may push again.
+    pub fn clear_read_only(&self) {
+        lock(&self.state).read_only.clear();
+    }
+
+    /// Lets older sessions of a replica push beside its newest, for tests of tests.
+    pub fn let_older_push(&self) {
+        lock(&self.state).newest_only = false;
+    }
+
     /// The hub as a connection's sessions have it.
     pub fn connect(&self) -> Arc<dyn Store<HubAction, HubDone>> {
         Arc::new(Peer {
             hub: self.clone(),
-            tag: Mutex::new(None),
+            client: Mutex::new(None),
         })
     }
 
@@ -173,8 +196,9 @@ impl ModelHub {
     pub fn restore(&self, backup: HubBackup) {
         let mut state = lock(&self.state);
         let lives = state.lives + 1;
+        let (sessions, newest) = (state.sessions, std::mem::take(&mut state.newest));
         *state = backup.0;
-        state.lives = lives;
+        (state.lives, state.sessions, state.newest) = (lives, sessions, newest);
         state.hub.set_tag(ReplicaTag(0xb00 + lives));
         drop(state);
         self.news.tell();
@@ -250,12 +274,21 @@ impl State {
         self.still_lost().next().map_or(0, |_| self.losses)
     }
 
-    fn commit(&mut self, tag: ReplicaTag, batch: u64, edits: &[Edit]) -> HubDone {
+    fn commit(&mut self, client: Client, batch: u64, edits: &[Edit]) -> HubDone {
+        let Client { tag, session, .. } = client;
+        if self.newest_only && self.newest.get(&tag) != Some(&session) {
+            return failed(Code::SHUTDOWN, "the replica has a newer session");
+        }
+        let last = self.hub.last(tag).map_or(0, |(last, _)| last);
+        if !client.may_push && batch > last {
+            return failed(Code::READ_ONLY, "the token allows to read only");
+        }
         let files = edits.iter().filter_map(|edit| match edit {
             Edit::Data { data, .. } => Some(data),
             _ => None,
         });
-        let missing = |data: &Data| !self.chunks.missing(data, None).is_empty();
+        // What was committed is answered, whatever was lost since (SES-20).
+        let missing = |data: &Data| batch > last && !self.chunks.missing(data, None).is_empty();
         if files.into_iter().any(missing) {
             return failed(Code::CHUNK_MISSING, "a chunk of the batch is not here");
         }
@@ -308,16 +341,24 @@ impl State {
 
 impl Peer {
     fn admit(&self, hello: &crate::wire::Hello) -> HubDone {
-        *lock(&self.tag) = Some(hello.replica);
         let mut state = lock(&self.hub.state);
         state.sessions += 1;
-        let last = state.hub.last(hello.replica);
+        let session = state.sessions;
+        let tag = hello.replica;
+        state.newest.insert(tag, session);
+        let may_push = !state.read_only.contains(hello.token.as_bytes());
+        *lock(&self.client) = Some(Client {
+            tag,
+            session,
+            may_push,
+        });
+        let last = state.hub.last(tag);
         HubDone::Admitted(Box::new(Admission {
             head: state.head(),
             last_batch: last.map_or(0, |(batch, _)| batch),
             last_batch_digest: last.map_or([0; 32], |(_, edits)| batch_digest(edits)),
-            may_push: !state.read_only.contains(hello.token.as_bytes()),
-            session: state.sessions,
+            may_push,
+            session,
         }))
     }
 }
@@ -337,11 +378,11 @@ impl Store<HubAction, HubDone> for Peer {
                 HubDone::Offered(missing.collect())
             }
             HubAction::Commit { batch, edits } => {
-                let Some(tag) = *lock(&self.tag) else {
+                let Some(client) = *lock(&self.client) else {
                     return failed(Code::STATE, "a batch before a greeting");
                 };
                 let head = state.hub.head();
-                let done = state.commit(tag, batch, &edits);
+                let done = state.commit(client, batch, &edits);
                 let is_new = state.hub.head() > head;
                 drop(state);
                 if is_new {

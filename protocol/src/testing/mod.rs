@@ -22,6 +22,7 @@ mod rng;
 pub mod scripts;
 mod subject;
 mod tree;
+mod withdraw;
 mod workload;
 mod world;
 

@@ -237,6 +237,13 @@ impl State {
         }
     }
 
+    fn withdraw(&mut self, batch: u64) {
+        if self.replica.in_flight() == Some(batch) {
+            self.replica.withdraw();
+            self.last = (batch - 1, None);
+        }
+    }
+
     fn next_batch(&mut self, inline: usize) -> Option<Box<BatchOffer>> {
         // What is in flight after a reset has seen what was here before.
         self.seen = self.cursor.or(self.seen);
@@ -355,6 +362,10 @@ impl Store<ClientAction, ClientDone> for ModelClient {
                 ClientDone::Reset {
                     from: Start::Nothing,
                 }
+            }
+            ClientAction::Withdraw { batch } => {
+                state.withdraw(batch);
+                ClientDone::Withdrawn
             }
             ClientAction::NextBatch { inline } => ClientDone::Batch(state.next_batch(inline)),
             ClientAction::Prepare => ClientDone::Prepared,

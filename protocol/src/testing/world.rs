@@ -2,8 +2,9 @@
 //! wrong between them: sessions over streams that are split, delayed, reordered
 //! between lanes and cut at any byte; crashes before and after any action; lost
 //! answers; connections of which one side does not know that they are over;
-//! clocks that jump and go back; chunks that are damaged on their way, or lost at the hub; hubs
-//! that were restored from a backup.
+//! clocks that jump and go back; chunks that are damaged on their way, or lost at
+//! the hub; hubs that were restored from a backup; hubs that take no batches for a
+//! while.
 //!
 //! Some worlds have *middle* hubs: replicas of the hub that are hubs for others.
 //! Such a one is a client twice, of the hub above it and of its own.
@@ -16,10 +17,13 @@
 mod faults;
 mod laws;
 mod nodes;
+mod refusals;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use self::refusals::{Moods, Moody};
 use super::end::End;
 use super::laws::{Touches, renamed};
 use super::oracle::Oracle;
@@ -73,6 +77,8 @@ struct Connection {
     made_at: Duration,
     /// Fences that were not passed.
     fences: BTreeSet<u64>,
+    /// The hub's store, if hubs have moods.
+    moody: Option<Arc<Moody>>,
 }
 
 /// Something that can happen next at a connection.
@@ -105,6 +111,8 @@ pub struct World<H: HubSubject, R, M = NoMiddle> {
     /// The hub's last commit that was seen.
     head: Seq,
     faults: Faults,
+    /// Hubs refuse batches now and then.
+    moods: Option<Moods>,
     limits: Limits,
     capabilities: Capabilities,
     backup: Option<H::Backup>,
@@ -132,6 +140,15 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
             *home = rng.below(world.middles.len() + 1);
         }
         world
+    }
+
+    /// The same world with hubs that take no batches now and then.
+    #[must_use]
+    pub fn refusing(mut self, seed: u64) -> Self {
+        self.moods = Some(Moods::new(seed));
+        // Who needs a chunk that only others have, and cannot give, does not follow.
+        self.faults.losses = false;
+        self
     }
 
     fn with(seed: u64, tell: bool, middles: usize) -> Self {
@@ -185,6 +202,7 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
             touches: Touches::default(),
             head: 0,
             faults,
+            moods: None,
             limits,
             capabilities,
             backup: None,
@@ -225,6 +243,7 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
         for _ in 0..150 + self.rng.below(500) {
             self.step()?;
         }
+        self.follow_refusing()?;
         self.settle()
     }
 
@@ -254,6 +273,7 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
     // What happens.
 
     fn step(&mut self) -> Result<(), Failure> {
+        self.change_mood();
         match self.rng.below(24) {
             0..4 => {
                 let who = self.rng.below(self.places());
@@ -456,7 +476,10 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
         };
         let hub = HubSession::new(self.now, config);
         let of = self.hub_of(who);
-        let hub = End::new(hub, self.hub_store(of), &mut down);
+        let store = self.hub_store(of);
+        let over = self.moods.as_ref().map(|moods| moods.over(store.clone()));
+        let store = over.clone().map_or(store, |over| over as Arc<_>);
+        let hub = End::new(hub, store, &mut down);
         self.tell(|| format!("{who} connects at {start:?}, last batch {last_batch}"));
         self.connections.push(Connection {
             who,
@@ -467,6 +490,7 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
             down,
             made_at: self.now,
             fences: BTreeSet::new(),
+            moody: over,
         });
     }
 

@@ -18,6 +18,8 @@ mod merge;
 #[cfg(test)]
 mod names;
 #[cfg(test)]
+mod refusals;
+#[cfg(test)]
 mod session;
 #[cfg(test)]
 mod sessions;

@@ -4,6 +4,7 @@
 //! `CAIRN_SEEDS=n` runs `n` seeds, `CAIRN_SEED=x` that one only, and tells what
 //! happens.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,8 +26,23 @@ fn run(seed: u64) -> Result<[u8; 32], String> {
     Ok(world.trace())
 }
 
+/// The world of a seed; that of every other has hubs that refuse batches.
+fn world(seed: u64, tell: bool) -> Model {
+    let world = Model::new(seed, tell);
+    match seed % 2 {
+        0 => world,
+        _ => world.refusing(seed),
+    }
+}
+
+fn run_any(seed: u64) -> Result<[u8; 32], String> {
+    let mut world = world(seed, false);
+    world.run()?;
+    Ok(world.trace())
+}
+
 fn tell(seed: u64, why: &str) -> ! {
-    let mut world = Model::new(seed, true);
+    let mut world = world(seed, true);
     let again = world.run();
     for line in world.story() {
         println!("{line}");
@@ -37,7 +53,7 @@ fn tell(seed: u64, why: &str) -> ! {
 #[test]
 fn i1_to_i7_hold_under_random_schedules_of_sessions() {
     for seed in crate::simulation::seeds(2_000) {
-        match (run(seed), run(seed)) {
+        match (run_any(seed), run_any(seed)) {
             (Ok(trace), again) => assert_eq!(Ok(trace), again, "CAIRN_SEED={seed}"),
             (Err(why), _) => tell(seed, &why),
         }
@@ -70,12 +86,12 @@ fn seeds_that_failed_before_hold() {
 }
 
 /// A hub that tells each author that its batch took effect as it says.
-struct Hasty(ModelHub);
+struct Careless(ModelHub);
 
 /// The same, as one connection has it.
-struct HastyPeer(Arc<dyn Store<HubAction, HubDone>>);
+struct CarelessPeer(Arc<dyn Store<HubAction, HubDone>>);
 
-impl Store<HubAction, HubDone> for HastyPeer {
+impl Store<HubAction, HubDone> for CarelessPeer {
     fn perform(&self, action: HubAction) -> HubDone {
         match self.0.perform(action) {
             HubDone::Committed { ack, .. } => {
@@ -91,7 +107,7 @@ impl Store<HubAction, HubDone> for HastyPeer {
     }
 }
 
-impl HubSubject for Hasty {
+impl HubSubject for Careless {
     type Backup = HubBackup;
 
     fn create(epoch: Epoch) -> Self {
@@ -99,7 +115,7 @@ impl HubSubject for Hasty {
     }
 
     fn connect(&self) -> Arc<dyn Store<HubAction, HubDone>> {
-        Arc::new(HastyPeer(self.0.connect()))
+        Arc::new(CarelessPeer(self.0.connect()))
     }
 
     fn view(&self) -> ModelTree {
@@ -126,7 +142,7 @@ impl HubSubject for Hasty {
 #[test]
 fn without_the_look_whether_a_batch_took_effect_as_it_says_trees_differ() {
     let found = (0..2_000).find_map(|seed| {
-        let mut world = World::<Hasty, ModelClient>::new(seed, false);
+        let mut world = World::<Careless, ModelClient>::new(seed, false);
         world.run().err()
     });
     assert!(found.is_some());
@@ -186,6 +202,160 @@ fn without_the_meaning_of_absence_what_was_removed_comes_again() {
         world.run().err().filter(|why| why.contains("(I8)"))
     });
     assert!(found.is_some());
+}
+
+/// What a replica does with a batch that was not answered.
+trait Conduct {
+    /// Whether it withdraws it when a session begins, though the hub may have it.
+    const IS_HASTY: bool;
+    /// Whether it withdraws what was refused.
+    const GIVES_WAY: bool;
+}
+
+/// A replica that behaves in some way.
+struct Behaving<C>(ModelClient, std::marker::PhantomData<C>);
+
+/// Its store, which withdraws nothing.
+struct Stubborn(ModelClient);
+
+impl Store<ClientAction, ClientDone> for Stubborn {
+    fn perform(&self, action: ClientAction) -> ClientDone {
+        match action {
+            ClientAction::Withdraw { .. } => ClientDone::Withdrawn,
+            action => self.0.perform(action),
+        }
+    }
+
+    fn on_news(&self, wake: Arc<dyn Fn() + Send + Sync>) -> Box<dyn Send + Sync> {
+        self.0.on_news(wake)
+    }
+}
+
+impl<C: Conduct> ReplicaSubject for Behaving<C> {
+    fn create(tag: ReplicaTag) -> Self {
+        let client = ModelClient::new(tag, ReplicaSafeguards::ALL);
+        Self(client, std::marker::PhantomData)
+    }
+
+    fn store(&self) -> Arc<dyn Store<ClientAction, ClientDone>> {
+        if C::GIVES_WAY {
+            self.0.store()
+        } else {
+            Arc::new(Stubborn(self.0.clone()))
+        }
+    }
+
+    fn start(&self) -> (Start, u64, Option<[u8; 32]>) {
+        if C::IS_HASTY {
+            let (_, batch, _) = self.0.start();
+            self.0.perform(ClientAction::Withdraw { batch });
+        }
+        self.0.start()
+    }
+
+    fn view(&self) -> ModelTree {
+        self.0.view()
+    }
+
+    fn confirmed(&self) -> Option<(Cursor, ModelTree)> {
+        ReplicaSubject::confirmed(&self.0)
+    }
+
+    fn edit(&mut self, what: &Do) -> Result<Option<NodeId>, EditError> {
+        ReplicaSubject::edit(&mut self.0, what)
+    }
+
+    fn crash(&mut self) {
+        ReplicaSubject::crash(&mut self.0);
+    }
+
+    fn is_clean(&self) -> bool {
+        self.0.is_clean()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.0.check()
+    }
+}
+
+struct Hasty;
+
+impl Conduct for Hasty {
+    const IS_HASTY: bool = true;
+    const GIVES_WAY: bool = true;
+}
+
+struct Unyielding;
+
+impl Conduct for Unyielding {
+    const IS_HASTY: bool = false;
+    const GIVES_WAY: bool = false;
+}
+
+/// A hub that commits what older sessions of a replica bring.
+struct Lax(ModelHub);
+
+impl HubSubject for Lax {
+    type Backup = HubBackup;
+
+    fn create(epoch: Epoch) -> Self {
+        let hub = ModelHub::new(epoch);
+        hub.let_older_push();
+        Self(hub)
+    }
+
+    fn connect(&self) -> Arc<dyn Store<HubAction, HubDone>> {
+        self.0.connect()
+    }
+
+    fn view(&self) -> ModelTree {
+        self.0.view()
+    }
+
+    fn view_at(&self, seq: Seq) -> Option<ModelTree> {
+        self.0.view_at(seq)
+    }
+
+    fn crash(&mut self) {}
+
+    fn backup(&self) -> Option<HubBackup> {
+        Some(self.0.backup())
+    }
+
+    fn restore(&mut self, backup: HubBackup) {
+        self.0.restore(backup);
+    }
+
+    fn forget(&mut self, applied: Seq) {
+        HubSubject::forget(&mut self.0, applied);
+    }
+}
+
+/// Whether a world with refusals fails for this reason: one of some is enough.
+fn fails<H: HubSubject, R: ReplicaSubject>(mut seeds: Range<u64>, how: &str) -> bool {
+    seeds.any(|seed| {
+        let mut world = World::<H, R>::new(seed, false).refusing(seed);
+        world.run().is_err_and(|why| why.contains(how))
+    })
+}
+
+#[test]
+fn without_the_proof_that_a_batch_was_not_committed_replicas_are_taken_for_two() {
+    let two = "E_REPLICA_FORKED";
+    assert!(fails::<ModelHub, Behaving<Hasty>>(0..200, two));
+}
+
+#[test]
+fn without_an_end_of_older_sessions_a_refusal_proves_nothing() {
+    // The first of all is 178.
+    let two = "E_REPLICA_FORKED";
+    assert!(fails::<Lax, ModelClient>(170..7_000, two));
+}
+
+#[test]
+fn without_withdrawal_who_is_refused_does_not_follow() {
+    let behind = "does not follow";
+    assert!(fails::<ModelHub, Behaving<Unyielding>>(0..200, behind));
 }
 
 /// The inputs that are checked in for a fuzz target.

@@ -98,14 +98,18 @@ impl Registry {
         place
     }
 
-    /// The connection is that of a replica from now on. One that the replica had
-    /// before is ended: either it is dead, or somebody has copied the replica.
+    /// The connection is that of a replica from now on. An older one of the replica is
+    /// ended: either it is dead, or somebody has copied the replica. It may be this,
+    /// whose greeting was looked at late.
     pub(super) fn admit(&self, place: &Place, workspace: [u8; 16], replica: ReplicaTag) {
         let mut state = self.state.lock();
-        let before = state.newest.insert((workspace, replica), place.number);
-        let before = before.filter(|number| *number != place.number);
-        if let Some(before) = before.and_then(|number| state.places.get(&number)) {
-            before.stop.send_replace(Some(Stop {
+        let newest = state.newest.entry((workspace, replica));
+        let newest = newest.or_insert(place.number);
+        let older = place.number.min(*newest);
+        *newest = place.number.max(*newest);
+        let is_another = older != *newest;
+        if let Some(older) = state.places.get(&older).filter(|_| is_another) {
+            older.stop.send_replace(Some(Stop {
                 code: Code::TAG_TAKEN,
                 detail: "this replica has another connection, which is newer; if it was copied, \
                          one of the two has to be cloned anew",
@@ -155,5 +159,37 @@ impl Registry {
             add(&mut past.counters, &place.counters.lock());
         }
         (open, past)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::workspaces::Hub;
+    use super::*;
+
+    struct Nothing;
+
+    impl Workspaces for Nothing {
+        fn find(&self, _: [u8; 16]) -> Option<Arc<dyn Hub>> {
+            None
+        }
+
+        fn all(&self) -> Vec<Arc<dyn Hub>> {
+            Vec::new()
+        }
+    }
+
+    /// The greeting of a connection that the replica had given up was looked at after
+    /// that of the next one, which was ended for it, and the replica with it.
+    #[test]
+    fn a_connection_whose_greeting_is_late_does_not_end_a_newer_one() {
+        for late in [false, true] {
+            let registry = Registry::new(Arc::new(Nothing));
+            let [old, new] = [(); 2].map(|()| registry.enter(Carrier::Quic));
+            for place in if late { [&new, &old] } else { [&old, &new] } {
+                registry.admit(place, [1; 16], ReplicaTag(1));
+            }
+            assert!(old.stop.borrow().is_some() && new.stop.borrow().is_none());
+        }
     }
 }

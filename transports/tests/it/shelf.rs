@@ -543,6 +543,13 @@ impl Store<ClientAction, ClientDone> for ShelfReplica {
                     from: Start::Nothing,
                 }
             }
+            ClientAction::Withdraw { batch } => {
+                if let Some(flight) = state.flight.take_if(|flight| flight.number == batch) {
+                    state.edits.splice(..0, flight.edits);
+                    (state.batches, state.digest) = (batch - 1, None);
+                }
+                ClientDone::Withdrawn
+            }
             ClientAction::NextBatch { inline } => state.next_batch(inline),
             ClientAction::Prepare => ClientDone::Prepared,
             ClientAction::Supply { chunks, budget } => {

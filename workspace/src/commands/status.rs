@@ -105,7 +105,9 @@ fn sync(host: &Host) -> Result<Option<Sync>> {
         let store = host.replica.upstream().map_err(failed())?;
         store.status().map_err(failed())?
     };
+    // What is not there any more is not refused.
     let refusal = host.follow().and_then(Follow::refusal);
+    let refusal = refusal.filter(|_| status.in_flight + status.pending > 0);
     let refused = refusal.map(|Refusal { code, detail }| format!("{code}: {detail}"));
     Ok(Some(Sync {
         hub: upstream.address().to_owned(),

@@ -107,6 +107,10 @@ fn with(
             follow.proceed();
             bring_in_step(follow, &host.replica, stop, request.json, console)?;
         }
+        // What the hub does not take waits, and keeps nobody from following.
+        Err(Failure::Sync(why @ SyncError::Refused { .. })) if request.watch => {
+            console.note(&why.to_string())?;
+        }
         done => done?,
     }
     if !request.watch {

@@ -240,9 +240,6 @@ impl Follow {
             {
                 Err(self.failed(why))
             }
-            Ok(ClientEvent::Session(Event::NotPushed {
-                code, retry_after, ..
-            })) if retry_after.is_none() => Err(self.refused(code)),
             _ => Ok(()),
         }
     }

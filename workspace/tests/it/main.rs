@@ -24,6 +24,7 @@ mod scratch;
 #[cfg(feature = "shell")]
 mod shell;
 mod sync;
+mod sync_refused;
 mod sync_times;
 mod sync_trouble;
 mod tools;

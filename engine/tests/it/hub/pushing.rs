@@ -31,6 +31,64 @@ fn a_batch_is_answered_once_whatever_comes() {
     assert_eq!(known.head.chain, ack.chain);
 }
 
+/// Who may only read is answered again what was committed, and nothing else is taken.
+#[test]
+fn what_was_committed_is_answered_again_to_who_may_only_read() {
+    let (_dir, path) = place();
+    let (_replica, hub) = hub_at(&path, HubOptions::default());
+    let edits = new_file(node(1, 1), "f", text("one"));
+    let ack = Client::new(&hub, 1).commit(1, &edits).unwrap();
+    let reader = Client(hub.session(Arc::new(|_| Ok(Access::Read))));
+    assert_eq!(reader.admit(1).unwrap().last_batch, 1);
+    assert_eq!(reader.commit(1, &edits), Ok(ack));
+    let refused = reader.commit(2, &edits).unwrap_err();
+    assert_eq!(refused.code, Code::READ_ONLY);
+    assert_eq!(hub.head().unwrap().seq, 1);
+}
+
+/// What a session is told of the last batch stays true until it pushes: what an older
+/// one of the replica brought late is not committed, and ends that.
+#[test]
+fn an_older_session_of_a_replica_commits_nothing() {
+    let (_dir, path) = place();
+    let (_replica, hub) = hub_at(&path, HubOptions::default());
+    let (old, another) = (Client::new(&hub, 1), Client::new(&hub, 2));
+    let edits = new_file(node(1, 1), "f", text("one"));
+    let new = Client::new(&hub, 1);
+    let code = |answer: Result<PushAck, StoreFailure>| answer.unwrap_err().code;
+    assert_eq!(code(old.commit(1, &edits)), Code::SHUTDOWN);
+    assert_eq!(hub.head().unwrap().seq, 0);
+    new.commit(1, &edits).unwrap();
+    assert_eq!(code(old.commit(1, &edits)), Code::SHUTDOWN);
+    drop(new);
+    assert_eq!(code(old.commit(2, &[])), Code::SHUTDOWN);
+    another
+        .commit(1, &new_file(node(2, 1), "g", text("two")))
+        .unwrap();
+    assert_eq!(Client::new(&hub, 1).admit(1).unwrap().last_batch, 1);
+}
+
+/// A newer session may be welcome while a commit of an older one is under way: it is
+/// told of that, or it does not happen.
+#[test]
+fn a_session_is_told_of_what_an_older_one_is_committing() {
+    let (_dir, path) = place();
+    let (_replica, hub) = hub_at(&path, HubOptions::default());
+    for number in 1..=100 {
+        let old = Client::new(&hub, 1);
+        let edits = new_file(node(1, number), &format!("f{number}"), text("one"));
+        let newer = std::thread::scope(|scope| {
+            let committed = scope.spawn(|| old.commit(number, &edits));
+            let newer = Client(hub.session(Arc::new(|_| Ok(Access::Write))));
+            let told = newer.admit(1).unwrap().last_batch;
+            let committed = committed.join().unwrap().is_ok();
+            assert_eq!(told == number, committed);
+            newer
+        });
+        newer.commit(number, &edits).unwrap();
+    }
+}
+
 #[test]
 fn a_batch_that_makes_no_sense_leaves_nothing_behind() {
     let (_dir, path) = place();

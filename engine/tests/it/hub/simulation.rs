@@ -207,10 +207,17 @@ impl Drop for EngineHub {
     }
 }
 
+/// The hub of every other world refuses batches now and then.
+fn world(seed: u64, tell: bool) -> World<EngineHub, ModelClient> {
+    match seed % 2 {
+        0 => World::new(seed, tell),
+        _ => World::new(seed, tell).refusing(seed),
+    }
+}
+
 fn run(seed: u64) {
-    let mut world: World<EngineHub, ModelClient> = World::new(seed, false);
-    if let Err(why) = world.run() {
-        let mut world: World<EngineHub, ModelClient> = World::new(seed, true);
+    if let Err(why) = world(seed, false).run() {
+        let mut world = world(seed, true);
         let again = world.run();
         for line in world.story() {
             println!("{line}");

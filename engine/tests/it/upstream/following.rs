@@ -1,7 +1,7 @@
 //! What is edited on one replica is on another, and costs what it should.
 
 use cairn_engine::{Ino, NewNode, NodeKind, SetAttr, SetTime};
-use cairn_protocol::session::Applied;
+use cairn_protocol::session::{Applied, ClientAction};
 use cairn_protocol::{Edit, Meta, MetaFields, Name, NodeId, ReplicaTag, Timestamp};
 
 use super::{Client, Side, assert_equal, two};
@@ -198,6 +198,62 @@ fn a_batch_stays_the_same_until_it_is_answered() {
     assert_eq!(a.read("/f"), b"two");
     assert_equal(&[&a], &side);
     drop(dir);
+}
+
+/// A batch that the hub does not take is taken back for a cut: what is in it is
+/// found again with what was edited later, as what its editor saw, under the same
+/// number; and so after a crash.
+#[test]
+fn a_batch_that_is_withdrawn_is_collected_anew() {
+    let (_dir, path) = support::place();
+    let (mut side, a) = (Side::default(), Client::new());
+    let mut b = Client::of(support::open(&path));
+    for name in ["/doc", "/gone", "/kept"] {
+        a.replica.write_file(name, b"base").unwrap();
+    }
+    a.sync(&mut side);
+    b.pull(&side, None);
+    b.replica.write_file("/doc", b"from b").unwrap();
+    b.replica.write_file("/made", b"first").unwrap();
+    b.replica.write_file("/fleeting", b"x").unwrap();
+    b.replica.mkdir("/dir").unwrap();
+    let number = |client: &Client| client.batch().unwrap().batch.number;
+    let first = number(&b);
+    b.replica.write_file("/made", b"second").unwrap();
+    b.replica.remove("/fleeting").unwrap();
+    b.replica.remove("/gone").unwrap();
+    b.replica.rename_path("/kept", "/dir/kept").unwrap();
+    a.replica.write_file("/doc", b"from a").unwrap();
+    a.replica.write_file("/new", b"new").unwrap();
+    a.sync(&mut side);
+    assert_eq!(b.pull(&side, None), Applied::Held);
+    b.refused(&side).unwrap();
+    assert!(!b.upstream.status().unwrap().is_clean());
+    assert_eq!(b.upstream.status().unwrap().in_flight, 0);
+    assert_eq!(b.pull(&side, None), Applied::Done);
+    assert_eq!(b.names("/"), ["dir", "doc", "made", "new"]);
+    assert_eq!(b.read("/doc"), b"from b");
+    let (_, last, digest) = b.upstream.start().unwrap();
+    assert_eq!((last, digest), (first - 1, None));
+    // Of a batch that is not in flight nothing is withdrawn.
+    b.perform(ClientAction::Withdraw { batch: first });
+    b.replica.flush().unwrap();
+    drop(b);
+    b = Client::of(support::open(&path));
+    assert_eq!(number(&b), first);
+    b.sync(&mut side);
+    a.sync(&mut side);
+    assert_equal(&[&a, &b], &side);
+    let names = a.names("/");
+    let kept = |name: &str| names.iter().any(|n| n == name);
+    assert!(
+        !kept("fleeting") && !kept("gone") && !kept("kept"),
+        "{names:?}"
+    );
+    assert_eq!(a.read("/made"), b"second");
+    assert_eq!(a.read("/doc"), b"from a");
+    let copy = names.iter().find(|name| name.starts_with("doc.conflict"));
+    assert_eq!(a.read(&format!("/{}", copy.unwrap())), b"from b");
 }
 
 /// What an ignore list left out arrives when the list changes: both what the

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use cairn_engine::{Ino, Replica, Upstream};
-use cairn_protocol::session::{Applied, BatchOffer, ClientAction, ClientDone, Store};
+use cairn_protocol::session::{Applied, Batch, BatchOffer, ClientAction, ClientDone, Store};
 use cairn_protocol::testing::{Hub, ModelTree};
 use cairn_protocol::wire::{Blob, ChunkData, Ext, PushAck, Why};
 use cairn_protocol::{
@@ -160,6 +160,19 @@ impl Client {
             ClientDone::Batch(batch) => batch,
             done => panic!("{done:?}"),
         }
+    }
+
+    /// The hub refuses what there is to push, and a cut waits for that, unless it has
+    /// committed it before. Returns the edits.
+    pub(crate) fn refused(&self, side: &Side) -> Option<Vec<Edit>> {
+        let Batch { number, edits, .. } = self.batch()?.batch;
+        let last = side.hub.last(self.upstream.tag());
+        if last.is_some_and(|(last, _)| number <= last) {
+            return None;
+        }
+        let done = self.perform(ClientAction::Withdraw { batch: number });
+        assert_eq!(done, ClientDone::Withdrawn);
+        Some(edits)
     }
 
     /// Pushes what there is. Returns the edits, and the answer, which is not

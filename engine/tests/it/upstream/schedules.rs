@@ -116,7 +116,7 @@ impl Worker<'_> {
 }
 
 fn schedule(seed: u64) {
-    let mut rng = Rng::new(seed);
+    let (mut rng, mut refusals) = (Rng::new(seed), Rng::new(!seed));
     let mut side = Side::default();
     let (mut oracle, mut written) = (Oracle::default(), 0);
     let clients: Vec<Client> = (0..2 + rng.below(2)).map(|_| Client::new()).collect();
@@ -129,6 +129,9 @@ fn schedule(seed: u64) {
     for _ in 0..80 {
         let who = rng.index(clients.len());
         let client = &clients[who];
+        if refusals.chance(10) {
+            client.refused(&side);
+        }
         match rng.below(10) {
             0..=5 => {
                 let (rng, oracle, written) = (&mut rng, &mut oracle, &mut written);

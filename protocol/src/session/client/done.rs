@@ -37,6 +37,11 @@ impl ClientSession {
                 self.subscribe(from);
                 Ok(())
             }
+            (Row::Intake, ClientDone::Withdrawn) => {
+                self.push.withdrawn()?;
+                self.intake.released();
+                Ok(())
+            }
             (Row::Push, ClientDone::Batch(offer)) => self.batch(offer),
             (Row::Push, ClientDone::Prepared) => Ok(()),
             (

@@ -22,7 +22,7 @@ struct Due {
 enum Waits {
     /// For its chunks.
     Chunks,
-    /// For the answer to the batch in flight.
+    /// For the batch in flight: that it is answered, or withdrawn.
     Held,
     /// For somebody to say that it may be applied.
     Halted,
@@ -154,8 +154,19 @@ impl Intake {
     /// history, because the hub has taken the cursor, or the batch in flight is
     /// what keeps a cut from being applied.
     pub(super) fn may_push(&self) -> bool {
-        let held = self.due.is_some_and(|due| due.why == Waits::Held);
-        self.under != Under::Reset && self.followed && (self.at.is_some() || held)
+        self.under != Under::Reset && self.followed && (self.at.is_some() || self.is_held())
+    }
+
+    /// Whether a cut waits for the batch in flight.
+    pub(super) fn is_held(&self) -> bool {
+        self.due.is_some_and(|due| due.why == Waits::Held)
+    }
+
+    /// Nothing is in flight any more: what waited for it need not.
+    pub(super) fn released(&mut self) {
+        if let Some(due) = self.due.as_mut().filter(|due| due.why == Waits::Held) {
+            due.why = Waits::Chunks;
+        }
     }
 
     /// Takes what has its place in the order.

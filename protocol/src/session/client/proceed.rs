@@ -39,6 +39,12 @@ impl ClientSession {
                 self.link.act(Row::Intake, action);
                 return Ok(());
             }
+            if self.intake.is_held()
+                && let Some(action) = self.push.withdraw()
+            {
+                self.link.act(Row::Intake, action);
+                return Ok(());
+            }
             let here = self.wants.transfer_is_done();
             let next = self
                 .intake
@@ -105,7 +111,10 @@ impl ClientSession {
             send_all(&mut self.link, out);
         }
         send_all(&mut self.link, &mut self.supplies);
-        if let Some(code) = self.push.stopped() {
+        // Who waits has what the hub told, as far as it can be had.
+        let is_stuck = self.intake.is_held() && !self.push.is_withdrawing();
+        let has_all = self.live || is_stuck;
+        if let Some(code) = self.push.stopped().filter(|_| has_all) {
             for id in self.fences.drain() {
                 let cursor = Err(code);
                 self.link.event(Event::Fenced { id, cursor });

@@ -1,5 +1,12 @@
 //! A client's batches: one at a time, from the first message to the cut that has
 //! its commit (R13).
+//!
+//! A batch stays the same until it is answered, whatever happens: who does not
+//! know whether it was committed must not push its edits in another. But what the
+//! hub has refused in this session it has not committed (SES-20), and nothing of
+//! an older session can be committed any more (SES-21). So a batch that is refused,
+//! and not only for a moment, is *withdrawn* as soon as a cut waits for it: a hub
+//! that takes nothing keeps nobody from following it.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -30,6 +37,8 @@ enum State {
     Quiet,
     /// The store is asked for a batch.
     Asking,
+    /// The store is told that it is in flight no longer.
+    Withdrawing,
     /// It was sent, or is about to be.
     Awaiting(Flight),
     /// It is answered, and has to be applied with its cut.
@@ -63,6 +72,8 @@ pub(super) struct Pushing {
     /// Why nothing is pushed until then, or, without such a time, in this session.
     stopped: Option<Code>,
     tries: u8,
+    /// The batch in flight, if the hub has refused it and has not committed it.
+    turned_down: Option<u64>,
     /// The wait after the last refusal of this batch that named none.
     refused: Option<Duration>,
     /// What the hub had committed when the session began.
@@ -78,6 +89,7 @@ impl Pushing {
             wait_until: None,
             stopped: None,
             tries: 0,
+            turned_down: None,
             refused: None,
             last_batch: 0,
             last_digest: [0; 32],
@@ -128,6 +140,29 @@ impl Pushing {
         self.news = true;
     }
 
+    /// Withdraws the batch in flight, if it is certain that it was not committed,
+    /// and nobody knows whether it ever will be.
+    pub(super) fn withdraw(&mut self) -> Option<ClientAction> {
+        let quiet = matches!(self.state, State::Quiet) && self.stopped.is_some();
+        let batch = self.turned_down.take_if(|_| quiet)?;
+        self.state = State::Withdrawing;
+        Some(ClientAction::Withdraw { batch })
+    }
+
+    pub(super) fn is_withdrawing(&self) -> bool {
+        matches!(self.state, State::Withdrawing)
+    }
+
+    /// The store has withdrawn it.
+    pub(super) fn withdrawn(&mut self) -> Result<(), Fault> {
+        if !matches!(self.state, State::Withdrawing) {
+            return Err(Fault::answer("the action"));
+        }
+        self.state = State::Quiet;
+        self.news = true;
+        Ok(())
+    }
+
     /// Asks for the next batch if there may be one.
     pub(super) fn next(&mut self, now: Duration, limits: Limits) -> Option<ClientAction> {
         let may = match self.wait_until {
@@ -169,6 +204,7 @@ impl Pushing {
             let detail = format!("the hub has another batch {number} of this replica");
             return Err(Fault::new(Code::REPLICA_FORKED, detail));
         }
+        self.turned_down = None;
         let (chunks, more) = (offer.batch.chunks.clone(), offer.more);
         let edits = offer.batch.edits.len() as u64;
         let parts = offer.messages(limits);
@@ -325,6 +361,9 @@ impl Pushing {
             return Err(Fault::new(code, format!("the hub refuses batch {batch}")));
         }
         self.state = State::Quiet;
+        // One that it had committed before, whose answer was lost, it refuses, too:
+        // it has the edits, and the next batch comes after it.
+        self.turned_down = (batch > self.last_batch).then_some(batch);
         self.tries = self.tries.saturating_add(1);
         let again = [Code::CHUNK_MISSING, Code::CHUNK_CORRUPT].contains(&code);
         let at_once = again && self.tries < TRIES;

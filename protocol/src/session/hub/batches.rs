@@ -1,5 +1,10 @@
 //! The batches that a client pushes: put together, completed with the chunks
 //! that are missing, and committed one after another.
+//!
+//! Each try of a batch ends once: it is committed, or it is refused before its
+//! commit is under way. So a client knows that what was refused was not committed
+//! (SES-20), and may push other edits under its number. The store may still be at
+//! something for a try that is over; what it says of that is of no other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -60,9 +65,57 @@ pub(super) struct Batches {
     whole: Option<Box<Whole>>,
     /// The last batch that was refused: its other parts are passed over.
     refused: Option<u64>,
+    /// The last batch of the client that was committed, in this session or before.
+    last: u64,
+    /// Tries that are over.
+    over: u64,
+    /// What [`Self::over`] was when the store was asked for something, and when it
+    /// was given chunks.
+    asked: u64,
+    storing: u64,
 }
 
 impl Batches {
+    /// The client is here, and this was its last batch.
+    pub(super) fn admitted(&mut self, last: u64) {
+        self.last = last;
+    }
+
+    /// Whether a batch was committed before, and is to be answered again: that
+    /// changes nothing, so it is allowed to everybody and takes no space.
+    pub(super) fn is_answered(&self, batch: u64) -> bool {
+        batch > 0 && batch == self.last
+    }
+
+    /// Whether a part has to be looked at. What is left of a batch that was refused
+    /// has not.
+    pub(super) fn comes(&mut self, batch: u64, part: u32) -> Result<bool, Fault> {
+        if self.refused == Some(batch) && part > 0 {
+            return Ok(false);
+        }
+        if self.whole.is_some() {
+            return Err(Fault::state("Push", "it after PushAck"));
+        }
+        // Part 0 is another try.
+        self.refused = None;
+        Ok(true)
+    }
+
+    /// Whether what the store was asked for is of a try that is over.
+    pub(super) fn was_asked_before(&self) -> bool {
+        self.asked != self.over
+    }
+
+    /// The same of the chunks that it was given.
+    pub(super) fn stored_before(&self) -> bool {
+        self.storing != self.over
+    }
+
+    /// The store is given chunks.
+    pub(super) fn stores(&mut self) {
+        self.storing = self.over;
+    }
+
     /// Whether nothing that was pushed waits for anything.
     pub(super) fn is_idle(&self) -> bool {
         self.assembly.is_none() && self.whole.is_none()
@@ -76,16 +129,7 @@ impl Batches {
 
     /// Takes a part of a batch.
     pub(super) fn part(&mut self, push: Push, limits: Limits) -> Result<(), Fault> {
-        if self.refused == Some(push.batch) {
-            // Part 0 is another try.
-            if push.part > 0 {
-                return Ok(());
-            }
-            self.refused = None;
-        }
-        if self.whole.is_some() {
-            return Err(Fault::state("Push", "it after PushAck"));
-        }
+        let answered = self.is_answered(push.batch);
         let assembly = &mut self.assembly;
         let assembly = assembly.get_or_insert_with(|| BatchAssembly::new(&push, limits));
         let whole = assembly.take(push);
@@ -93,6 +137,7 @@ impl Batches {
         if let Some(BatchOffer { batch, inline, .. }) = whole {
             self.assembly = None;
             let stage = match (inline.is_empty(), batch.chunks.is_empty()) {
+                _ if answered => Stage::Commit,
                 (false, _) => Stage::Inline,
                 (true, false) => Stage::Offer,
                 (true, true) => Stage::Commit,
@@ -109,8 +154,10 @@ impl Batches {
     }
 
     /// The batch is committed.
-    pub(super) fn committed(&mut self) {
+    pub(super) fn committed(&mut self, batch: u64) {
         self.whole = None;
+        self.last = batch;
+        self.over += 1;
     }
 
     /// The batch is not taken.
@@ -118,6 +165,7 @@ impl Batches {
         self.assembly = None;
         self.whole = None;
         self.refused = Some(batch);
+        self.over += 1;
     }
 
     /// What has to be done next, where the store is free for it.
@@ -127,14 +175,17 @@ impl Batches {
         };
         match whole.stage {
             Stage::Inline if store_is_free && !whole.inline.is_empty() => {
+                self.storing = self.over;
                 let chunks = std::mem::take(&mut whole.inline);
                 Next::Store(HubAction::Store { chunks })
             }
             Stage::Offer if push_is_free => {
+                self.asked = self.over;
                 let chunks = whole.batch.chunks.clone();
                 Next::Push(HubAction::Offer { chunks })
             }
             Stage::Commit if push_is_free => {
+                self.asked = self.over;
                 whole.stage = Stage::Committing;
                 Next::Push(HubAction::Commit {
                     batch: whole.batch.number,
@@ -165,7 +216,9 @@ impl Batches {
 
     /// The store has told what is missing. Returns what to ask for.
     pub(super) fn offered(&mut self, missing: &[bool]) -> Result<Vec<Need>, Fault> {
-        let Some(whole) = self.whole.as_mut().filter(|w| w.stage == Stage::Offer) else {
+        let is_due = !self.was_asked_before();
+        let whole = self.whole.as_mut().filter(|_| is_due);
+        let Some(whole) = whole.filter(|whole| whole.stage == Stage::Offer) else {
             return Ok(Vec::new());
         };
         if missing.len() != whole.batch.chunks.len() {
@@ -190,7 +243,8 @@ impl Batches {
         hashes: &[ChunkHash],
         refused: &[(ChunkHash, Code)],
     ) -> Result<Vec<Need>, Refused> {
-        let Some(whole) = &mut self.whole else {
+        let is_due = !self.stored_before();
+        let Some(whole) = self.whole.as_mut().filter(|_| is_due) else {
             return Ok(Vec::new());
         };
         let why = |hash| refused.iter().find(|(other, _)| *other == hash);

@@ -13,6 +13,10 @@ use crate::wire::{
     Why,
 };
 
+/// Failures that end the session: nobody knows what became of what the store was
+/// asked for.
+const ENDS: [Code; 2] = [Code::INTERNAL, Code::SHUTDOWN];
+
 impl HubSession {
     pub(super) fn done(&mut self, row: Row, done: HubDone) -> Step {
         match (row, done) {
@@ -78,9 +82,8 @@ impl HubSession {
     pub(super) fn failed(&mut self, row: Row, failure: StoreFailure) -> Step {
         let retry_after = after(failure.retry_after_ms);
         match (row, self.batches.number()) {
-            (_, _) if [Code::INTERNAL, Code::SHUTDOWN].contains(&failure.code) => {
-                Err(failure.into())
-            }
+            (_, _) if ENDS.contains(&failure.code) => Err(failure.into()),
+            (Row::Push, _) if self.batches.was_asked_before() => self.release_page(),
             (Row::Push, Some(batch)) => {
                 let StoreFailure { code, detail, .. } = failure;
                 let refused = Refused {
@@ -98,7 +101,7 @@ impl HubSession {
                 let lost = storing.filter(|storing| storing.lost);
                 if let Some(lost) = lost {
                     self.lost.answered(&lost.chunks);
-                } else if let Some(batch) = batch {
+                } else if let Some(batch) = batch.filter(|_| !self.batches.stored_before()) {
                     let StoreFailure { code, detail, .. } = failure;
                     let refused = Refused {
                         batch,
@@ -144,6 +147,7 @@ impl HubSession {
             ext: Ext::default(),
         };
         self.link.send(&welcome.into());
+        self.batches.admitted(admission.last_batch);
         self.link.welcome(agreement.limits.frame);
         self.phase = Phase::Open(Client {
             agreement,
@@ -221,7 +225,7 @@ impl HubSession {
             ack.ext = List::try_from(is_cut).unwrap_or_default();
         }
         self.link.send(&ack.into());
-        self.batches.committed();
+        self.batches.committed(batch);
         self.link.counters.batches += 1;
         self.link.event(Event::Pushed {
             batch,

@@ -146,10 +146,11 @@ impl HubSession {
             code,
             detail: detail.to_owned(),
         };
-        if !client.may_push {
-            if part == 0 {
-                self.refuse(&refusal(Code::READ_ONLY, "the token allows to read only"));
-            }
+        if !self.batches.comes(batch, part)? {
+            return Ok(());
+        }
+        if !client.may_push && !self.batches.is_answered(batch) {
+            self.refuse(&refusal(Code::READ_ONLY, "the token allows to read only"));
             return Ok(());
         }
         if push.seen.epoch != client.epoch {

@@ -59,18 +59,16 @@ impl Lost {
         self.sweep != Sweep::None || self.heard != 0 && self.asked_of != (self.heard, true)
     }
 
-    /// What to ask of the store next, for a client that has a commit. One that has
-    /// not followed to what was lost is asked again when it has; not only then, for
-    /// it may not follow because the hub lacks what its batch needs.
+    /// What to ask of the store next, for a client that has this commit. One that
+    /// has not followed to what was lost is asked again when it has; not only then,
+    /// for it may be kept from following by what is lost, and two such clients by
+    /// what only the other has.
     pub(super) fn next(&mut self, has: Option<Seq>) -> Option<HubAction> {
         if self.looking || !self.open.is_empty() {
             return None;
         }
-        if self.sweep == Sweep::None
-            && self.heard != 0
-            && let Some(has) = has
-        {
-            let now = (self.heard, has >= self.since);
+        if self.sweep == Sweep::None && self.heard != 0 {
+            let now = (self.heard, has >= Some(self.since));
             if now > self.asked_of || now.0 != self.asked_of.0 {
                 self.asked_of = now;
                 self.sweep = Sweep::First;

@@ -95,6 +95,7 @@ impl HubSession {
                 size: size(&frame),
                 lost,
             });
+            self.batches.stores();
             self.link.act(Row::Store, HubAction::Store { chunks });
         }
         Ok(())

@@ -57,6 +57,8 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
             c.down.cut(&mut self.rng);
         }
         self.tell(|| format!("cut {at}, side {side}"));
+        let who = self.connections[at].who;
+        self.overtake(who);
     }
 
     pub(super) fn crash_hub(&mut self) {

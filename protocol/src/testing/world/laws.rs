@@ -126,6 +126,7 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
     /// Nothing goes wrong any more: everybody comes to rest with one tree.
     pub(super) fn settle(&mut self) -> Result<(), Failure> {
         self.tell(|| "now nothing goes wrong".to_owned());
+        self.cheer_up();
         let (from, mut steps) = (self.now, 0);
         loop {
             for who in 0..self.clients() {
@@ -137,8 +138,7 @@ impl<H: HubSubject, R: ReplicaSubject, M: MiddleSubject> World<H, R, M> {
             self.happen()?;
             self.reap()?;
             steps += 1;
-            let late = self.now.saturating_sub(from) > Duration::from_mins(10);
-            if late || steps > 200_000 {
+            if self.is_late(from) || steps > 200_000 {
                 let what = self.differences().unwrap_or_default();
                 return Err(format!("no rest after {steps} steps: {what}"));
             }
