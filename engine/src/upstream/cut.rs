@@ -212,6 +212,11 @@ impl Upstream {
         };
         rider.ledger = Some(ledger);
         rider.others = plan.others(side)?;
+        rider.conflicts.push(Report {
+            seq: cut.cursor.seq,
+            by: self.tag(),
+            outcomes: plan.resolved.drain(..).filter(is_told).collect(),
+        });
         let as_told =
             plan.replayed.is_none() && plan.forced.is_empty() && built.new.bound.is_empty();
         rider.frozen = (frozen, plan.frozen);

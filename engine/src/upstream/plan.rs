@@ -74,6 +74,8 @@ pub(super) struct Plan<'a> {
     /// Places that are set whatever the hub has there.
     pub(super) forced: BTreeMap<Place, Option<NodeId>>,
     pub(super) replayed: Option<Replayed>,
+    /// What became of edits by that.
+    pub(super) resolved: Vec<Outcome>,
     /// Nodes that get other inodes, with what was noted of the old ones.
     pub(super) renewed: BTreeMap<NodeId, Noted>,
     /// Something makes a replay necessary.
@@ -110,6 +112,7 @@ impl<'a> Plan<'a> {
             nodes: BTreeMap::new(),
             forced: BTreeMap::new(),
             replayed: None,
+            resolved: Vec::new(),
             renewed: BTreeMap::new(),
             clash: false,
             side,

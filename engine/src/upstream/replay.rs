@@ -70,6 +70,8 @@ impl Plan<'_> {
                 _ => {}
             }
         }
+        let outcomes = resolution.outcomes.into_iter();
+        self.resolved = outcomes.map(|(_, outcome)| outcome).collect();
         let mut replayed = Replayed::default();
         for entry in resolution.entries {
             if let Some(register) = entry.register() {

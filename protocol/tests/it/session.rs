@@ -216,6 +216,30 @@ fn both_sides_of_a_conflict_are_told() {
     assert_eq!(hub.tree().names().count(), 2);
 }
 
+/// A client that applied the cut first laid its own file beside the other, pushed
+/// that as if its author had known of both, and nobody was told.
+#[test]
+fn regression_what_is_edited_is_pushed_before_what_others_did_is_applied() {
+    let (hub, a, b) = (hub(), replica(1), replica(2));
+    create(&a, "first", b"x");
+    let (mut ca, mut ha) = connected(&a, 1, &hub);
+    drop(connected(&b, 2, &hub));
+    create(&a, "file", b"from a");
+    talk(T0, &mut ca, &mut ha);
+    create(&b, "file", b"from b");
+    let (mut cb, mut hb) = connect(&b, 2, &hub);
+    // The cut is here, and what is edited was not looked at yet.
+    let frames = talk(T0, &mut cb, &mut hb);
+    let at = |kind| frames.iter().position(|frame| frame.kind == kind).unwrap();
+    assert!(at(5) < at(9) && at(9) < at(6), "Cut, PushAck, Applied");
+    ha.give(T0, Input::News);
+    talk(T0, &mut ca, &mut ha);
+    let renamed = |outcome: &Outcome| matches!(outcome, Outcome::Renamed { .. });
+    let reports = a.reports();
+    assert!(reports.len() == 1 && reports[0].outcomes.iter().any(renamed));
+    assert!(a.local() == hub.tree() && b.local() == hub.tree());
+}
+
 #[test]
 fn who_may_only_read_is_told_and_stays_connected() {
     let (hub, a, b) = (hub(), replica(1), replica(2));

@@ -39,6 +39,29 @@ fn r1_concurrent_edits_of_one_file_are_both_kept_and_both_are_told() {
     assert_equal(&[&a, &b], &side);
 }
 
+/// What was not pushed when a cut came that has no room for it.
+#[test]
+fn what_is_laid_over_a_cut_is_told_to_its_own_people() {
+    let (mut side, a, b) = two();
+    a.replica.write_file("/f", b"of a").unwrap();
+    a.sync(&mut side);
+    b.replica.write_file("/f", b"of b").unwrap();
+    b.replica.write_file("/other", b"x").unwrap();
+    assert_eq!(b.pull(&side, None), Applied::Done);
+    let told = b.replica.conflicts().unwrap();
+    let [conflict] = &told[..] else {
+        panic!("{told:?}")
+    };
+    let Outcome::Renamed { name, .. } = &conflict.outcome else {
+        panic!("{told:?}")
+    };
+    assert_eq!(b.read(&format!("/{name}")), b"of b");
+    b.sync(&mut side);
+    a.sync(&mut side);
+    assert_eq!(b.replica.conflicts().unwrap(), told);
+    assert_equal(&[&a, &b], &side);
+}
+
 /// Who had the file open when its content went to a copy goes on writing to
 /// the copy, not to what somebody else wrote.
 #[test]

@@ -45,7 +45,11 @@ impl ClientSession {
                 self.link.act(Row::Intake, action);
                 return Ok(());
             }
-            let here = self.wants.transfer_is_done();
+            // What is edited here is pushed first, where it can be: the hub says
+            // what becomes of it, to both sides. Laid over the cut, it would go
+            // there as if its editors had known.
+            let pushes = self.intake.may_push() && self.push.is_about_to(self.link.now());
+            let here = self.wants.transfer_is_done() && !pushes;
             let next = self
                 .intake
                 .next(self.push.ack(), here, self.wants.is_full())?;

@@ -163,14 +163,23 @@ impl Pushing {
         Ok(())
     }
 
-    /// Asks for the next batch if there may be one.
-    pub(super) fn next(&mut self, now: Duration, limits: Limits) -> Option<ClientAction> {
+    /// Whether the store is asked for a batch, or is to be.
+    pub(super) fn is_about_to(&self, now: Duration) -> bool {
+        matches!(self.state, State::Asking) || self.may_ask(now)
+    }
+
+    /// Whether there may be another batch, and it may be pushed.
+    fn may_ask(&self, now: Duration) -> bool {
         let may = match self.wait_until {
             Some(until) => until <= now,
             None => self.stopped.is_none(),
         };
-        let quiet = matches!(self.state, State::Quiet);
-        if !quiet || !self.news || !may {
+        matches!(self.state, State::Quiet) && self.news && may
+    }
+
+    /// Asks for the next batch if there may be one.
+    pub(super) fn next(&mut self, now: Duration, limits: Limits) -> Option<ClientAction> {
+        if !self.may_ask(now) {
             return None;
         }
         self.news = false;
