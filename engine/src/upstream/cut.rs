@@ -7,7 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cairn_protocol::session::{Applied, Report, Wanted};
 use cairn_protocol::wire::PushAck;
 use cairn_protocol::{Change, ChunkHash, Cursor, Outcome, Refusal, ReplicaTag, Ver};
+use parking_lot::MutexGuard;
 use rusqlite::Connection;
+use rustc_hash::FxHashMap;
 
 use super::build::{Built, build};
 use super::echo::Echo;
@@ -19,18 +21,20 @@ use super::plan::Plan;
 use super::rider::{Alias, Rider, was};
 use super::sides::followed;
 use super::spool::Spool;
-use super::stage::Held;
+use super::stage::{Held, Staged};
 use super::state::{Flight, Rows, State, Told};
 use super::whole::{bury_absent, end_unplaced, halts};
 use super::{Failure, Reset, Upstream};
-use crate::assign::assign;
+use crate::assign::{assign, look};
 use crate::db;
-use crate::node::DirKey;
+use crate::node::{DirKey, Node};
 use crate::observe::Invalidation;
 use crate::refs::{Ledger, Refs};
 use crate::replica::{Notes, now};
 use crate::shared::Shared;
+use crate::shift::Shifting;
 use crate::tree::{Tree, lowest_name};
+use crate::turned::Turned;
 use crate::{FsError, Result};
 
 /// How often a cut is planned anew because programs changed what it touches.
@@ -45,6 +49,15 @@ struct Cut {
     reports: Vec<Report>,
     reset: Option<Reset>,
     confirmed: bool,
+}
+
+/// What came of a try to apply a cut.
+enum Tried {
+    Applied(Applied),
+    /// Something moved meanwhile.
+    Moved,
+    /// What is plain cannot be set by itself.
+    Entangled,
 }
 
 /// Ends a transaction that was not committed.
@@ -119,19 +132,24 @@ impl Upstream {
     }
 
     fn run(&self, cut: &Cut) -> Result<Applied, Failure> {
+        let mut turns = cut.turns();
         for _ in 0..TRIES {
-            if let Some(applied) = self.try_cut(cut)? {
-                if applied == Applied::Done {
-                    self.replica.settle();
+            match self.try_cut(cut, turns)? {
+                Tried::Applied(applied) => {
+                    if applied == Applied::Done {
+                        self.replica.settle();
+                    }
+                    return Ok(applied);
                 }
-                return Ok(applied);
+                Tried::Moved => {}
+                Tried::Entangled => turns = false,
             }
         }
         Err(Failure::Busy)
     }
 
-    /// `None` when something moved meanwhile.
-    fn try_cut(&self, cut: &Cut) -> Result<Option<Applied>, Failure> {
+    /// With `turns`, what is plain is set in rows.
+    fn try_cut(&self, cut: &Cut, turns: bool) -> Result<Tried, Failure> {
         let inner = self.inner();
         inner.commit_changes()?;
         let _gate = inner.chunks.reading();
@@ -153,7 +171,7 @@ impl Upstream {
             && !anew
             && let Some(halted) = halts(shared, &local, &cut.changes, &more, cut.reset.is_some())?
         {
-            return Ok(Some(halted));
+            return Ok(Tried::Applied(halted));
         }
         db.execute_batch("BEGIN IMMEDIATE").map_err(FsError::from)?;
         let _undo = Undo(&db);
@@ -180,19 +198,23 @@ impl Upstream {
             && ignore.is_empty()
             && uncovered.is_empty()
             && followed(&db, side)?.is_empty();
+        plan.turns = plan.grows && turns;
+        plan.looked_at = (state.scanned, rows.told()?);
         let echo = self.echo(cut, &db, &plan.local)?;
         plan.look(&rider.changes, &rider.more, flight, cut.ack.as_ref(), echo)?;
         plan.uncover(&uncovered)?;
         rider.set_tree(inner, &db)?;
         let missing = self.missing(&rider, &db)?;
         if !missing.is_empty() {
-            return Ok(Some(Applied::Wants(missing)));
+            return Ok(Tried::Applied(Applied::Wants(missing)));
         }
         plan.land(flight, cut.ack.as_ref())?;
         let seen = inner.committed.load(std::sync::atomic::Ordering::SeqCst);
         let mut ledger = rider.ledger.take().unwrap_or_default();
         let built = if let Some(built) = build(&mut plan, seen, &cut.changes, &mut ledger)? {
             built
+        } else if plan.turns {
+            return Ok(Tried::Entangled);
         } else {
             plan.replay(rider.state.scanned, rider.told)?;
             let built = build(&mut plan, seen, &cut.changes, &mut ledger)?;
@@ -204,13 +226,16 @@ impl Upstream {
             plan.replayed.is_none() && plan.forced.is_empty() && built.new.bound.is_empty();
         rider.frozen = (frozen, plan.frozen);
         // Nobody brings rows to memory until those of this transaction are there.
-        let _shifting = built.growth.is_some().then(|| inner.shift.begin());
-        if !self.set(rider, built, as_told, &db)? {
-            return Ok(None);
-        }
+        let mut shifting = built.growth.is_some().then(|| inner.shift.begin());
+        let Some(set) = self.set(rider, built, as_told, &db)? else {
+            return Ok(Tried::Moved);
+        };
         if let Err(error) = inner.commit_locked(&db, true) {
             // The next commit does it; until then nothing here is certain.
             *self.unsure.lock() = true;
+            if let Some(shifting) = &mut shifting {
+                self.failed(cut, shifting, set);
+            }
             return Err(error.into());
         }
         if cut.ack.is_some() || anew {
@@ -221,7 +246,24 @@ impl Upstream {
         }
         *self.reset.lock() = None;
         self.uncovered.lock().clear();
-        Ok(Some(Applied::Done))
+        Ok(Tried::Applied(Applied::Done))
+    }
+
+    /// The transaction failed of a cut of which rows became others.
+    fn failed(&self, cut: &Cut, shifting: &mut Shifting<'_>, set: Set) {
+        let mut tree = self.inner().tree.lock();
+        match set {
+            Set::Rows { count } => {
+                // Memory has nothing of it, so it is as if it had not been tried.
+                if let Some(rider) = tree.rider.take() {
+                    let (changes, reports) = (cut.changes.clone(), cut.reports.clone());
+                    *self.staged.lock() = Staged::again(changes, reports, rider.leased);
+                }
+                tree.count = tree.count.saturating_add_signed(-count);
+            }
+            Set::Both => shifting.stick(),
+            Set::Memory => {}
+        }
     }
 
     /// What of a cut needs no look, if everything in the batch took effect.
@@ -233,7 +275,7 @@ impl Upstream {
         }
     }
 
-    /// Sets the working tree. `false` when something moved meanwhile. With
+    /// Sets the working tree. `None` when something moved meanwhile. With
     /// `as_told`, it becomes what the hub told, where it changes.
     fn set(
         &self,
@@ -241,21 +283,35 @@ impl Upstream {
         built: Built,
         as_told: bool,
         db: &Connection,
-    ) -> Result<bool> {
+    ) -> Result<Option<Set>> {
         let Built { new, growth } = built;
         let inner = self.inner();
         let notes = Notes::new(inner, 0);
         let mut tree = inner.tree.lock();
         let seen = new.seen;
-        let alone = as_told && tree.is_clean() && rider.state.scanned == seen;
-        if let Some((growth, hasher)) = growth {
-            if is_taken(&tree, &growth, seen, db)? {
-                return Ok(false);
-            }
-            (rider.growth, rider.hasher) = (Some(growth), Some(hasher));
+        let mut set = Set::Memory;
+        let turned = growth.as_ref().and_then(|growth| growth.turned());
+        let Some(rows) = follow(&mut tree, &notes, turned, seen, db)? else {
+            return Ok(None);
+        };
+        let taken = growth.as_ref().map(|g| is_taken(&tree, g, seen, db));
+        if taken.transpose()? == Some(true) || look(&tree, &new, turned).is_err() {
+            return Ok(None);
         }
-        if !new.is_empty() && assign(&mut tree, &notes, new, now()).is_err() {
-            return Ok(false);
+        let alone = as_told && tree.is_clean() && rider.state.scanned == seen;
+        let is_empty = new.is_empty();
+        let applied = turned.map(|turned| turned.apply(&mut tree, &notes, rows));
+        if !is_empty {
+            assign(&mut tree, &notes, new, now());
+        }
+        if let (Some(turned), Some(applied)) = (turned, applied) {
+            let both = turned.reap(&mut tree, &notes) || applied || !is_empty;
+            let count = turned.count;
+            set = if both { Set::Both } else { Set::Rows { count } };
+        }
+        if let Some(mut growth) = growth {
+            rider.hasher = Some(growth.hasher());
+            rider.growth = Some(growth);
         }
         if let Some(growth) = &mut rider.growth {
             for (parent, name) in std::mem::take(&mut growth.names) {
@@ -279,7 +335,7 @@ impl Upstream {
         let staged = std::mem::take(&mut *self.staged.lock());
         rider.leased = staged.leased;
         tree.rider = Some(rider);
-        Ok(true)
+        Ok(Some(set))
     }
 
     fn rider(
@@ -361,6 +417,59 @@ impl Upstream {
             }
         }
         Ok(missing)
+    }
+}
+
+/// Where a cut was set before its transaction is committed.
+#[derive(Clone, Copy)]
+enum Set {
+    /// In memory, where it holds even if that fails.
+    Memory,
+    /// In rows alone, with so many nodes more.
+    Rows { count: i64 },
+    /// In rows that memory has a part of.
+    Both,
+}
+
+impl Cut {
+    /// Whether what is plain of it is set in rows at once. Not of the whole tree
+    /// of the hub, which says by its silence what ended; nor of what is mostly the
+    /// answer to a batch, which is little and needs no look.
+    fn turns(&self) -> bool {
+        const OF_OTHERS: u64 = 2;
+        let own = self.flight.as_ref().map_or(0, |f| f.edits.len() as u64);
+        self.reset.is_none() && self.changes.len() > own * OF_OTHERS
+    }
+}
+
+/// Looks whether memory can follow the rows that became others, and reads those
+/// that it needs for that. `None` when something moved meanwhile.
+fn follow(
+    tree: &mut MutexGuard<'_, Tree>,
+    notes: &Notes<'_>,
+    turned: Option<&Turned>,
+    seen: Ver,
+    db: &Connection,
+) -> Result<Option<FxHashMap<u64, Node>>> {
+    let mut rows = FxHashMap::default();
+    let Some(turned) = turned else {
+        return Ok(Some(rows));
+    };
+    loop {
+        let Ok(missing) = turned.look(tree, notes, seen, &rows, db)? else {
+            return Ok(None);
+        };
+        if missing.is_empty() {
+            return Ok(Some(rows));
+        }
+        MutexGuard::unlocked(tree, || -> Result<()> {
+            for ino in missing {
+                let node = db::load_node(db, ino)?;
+                let node = node.ok_or_else(|| db::corrupt(ino, "its row is gone"))?;
+                rows.insert(ino.0, node);
+            }
+            Ok(())
+        })?;
     }
 }
 

@@ -25,6 +25,7 @@
 //! | `whole` | what a transfer says as a whole |
 //! | `look`, `echo`, `plan`, `replay` | what a cut means for the working tree |
 //! | `fresh`, `grow` | what nobody here has heard of, and how it becomes rows |
+//! | `plain`, `turn` | what nobody here has edited, and how its rows become others |
 //! | `build`, `renew`, `rider` | how the rest is set, and what goes with it |
 //! | `identity` | what makes a copy of a replica one of its own |
 //! | `sides` | what it means for the other hub of a hub in the middle |
@@ -44,6 +45,7 @@ mod lazy;
 mod local;
 mod look;
 mod outsized;
+mod plain;
 mod plan;
 mod push;
 mod registers;
@@ -56,6 +58,7 @@ mod spool;
 mod stage;
 mod state;
 mod status;
+mod turn;
 mod whole;
 
 use std::sync::Arc;

@@ -34,6 +34,18 @@ pub(super) struct Staged {
     replaced: BTreeMap<NodeId, NodeId>,
 }
 
+impl Staged {
+    /// What was staged, after a cut of it that came to nothing.
+    pub(super) fn again(changes: Arc<Spool>, reports: Vec<Report>, leased: Held) -> Self {
+        Self {
+            changes,
+            reports,
+            leased,
+            ..Self::default()
+        }
+    }
+}
+
 /// Chunks that stay, whatever names them.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
