@@ -222,7 +222,8 @@ impl<'t, 'a> Turner<'t, 'a> {
         let (Some(mut node), Some(record)) = (node, record) else {
             return Ok(());
         };
-        if node.nlink == 0 || record.gone.is_some() {
+        // That it has no name yet says nothing: one may come.
+        if record.gone.is_some() {
             return Ok(());
         }
         let set = match (entry, record.data, record.meta) {
