@@ -33,9 +33,7 @@ fn main() -> Result {
         [place, files] => all(Path::new(place), files, "100", "clone", None),
         [place, files, bytes] => all(Path::new(place), files, bytes, "clone", None),
         [place, files, bytes, lazy] => all(Path::new(place), files, bytes, lazy, None),
-        [place, files, bytes, lazy, how] => {
-            all(Path::new(place), files, bytes, lazy, Some(how))
-        }
+        [place, files, bytes, lazy, how] => all(Path::new(place), files, bytes, lazy, Some(how)),
         _ => Err("usage: peaks PLACE FILES [BYTES] [clone|lazy] [edit|chmod|rename|remove]".into()),
     }
 }

@@ -146,11 +146,7 @@ fn bring(tree: &mut Tree, new: &mut Assignment) {
 }
 
 /// Looks whether everything is as it was, but for what became of rows.
-pub(crate) fn look(
-    tree: &Tree,
-    new: &Assignment,
-    turned: Option<&Turned>,
-) -> Result<(), Moved> {
+pub(crate) fn look(tree: &Tree, new: &Assignment, turned: Option<&Turned>) -> Result<(), Moved> {
     let sight = Sight::new(tree, new, turned);
     let seen = |ver: Ver| (ver <= new.seen).then_some(()).ok_or(Moved);
     let node = |ino: &Ino| sight.node(*ino).ok_or(Moved);

@@ -114,7 +114,9 @@ impl Turned {
             };
             let ver: Option<i64> = db
                 .prepare_cached(sql)?
-                .query_row(params![int(*dir), int(key.0), key.1.as_bytes()], |r| r.get(0))
+                .query_row(params![int(*dir), int(key.0), key.1.as_bytes()], |r| {
+                    r.get(0)
+                })
                 .optional()?;
             if turn.ended || ver.is_some_and(|ver| uint(ver) > seen) {
                 return Ok(true);
@@ -210,7 +212,10 @@ fn has_moved(node: &Node, turn: Turn, seen: Ver) -> bool {
     }
     let links = i64::from(node.nlink) + i64::from(turn.links);
     match &node.body {
-        Body::Dir(dir) => dir.entries.checked_add_signed(turn.entries.into()).is_none(),
+        Body::Dir(dir) => dir
+            .entries
+            .checked_add_signed(turn.entries.into())
+            .is_none(),
         _ => links < 0 || (links == 0) != (turn.ended || node.nlink == 0),
     }
 }

@@ -142,7 +142,10 @@ impl Upstream {
                     return Ok(applied);
                 }
                 Tried::Moved => {}
-                Tried::Entangled => turns = false,
+                Tried::Entangled => {
+                    tracing::debug!("what is plain of a cut is entangled with what is not");
+                    turns = false;
+                }
             }
         }
         Err(Failure::Busy)

@@ -172,8 +172,8 @@ impl Plan<'_> {
                 let nodes = [self.local.at(&place)?, *node];
                 let nodes = nodes.into_iter().flatten();
                 let is_noted = self.names.contains_key(&place);
-                let is_drawn = nodes.clone().any(|node| drawn.contains(&node))
-                    || fresh.is_spoken(*parent);
+                let is_drawn =
+                    nodes.clone().any(|node| drawn.contains(&node)) || fresh.is_spoken(*parent);
                 if is_noted || (is_drawn && !fresh.is(self, entry)?) {
                     self.note_name(place)?;
                     drawn.extend(nodes);

@@ -140,7 +140,7 @@ impl<'t, 'a> Turner<'t, 'a> {
         let old = self.local.name(parent, &key)?.map(|(ino, _)| ino);
         let there = self.shared.name(place)?.and_then(|(node, _)| node);
         let new = there.map(|id| self.local.ino(id)).transpose()?.flatten();
-        if old == new || !self.local.has_name(parent)? {
+        if old == new {
             return Ok(());
         }
         let (mut entries, mut dirs) = (0, 0);
@@ -352,7 +352,9 @@ impl<'t, 'a> Turner<'t, 'a> {
 pub(super) fn count(turned: &mut Turned, dir: Ino, entries: i64, dirs: i64) {
     let turn = turned.node(dir);
     turn.named = true;
-    turn.entries = turn.entries.saturating_add(i32::try_from(entries).unwrap_or(0));
+    turn.entries = turn
+        .entries
+        .saturating_add(i32::try_from(entries).unwrap_or(0));
     turn.links = turn.links.saturating_add(i32::try_from(dirs).unwrap_or(0));
 }
 

@@ -28,6 +28,7 @@ mod fsx;
 mod full_disk;
 mod hub;
 mod large_cut;
+mod mass_cut;
 mod middle;
 mod model;
 mod races;
