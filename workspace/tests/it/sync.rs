@@ -855,6 +855,37 @@ fn a_large_cut_shows_through_a_mount_that_had_looked_before() {
     scratch.cairn("sync b.cairn").done();
     scratch.sync("a");
     assert_eq!(scratch.read("a.cairn/tree/d7/mine"), "mine");
+    everything_changes(&scratch, &mount);
     drop(mounted);
     scratch.cairn("check b.cairn").done();
+}
+
+/// What is there changes, and some of it goes, while the mount knows it and has some
+/// of it open.
+fn everything_changes(scratch: &Scratch, mount: &Path) {
+    use std::os::unix::fs::FileExt;
+    let read = |path: &str| std::fs::read_to_string(mount.join(path)).unwrap();
+    let open = |path: &str| std::fs::File::open(mount.join(path)).unwrap();
+    let (stays, goes) = (open("tree/d9/f009"), open("tree/d40/f003"));
+    let through = |file: &std::fs::File| {
+        let mut bytes = [0; 100];
+        let len = file.read_at(&mut bytes, 0).unwrap();
+        String::from_utf8_lossy(&bytes[..len]).into_owned()
+    };
+    assert_eq!((&*through(&stays), &*through(&goes)), ("10\n", "4\n"));
+    let change = "cd tree && rm -r d4? && for f in d*/f*; do echo more >> $f; done && \
+        for f in d8/f*; do mv $f d9/d8-${f#d8/}; done && chmod 600 d10/f*";
+    scratch.sh(change).done();
+    scratch.cairn("import tree a.cairn/tree --replace").done();
+    scratch.sync("a");
+    until("everything has changed", || {
+        let gone = !mount.join("tree/d49").exists() && !mount.join("tree/d8/f099").exists();
+        gone && read("tree/d39/f099") == "100\nmore\n"
+    });
+    for dir in (0..40).filter(|dir| *dir != 8) {
+        assert_eq!(read(&format!("tree/d{dir}/f031")), "32\nmore\n");
+    }
+    assert_eq!(read("tree/d9/d8-f012"), "13\nmore\n");
+    assert!(!mount.join("tree/d40").exists());
+    assert_eq!((&*through(&stays), &*through(&goes)), ("10\nmore\n", "4\n"));
 }
