@@ -112,7 +112,9 @@ fn change(place: &Path, files: u64, bytes: usize, how: &str) -> Result {
                 set_content(&mut content, file);
                 replica.write_file(path, &content)?;
             }
-            "chmod" => drop(replica.chmod(path, 0o600)?),
+            "chmod" => {
+                replica.chmod(path, 0o600)?;
+            }
             "rename" => replica.rename_path(path, format!("{parent}/renamed-{file}"))?,
             "remove" if file % 1_000 == 0 => replica.remove_all(&parent)?,
             "remove" => {}
@@ -141,7 +143,9 @@ fn follow(place: &Path, address: &str, lazy: bool, what: &str) -> Result {
             follow.proceed();
             follow.fence()?;
         }
-        done => drop(done?),
+        done => {
+            done?;
+        }
     }
     say(what, Some(begun))
 }

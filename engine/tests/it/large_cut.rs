@@ -54,7 +54,9 @@ fn change(replica: &Replica) {
     for file in 0..THERE {
         let name = format!("/there/{}/{file}", file % 5);
         match file % 3 {
-            0 => drop(replica.write_file(&name, b"edited there").unwrap()),
+            0 => {
+                replica.write_file(&name, b"edited there").unwrap();
+            }
             1 => replica
                 .rename_path(&name, format!("/there/0/{file}-renamed"))
                 .unwrap(),

@@ -21,17 +21,23 @@ type Change = (&'static str, fn(&Replica, &str), Option<&'static str>);
 const CHANGES: [Change; 7] = [
     (
         "edited",
-        |r, path| drop(r.write_file(path, &other(path)).unwrap()),
+        |r, path| {
+            r.write_file(path, &other(path)).unwrap();
+        },
         Some(""),
     ),
     (
         "replaced",
-        |r, path| drop(r.replace_file(path, &other(path)).unwrap()),
+        |r, path| {
+            r.replace_file(path, &other(path)).unwrap();
+        },
         Some(""),
     ),
     (
         "given another mode",
-        |r, path| drop(r.chmod(path, 0o600).unwrap()),
+        |r, path| {
+            r.chmod(path, 0o600).unwrap();
+        },
         Some(""),
     ),
     (
@@ -115,15 +121,15 @@ impl Observer for Cache {
 struct Follower {
     client: Client,
     path: std::path::PathBuf,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Follower {
     fn new(side: &mut Side) -> Self {
-        let (_dir, path) = place();
+        let (dir, path) = place();
         let client = Client::of(Replica::open(&path, Options::default()).unwrap());
         client.sync(side);
-        Self { client, path, _dir }
+        Self { client, path, dir }
     }
 
     /// It has what the hub has, in memory and on the disk.
@@ -131,11 +137,12 @@ impl Follower {
         assert_equal(&[&self.client], side);
         assert_clean(&self.client.replica);
         let tree = self.client.tree();
-        let Self { client, path, _dir } = self;
+        let Self { client, path, dir } = self;
         drop(client);
         let client = Client::of(Replica::open(&path, Options::default()).unwrap());
         assert_eq!(client.tree(), tree, "{what}");
         assert_clean(&client.replica);
+        drop((client, dir));
     }
 }
 
