@@ -6,14 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use cairn_protocol::session::{Applied, Report, Wanted};
 use cairn_protocol::wire::PushAck;
-use cairn_protocol::{Change, ChunkHash, Cursor, Outcome, Refusal, ReplicaTag, Ver};
-use parking_lot::MutexGuard;
+use cairn_protocol::{Change, ChunkHash, Cursor, Outcome, Refusal, ReplicaTag};
 use rusqlite::Connection;
-use rustc_hash::FxHashMap;
 
-use super::build::{Built, build};
+use super::build::build;
 use super::echo::Echo;
-use super::grow::{Growth, LEAST};
+use super::grow::LEAST;
 use super::layout;
 use super::local::Local;
 use super::look::{InFlight, forgotten};
@@ -21,20 +19,12 @@ use super::plan::Plan;
 use super::rider::{Alias, Rider, was};
 use super::sides::followed;
 use super::spool::Spool;
-use super::stage::{Held, Staged};
+use super::stage::Held;
 use super::state::{Flight, Rows, State, Told};
 use super::whole::{bury_absent, end_unplaced, halts};
 use super::{Failure, Reset, Upstream};
-use crate::assign::{assign, look};
-use crate::db;
-use crate::node::{DirKey, Node};
-use crate::observe::Invalidation;
 use crate::refs::{Ledger, Refs};
-use crate::replica::{Notes, now};
 use crate::shared::Shared;
-use crate::shift::Shifting;
-use crate::tree::{Tree, lowest_name};
-use crate::turned::Turned;
 use crate::{FsError, Result};
 
 /// How often a cut is planned anew because programs changed what it touches.
@@ -237,7 +227,7 @@ impl Upstream {
             // The next commit does it; until then nothing here is certain.
             *self.unsure.lock() = true;
             if let Some(shifting) = &mut shifting {
-                self.failed(cut, shifting, set);
+                self.failed((&cut.changes, &cut.reports), shifting, set);
             }
             return Err(error.into());
         }
@@ -252,23 +242,6 @@ impl Upstream {
         Ok(Tried::Applied(Applied::Done))
     }
 
-    /// The transaction failed of a cut of which rows became others.
-    fn failed(&self, cut: &Cut, shifting: &mut Shifting<'_>, set: Set) {
-        let mut tree = self.inner().tree.lock();
-        match set {
-            Set::Rows { count } => {
-                // Memory has nothing of it, so it is as if it had not been tried.
-                if let Some(rider) = tree.rider.take() {
-                    let (changes, reports) = (cut.changes.clone(), cut.reports.clone());
-                    *self.staged.lock() = Staged::again(changes, reports, rider.leased);
-                }
-                tree.count = tree.count.saturating_add_signed(-count);
-            }
-            Set::Both => shifting.stick(),
-            Set::Memory => {}
-        }
-    }
-
     /// What of a cut needs no look, if everything in the batch took effect.
     fn echo(&self, cut: &Cut, db: &Connection, local: &Local<'_>) -> Result<Option<Echo>> {
         let plain = cut.ack.as_ref().is_some_and(|ack| ack.outcomes.is_empty());
@@ -276,69 +249,6 @@ impl Upstream {
             Some(made) if plain => Echo::new(db, local, made),
             _ => Ok(None),
         }
-    }
-
-    /// Sets the working tree. `None` when something moved meanwhile. With
-    /// `as_told`, it becomes what the hub told, where it changes.
-    fn set(
-        &self,
-        mut rider: Box<Rider>,
-        built: Built,
-        as_told: bool,
-        db: &Connection,
-    ) -> Result<Option<Set>> {
-        let Built { new, growth } = built;
-        let inner = self.inner();
-        let notes = Notes::new(inner, 0);
-        let mut tree = inner.tree.lock();
-        let seen = new.seen;
-        let mut set = Set::Memory;
-        let turned = growth.as_ref().and_then(|growth| growth.turned());
-        let Some(rows) = follow(&mut tree, &notes, turned, seen, db)? else {
-            return Ok(None);
-        };
-        let taken = growth.as_ref().map(|g| is_taken(&tree, g, seen, db));
-        if taken.transpose()? == Some(true) || look(&tree, &new, turned).is_err() {
-            return Ok(None);
-        }
-        let alone = as_told && tree.is_clean() && rider.state.scanned == seen;
-        let is_empty = new.is_empty();
-        let applied = turned.map(|turned| turned.apply(&mut tree, &notes, rows));
-        if !is_empty {
-            assign(&mut tree, &notes, new, now());
-        }
-        if let (Some(turned), Some(applied)) = (turned, applied) {
-            let both = turned.reap(&mut tree, &notes) || applied || !is_empty;
-            let count = turned.count;
-            set = if both { Set::Both } else { Set::Rows { count } };
-        }
-        if let Some(mut growth) = growth {
-            rider.hasher = Some(growth.hasher());
-            rider.growth = Some(growth);
-        }
-        if let Some(growth) = &mut rider.growth {
-            for (parent, name) in std::mem::take(&mut growth.names) {
-                if notes.known(parent) {
-                    let name = name.as_bytes();
-                    notes.tell(|| Invalidation::Entry {
-                        parent,
-                        name: name.to_vec(),
-                    });
-                }
-            }
-            for ino in growth.dirs() {
-                notes.tell(|| Invalidation::Attr { ino });
-            }
-        }
-        if alone {
-            // What the log has of this commit came from the hub: it is not to be
-            // looked at for edits, which takes 20 us a file.
-            rider.state.scanned = tree.seq;
-        }
-        let staged = std::mem::take(&mut *self.staged.lock());
-        rider.leased = staged.leased;
-        tree.rider = Some(rider);
-        Ok(Some(set))
     }
 
     fn rider(
@@ -423,17 +333,6 @@ impl Upstream {
     }
 }
 
-/// Where a cut was set before its transaction is committed.
-#[derive(Clone, Copy)]
-enum Set {
-    /// In memory, where it holds even if that fails.
-    Memory,
-    /// In rows alone, with so many nodes more.
-    Rows { count: i64 },
-    /// In rows that memory has a part of.
-    Both,
-}
-
 impl Cut {
     /// Whether what is plain of it is set in rows at once. Not of the whole tree
     /// of the hub, which says by its silence what ended; nor of what is mostly the
@@ -442,37 +341,6 @@ impl Cut {
         const OF_OTHERS: u64 = 2;
         let own = self.flight.as_ref().map_or(0, |f| f.edits.len() as u64);
         self.reset.is_none() && self.changes.len() > own * OF_OTHERS
-    }
-}
-
-/// Looks whether memory can follow the rows that became others, and reads those
-/// that it needs for that. `None` when something moved meanwhile.
-fn follow(
-    tree: &mut MutexGuard<'_, Tree>,
-    notes: &Notes<'_>,
-    turned: Option<&Turned>,
-    seen: Ver,
-    db: &Connection,
-) -> Result<Option<FxHashMap<u64, Node>>> {
-    let mut rows = FxHashMap::default();
-    let Some(turned) = turned else {
-        return Ok(Some(rows));
-    };
-    loop {
-        let Ok(missing) = turned.look(tree, notes, seen, &rows, db)? else {
-            return Ok(None);
-        };
-        if missing.is_empty() {
-            return Ok(Some(rows));
-        }
-        MutexGuard::unlocked(tree, || -> Result<()> {
-            for ino in missing {
-                let node = db::load_node(db, ino)?;
-                let node = node.ok_or_else(|| db::corrupt(ino, "its row is gone"))?;
-                rows.insert(ino.0, node);
-            }
-            Ok(())
-        })?;
     }
 }
 
@@ -485,23 +353,4 @@ fn is_told(outcome: &Outcome) -> bool {
                 why: Refusal::Dead | Refusal::Unknown
             }
     )
-}
-
-/// Whether a program changed a name since it was looked at that is a row now.
-fn is_taken(tree: &Tree, growth: &Growth, seen: Ver, db: &Connection) -> Result<bool> {
-    for dir in growth.dirs() {
-        let names = (dir.0, lowest_key()?)..(dir.0 + 1, lowest_key()?);
-        for (_, key) in tree.dirty_names.range(names) {
-            let row = db::load_name(db, dir, key.0, &key.1)?;
-            if row.is_some_and(|(_, ver)| ver > seen) {
-                return Ok(true);
-            }
-        }
-    }
-    Ok(false)
-}
-
-/// The key before all of a directory.
-fn lowest_key() -> Result<DirKey> {
-    Ok((0, lowest_name()?))
 }

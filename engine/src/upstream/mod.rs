@@ -27,6 +27,7 @@
 //! | `fresh`, `grow` | what nobody here has heard of, and how it becomes rows |
 //! | `plain`, `turn` | what nobody here has edited, and how its rows become others |
 //! | `build`, `renew`, `rider` | how the rest is set, and what goes with it |
+//! | `show` | the moment when a cut comes to be seen |
 //! | `identity` | what makes a copy of a replica one of its own |
 //! | `sides` | what it means for the other hub of a hub in the middle |
 
@@ -53,6 +54,7 @@ mod renew;
 mod replay;
 mod rider;
 mod scan;
+mod show;
 mod sides;
 mod spool;
 mod stage;
