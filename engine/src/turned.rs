@@ -15,7 +15,7 @@ use crate::Result;
 use crate::assign::Moved;
 use crate::attr::Ino;
 use crate::db::{int, uint};
-use crate::node::{Body, Dirent, Node, Overlay};
+use crate::node::{Body, DirBody, Node, Overlay};
 use crate::observe::Invalidation;
 use crate::replica::Notes;
 use crate::tree::{Tree, evictable};
@@ -85,7 +85,11 @@ impl Turned {
                 return Ok(Err(Moved));
             }
             let stays = node.is_some_and(|node| self.stays(*ino, node));
-            let is_needed = stays || (turn.ended && !turn.gone);
+            let is_needed = match (turn.ended, node) {
+                // What it was is what those see who have it.
+                (true, node) => !turn.gone && node.is_none(),
+                (false, _) => stays,
+            };
             match rows.get(ino) {
                 None if is_needed => missing.push(Ino(*ino)),
                 Some(row) if node.is_some_and(|node| is_used(node, row)) => {
@@ -134,11 +138,12 @@ impl Turned {
     ) -> bool {
         let mut set = false;
         for (ino, turn) in &self.nodes {
-            let stays = tree
-                .nodes
-                .get(ino)
-                .map(|node| self.stays(*ino, node) || turn.ended);
+            let stays = tree.nodes.get(ino).map(|node| self.stays(*ino, node));
             match (stays, rows.remove(ino)) {
+                (Some(_), _) if turn.ended => {
+                    set = true;
+                    end(tree, *ino, *turn);
+                }
                 (Some(true), Some(row)) => {
                     set = true;
                     refresh(tree, *ino, row, *turn);
@@ -242,6 +247,25 @@ fn forget(tree: &mut Tree, ino: u64) {
     }
 }
 
+/// Takes the last name from a node.
+fn end(tree: &mut Tree, ino: u64, turn: Turn) {
+    if let Some(node) = tree.nodes.get_mut(&ino) {
+        node.nlink = 0;
+        if let Body::Dir(dir) = &mut node.body {
+            set_entries(dir, turn);
+        }
+    }
+}
+
+/// Counts what came and went in a directory, and forgets what was known of it.
+fn set_entries(dir: &mut DirBody, turn: Turn) {
+    dir.entries = dir.entries.saturating_add_signed(turn.entries.into());
+    if turn.named {
+        dir.children.retain(|_, dirent| dirent.state.pinned());
+        (dir.complete, dir.window) = (false, None);
+    }
+}
+
 /// Gives a node what its row has, but what is of memory alone.
 fn refresh(tree: &mut Tree, ino: u64, row: Node, turn: Turn) {
     let Some(node) = tree.nodes.get_mut(&ino) else {
@@ -260,9 +284,6 @@ fn refresh(tree: &mut Tree, ino: u64, row: Node, turn: Turn) {
     node.times.atime = atime;
     (node.meta_ver, node.data_ver) = (row.meta_ver, row.data_ver);
     node.nlink = node.nlink.saturating_add_signed(turn.links);
-    if turn.ended {
-        node.nlink = 0;
-    }
     match (&mut node.body, row.body) {
         (Body::File(file), Body::File(new)) if is_new => {
             (file.size, file.base) = (new.size, new.base);
@@ -270,12 +291,7 @@ fn refresh(tree: &mut Tree, ino: u64, row: Node, turn: Turn) {
         }
         (Body::Symlink(target), Body::Symlink(new)) => *target = new,
         (Body::Dir(dir), Body::Dir(_)) => {
-            dir.entries = dir.entries.saturating_add_signed(turn.entries.into());
-            if turn.named {
-                let pinned = |dirent: &Dirent| dirent.state.pinned();
-                dir.children.retain(|_, dirent| pinned(dirent));
-                (dir.complete, dir.window) = (false, None);
-            }
+            set_entries(dir, turn);
         }
         _ => {}
     }

@@ -94,38 +94,7 @@ pub(super) fn build(
     if !shape.find_names(plan, &targets)? || !shape.is_tree(plan)? {
         return Ok(None);
     }
-    // From now on they can be seen. Not before it is known that this is a tree:
-    // the replay of edits has to know what their editors did not see.
-    for id in shape.made.keys().chain(&shape.revived) {
-        plan.frozen.remove(&Register::Data(*id));
-    }
-    let mut new = Assignment {
-        seen,
-        ..Assignment::default()
-    };
-    for (id, ino) in &shape.made {
-        let replayed = plan.replayed.as_ref();
-        let mut node = make(plan.inner, plan.db, plan.shared, replayed, *id, true)?;
-        plan.keep_attributes(*id, &mut node)?;
-        new.made.push((*ino, node));
-    }
-    registers(plan, &shape, &mut new)?;
-    new.bound = plan.local.bound().collect();
-    shape.needed.extend(new.bound.iter().map(|(ino, _)| ino.0));
-    let mut counts: FxHashMap<u64, i64> = FxHashMap::default();
-    for change in shape.changes {
-        *counts.entry(change.parent.0).or_default() += change.gives();
-        let Change {
-            parent,
-            key,
-            old,
-            new: target,
-        } = change;
-        if !shape.made_ids.contains_key(&parent.0) {
-            new.found.push((parent, key.clone(), old));
-        }
-        new.names.push((parent, key, target));
-    }
+    let (mut new, counts) = assignment(plan, &mut shape, seen)?;
     if let Some(growth) = &mut growth {
         let set = plan.names.keys().chain(targets.keys()).cloned().collect();
         growth.plan(set, shape.made, &plan.local);
@@ -143,6 +112,47 @@ pub(super) fn build(
     shape.needed.retain(|ino| !shape.made_ids.contains_key(ino));
     load(plan, shape.needed, growth.as_deref_mut(), &mut new)?;
     Ok(Some(Built { new, growth }))
+}
+
+/// What is set in memory, and the entries that directories get by it.
+fn assignment(
+    plan: &mut Plan<'_>,
+    shape: &mut Shape,
+    seen: Ver,
+) -> Result<(Assignment, FxHashMap<u64, i64>)> {
+    // From now on they can be seen. Not before it is known that this is a tree:
+    // the replay of edits has to know what their editors did not see.
+    for id in shape.made.keys().chain(&shape.revived) {
+        plan.frozen.remove(&Register::Data(*id));
+    }
+    let mut new = Assignment {
+        seen,
+        ..Assignment::default()
+    };
+    for (id, ino) in &shape.made {
+        let replayed = plan.replayed.as_ref();
+        let mut node = make(plan.inner, plan.db, plan.shared, replayed, *id, true)?;
+        plan.keep_attributes(*id, &mut node)?;
+        new.made.push((*ino, node));
+    }
+    registers(plan, shape, &mut new)?;
+    new.bound = plan.local.bound().collect();
+    shape.needed.extend(new.bound.iter().map(|(ino, _)| ino.0));
+    let mut counts: FxHashMap<u64, i64> = FxHashMap::default();
+    for change in std::mem::take(&mut shape.changes) {
+        *counts.entry(change.parent.0).or_default() += change.gives();
+        let Change {
+            parent,
+            key,
+            old,
+            new: target,
+        } = change;
+        if !shape.made_ids.contains_key(&parent.0) {
+            new.found.push((parent, key.clone(), old));
+        }
+        new.names.push((parent, key, target));
+    }
+    Ok((new, counts))
 }
 
 impl Shape {
