@@ -73,10 +73,17 @@ impl<'a> Sight<'a> {
         else {
             return Err(Moved);
         };
+        let found = self.found.get(&(parent.0, key));
         if let Some(dirent) = dir.children.get(key) {
-            return (dirent.ver <= seen).then_some(dirent.target).ok_or(Moved);
+            // What a row became since is what will be brought there.
+            let turn = self.turned.and_then(|turned| turned.nodes.get(&parent.0));
+            let target = match (turn, found) {
+                (Some(turn), Some(found)) if turn.named => found.map(|(ino, _)| ino),
+                _ => dirent.target,
+            };
+            return (dirent.ver <= seen).then_some(target).ok_or(Moved);
         }
-        match self.found.get(&(parent.0, key)) {
+        match found {
             Some(Some((ino, ver))) => (*ver <= seen).then_some(Some(*ino)).ok_or(Moved),
             Some(None) => Ok(None),
             None if dir.complete => Ok(None),
