@@ -1,10 +1,12 @@
 //! The most memory that each end of a sync had: a hub, who pushes a tree and who
 //! clones it are a process each.
 //!
-//! `cargo run --release -p cairn-benches --example peaks -- PLACE FILES [BYTES] [clone|lazy]`
+//! `cargo run --release -p cairn-benches --example peaks -- PLACE FILES [BYTES] [clone|lazy] [edit|chmod|rename|remove]`
 //!
-//! The files are in directories of 1 000. Who fills the replica that pushes is
-//! another process, so that what it has in memory does not count.
+//! The files are in directories of 1 000. With a last word, the first replica then
+//! does that to every file, and the second follows. Who fills or changes the
+//! replica that pushes is another process, so that what it has in memory does not
+//! count.
 
 use std::error::Error;
 use std::io::Write;
@@ -12,7 +14,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use cairn::sync::{Follow, Hub, Serve, Upstream};
+use cairn::sync::{Follow, Hub, Serve, SyncError, Upstream};
 use cairn::{Options, Replica};
 
 type Result<T = (), E = Box<dyn Error>> = std::result::Result<T, E>;
@@ -22,15 +24,21 @@ fn main() -> Result {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         ["fill", place, files, bytes] => fill(Path::new(place), files.parse()?, bytes.parse()?),
-        ["follow", place, address, lazy] => follow(Path::new(place), address, lazy == "lazy"),
-        [place, files] => all(Path::new(place), files, "100", "clone"),
-        [place, files, bytes] => all(Path::new(place), files, bytes, "clone"),
-        [place, files, bytes, lazy] => all(Path::new(place), files, bytes, lazy),
-        _ => Err("usage: peaks PLACE FILES [BYTES] [clone|lazy]".into()),
+        ["change", place, files, bytes, how] => {
+            change(Path::new(place), files.parse()?, bytes.parse()?, how)
+        }
+        ["follow", place, address, lazy, what] => {
+            follow(Path::new(place), address, lazy == "lazy", what)
+        }
+        [place, files] => all(Path::new(place), files, "100", "clone", None),
+        [place, files, bytes] => all(Path::new(place), files, bytes, "clone", None),
+        [place, files, bytes, lazy] => all(Path::new(place), files, bytes, lazy, None),
+        [place, files, bytes, lazy, how] => all(Path::new(place), files, bytes, lazy, Some(how)),
+        _ => Err("usage: peaks PLACE FILES [BYTES] [clone|lazy] [edit|chmod|rename|remove]".into()),
     }
 }
 
-fn all(place: &Path, files: &str, bytes: &str, lazy: &str) -> Result {
+fn all(place: &Path, files: &str, bytes: &str, lazy: &str, how: Option<&str>) -> Result {
     let place = tempfile::tempdir_in(place)?;
     let (a, b) = (place.path().join("a.cairn"), place.path().join("b.cairn"));
     let path = |path: &Path| {
@@ -51,10 +59,31 @@ fn all(place: &Path, files: &str, bytes: &str, lazy: &str) -> Result {
         .hub(Hub::new("w", &hub)?)
         .start()?;
     let address = format!("ws://{}/w", serve.address());
-    run(&["follow", &path(&a)?, &address, "push"])?;
-    say("hub, after the push", None)?;
-    run(&["follow", &path(&b)?, &address, lazy])?;
-    say("hub, after the clone", None)
+    let push = |what: &str| -> Result {
+        run(&["follow", &path(&a)?, &address, "push", what])?;
+        say("hub, after that", None)?;
+        // What follows is measured by itself.
+        Ok(std::fs::write("/proc/self/clear_refs", "5")?)
+    };
+    let pull = |what: &str| -> Result {
+        run(&["follow", &path(&b)?, &address, lazy, what])?;
+        say("hub, after that", None)?;
+        Ok(std::fs::write("/proc/self/clear_refs", "5")?)
+    };
+    push("push of a tree")?;
+    pull("clone")?;
+    if let Some(how) = how {
+        run(&["change", &path(&a)?, files, bytes, how])?;
+        push(&format!("push of {how}"))?;
+        pull(&format!("following {how}"))?;
+    }
+    Ok(())
+}
+
+/// A content that no other file has.
+fn set_content(content: &mut [u8], file: u64) {
+    let len = content.len().min(8);
+    content[..len].copy_from_slice(&file.to_le_bytes()[..len]);
 }
 
 fn fill(place: &Path, files: u64, bytes: usize) -> Result {
@@ -65,15 +94,38 @@ fn fill(place: &Path, files: u64, bytes: usize) -> Result {
         if file % 1_000 == 0 {
             replica.mkdir_all(&parent)?;
         }
-        let len = content.len().min(8);
-        content[..len].copy_from_slice(&file.to_le_bytes()[..len]);
+        set_content(&mut content, file);
         replica.write_file(format!("{parent}/{file}"), &content)?;
     }
     replica.sync()?;
     Ok(())
 }
 
-fn follow(place: &Path, address: &str, lazy: bool) -> Result {
+fn change(place: &Path, files: u64, bytes: usize, how: &str) -> Result {
+    let replica = Replica::open(place, Options::default())?;
+    let mut content = vec![b'y'; bytes];
+    for file in 0..files {
+        let parent = format!("/{}", file / 1_000);
+        let path = format!("{parent}/{file}");
+        match how {
+            "edit" => {
+                set_content(&mut content, file);
+                replica.write_file(path, &content)?;
+            }
+            "chmod" => {
+                replica.chmod(path, 0o600)?;
+            }
+            "rename" => replica.rename_path(path, format!("{parent}/renamed-{file}"))?,
+            "remove" if file % 1_000 == 0 => replica.remove_all(&parent)?,
+            "remove" => {}
+            _ => return Err("edit, chmod, rename or remove".into()),
+        }
+    }
+    replica.sync()?;
+    Ok(())
+}
+
+fn follow(place: &Path, address: &str, lazy: bool, what: &str) -> Result {
     let replica = Replica::open(place, Options::default())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -85,8 +137,17 @@ fn follow(place: &Path, address: &str, lazy: bool) -> Result {
         Follow::start(&replica, &upstream)?
     };
     follow.connected()?;
-    follow.fence()?;
-    say("client", Some(begun))
+    match follow.fence() {
+        // To remove everything is what is measured.
+        Err(SyncError::Halted { .. }) => {
+            follow.proceed();
+            follow.fence()?;
+        }
+        done => {
+            done?;
+        }
+    }
+    say(what, Some(begun))
 }
 
 fn say(what: &str, begun: Option<Instant>) -> Result {

@@ -16,7 +16,9 @@ use crate::gained::{Gained, forget_absence, gain};
 use crate::node::{Base, Body, DirKey, Dirent, Node, Overlay, Persist, Xattr};
 use crate::observe::Invalidation;
 use crate::replica::Notes;
+use crate::sight::Sight;
 use crate::tree::Tree;
+use crate::turned::Turned;
 
 /// Something was changed that was to be set: look again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,15 +69,10 @@ impl Assignment {
     }
 }
 
-/// Sets everything, or nothing.
-pub(crate) fn assign(
-    tree: &mut Tree,
-    notes: &Notes<'_>,
-    mut new: Assignment,
-    now: Timestamp,
-) -> Result<(), Moved> {
+/// Sets everything. The caller has looked whether it may, by [`look`], and
+/// the tree is locked since.
+pub(crate) fn assign(tree: &mut Tree, notes: &Notes<'_>, mut new: Assignment, now: Timestamp) {
     bring(tree, &mut new);
-    look(tree, &new)?;
     for (ino, id) in &new.bound {
         if let Some(node) = tree.nodes.get_mut(&ino.0) {
             node.id = Some(Box::new(*id));
@@ -115,7 +112,6 @@ pub(crate) fn assign(
     for (ino, name, value) in new.xattrs {
         set_xattr(tree, notes, ino, name, value, now);
     }
-    Ok(())
 }
 
 /// Brings to memory what is needed there and is not. The commit lock is held:
@@ -149,10 +145,11 @@ fn bring(tree: &mut Tree, new: &mut Assignment) {
     }
 }
 
-/// Looks whether everything is as it was.
-fn look(tree: &Tree, new: &Assignment) -> Result<(), Moved> {
+/// Looks whether everything is as it was, but for what became of rows.
+pub(crate) fn look(tree: &Tree, new: &Assignment, turned: Option<&Turned>) -> Result<(), Moved> {
+    let sight = Sight::new(tree, new, turned);
     let seen = |ver: Ver| (ver <= new.seen).then_some(()).ok_or(Moved);
-    let node = |ino: &Ino| tree.nodes.get(&ino.0).ok_or(Moved);
+    let node = |ino: &Ino| sight.node(*ino).ok_or(Moved);
     for (ino, _) in &new.bound {
         node(ino)?;
     }
@@ -178,33 +175,29 @@ fn look(tree: &Tree, new: &Assignment) -> Result<(), Moved> {
         let xattrs = node(ino)?.xattrs.as_ref();
         seen(xattrs.and_then(|all| all.get(name)).map_or(0, |x| x.ver))?;
     }
-    if !new.gained.is_empty() {
+    for ino in new.gained.iter().map(|(ino, _)| *ino) {
         // One that is made here is not in memory yet. Others may have been
         // removed since they were looked at.
-        let made: FxHashSet<u64> = new.made.iter().map(|(ino, _)| ino.0).collect();
-        for ino in new.gained.iter().map(|(ino, _)| ino.0) {
-            let lives = |node: &Node| node.nlink > 0;
-            if !made.contains(&ino) && !tree.nodes.get(&ino).is_some_and(lives) {
-                return Err(Moved);
-            }
+        let lives = |node: &Node| node.nlink > 0;
+        if sight.made(ino).is_none() && !sight.node(ino).is_some_and(lives) {
+            return Err(Moved);
         }
     }
-    look_at_names(tree, new)
+    look_at_names(&sight, new)
 }
 
 /// The same for names, and whether the result is a tree.
-fn look_at_names(tree: &Tree, new: &Assignment) -> Result<(), Moved> {
-    let made: FxHashMap<u64, &Node> = new.made.iter().map(|(ino, n)| (ino.0, n)).collect();
+fn look_at_names(sight: &Sight<'_>, new: &Assignment) -> Result<(), Moved> {
     let kind = |ino: Ino| {
-        let node = made.get(&ino.0).copied();
-        node.or_else(|| tree.nodes.get(&ino.0)).map(Node::is_dir)
+        let node = sight.made(ino);
+        node.or_else(|| sight.node(ino)).map(Node::is_dir)
     };
     let (mut taken, mut put) = (FxHashSet::default(), FxHashMap::default());
     let mut entries: FxHashMap<u64, i64> = FxHashMap::default();
     for (parent, key, target) in &new.names {
-        let old = match made.get(&parent.0) {
+        let old = match sight.made(*parent) {
             Some(_) => None,
-            None => old_target(tree, *parent, key, new.seen)?,
+            None => sight.target(*parent, key, new.seen)?,
         };
         if let Some(old) = old.filter(|old| Some(*old) != *target) {
             *entries.entry(parent.0).or_default() -= 1;
@@ -221,59 +214,29 @@ fn look_at_names(tree: &Tree, new: &Assignment) -> Result<(), Moved> {
     }
     for ino in taken.iter().filter(|ino| !put.contains_key(ino)) {
         // What goes must be empty by then.
-        let Some(Node {
-            body: Body::Dir(dir),
-            ..
-        }) = tree.nodes.get(ino)
-        else {
-            return Err(Moved);
-        };
-        let left = dir.entries.cast_signed() + entries.get(ino).copied().unwrap_or(0);
-        if left != 0 {
+        let has = sight.entries(Ino(*ino)).ok_or(Moved)?;
+        if has + entries.get(ino).copied().unwrap_or(0) != 0 {
             return Err(Moved);
         }
     }
     for (parent, _, _) in new.names.iter().filter(|(_, _, target)| target.is_some()) {
         let gone = taken.contains(&parent.0) && !put.contains_key(&parent.0);
-        let dead =
-            tree.nodes.get(&parent.0).is_some_and(|n| n.nlink == 0) && !put.contains_key(&parent.0);
-        if gone || dead {
+        let dead = sight.node(*parent).is_some_and(|n| n.nlink == 0);
+        if gone || (dead && !put.contains_key(&parent.0)) {
             return Err(Moved);
         }
     }
-    put.keys()
-        .try_for_each(|ino| rooted(tree, &made, &put, *ino))
-}
-
-/// What a name points at, if that is what was looked at.
-fn old_target(tree: &Tree, parent: Ino, key: &DirKey, seen: Ver) -> Result<Option<Ino>, Moved> {
-    let Some(Node {
-        body: Body::Dir(dir),
-        ..
-    }) = tree.nodes.get(&parent.0)
-    else {
-        return Err(Moved);
-    };
-    match dir.children.get(key) {
-        Some(dirent) if dirent.ver <= seen => Ok(dirent.target),
-        None if dir.complete => Ok(None),
-        _ => Err(Moved),
-    }
+    put.keys().try_for_each(|ino| rooted(sight, &put, *ino))
 }
 
 /// Whether a directory that gets a place leads to the root from there.
-fn rooted(
-    tree: &Tree,
-    made: &FxHashMap<u64, &Node>,
-    put: &FxHashMap<u64, u64>,
-    ino: u64,
-) -> Result<(), Moved> {
+fn rooted(sight: &Sight<'_>, put: &FxHashMap<u64, u64>, ino: u64) -> Result<(), Moved> {
     let mut at = ino;
     for _ in 0..=cairn_protocol::PATH_DEPTH_MAX {
         if at == Ino::ROOT.0 {
             return Ok(());
         }
-        at = match (put.get(&at), made.get(&at), tree.nodes.get(&at)) {
+        at = match (put.get(&at), sight.made(Ino(at)), sight.node(Ino(at))) {
             (Some(parent), _, _) => *parent,
             (
                 None,

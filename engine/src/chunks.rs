@@ -31,8 +31,8 @@ const SPILL_MAX: u64 = PACK_MAX / 2;
 /// Space is reserved in steps of this size, so that a sync seldom has to write
 /// the file's metadata.
 const RESERVE_STEP: u64 = 4 << 20;
-/// Places of chunks kept in memory: 7.5 MiB. One more would double the table.
-const CACHED_PLACES: usize = 114_688;
+/// Places of chunks kept in memory: 3.75 MiB. One more would double the table.
+const CACHED_PLACES: usize = 57_344;
 
 /// The leases of one seal. They end with it, unless the seal took effect: then
 /// the commit that writes its references ends them.

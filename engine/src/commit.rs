@@ -74,7 +74,7 @@ impl Inner {
             return if durable { self.make_durable() } else { Ok(()) };
         };
         let shifts = batch.rider.as_ref().is_some_and(|rider| rider.shifts());
-        let _shifting = shifts.then(|| self.shift.begin());
+        let mut shifting = shifts.then(|| self.shift.begin());
         match self.write_batch(db, &mut batch) {
             Ok((stored, dead)) => {
                 let commit = self.written.fetch_add(1, Ordering::SeqCst) + 1;
@@ -91,6 +91,11 @@ impl Inner {
                 if durable { self.make_durable() } else { Ok(()) }
             }
             Err(error) => {
+                if let Some(shifting) = &mut shifting
+                    && batch.rider.as_ref().is_some_and(|rider| rider.turns(None))
+                {
+                    shifting.stick();
+                }
                 self.put_back(batch);
                 Err(error)
             }

@@ -127,7 +127,8 @@ impl Db {
             .map_err(fail)?;
         writer.set_db_config(no_checkpoint, false).map_err(fail)?;
         let reader = Connection::open(&path).map_err(fail)?;
-        prepare_connection(&reader, cache_bytes).map_err(fail)?;
+        // What it reads is kept in memory as nodes, so it looks at pages once.
+        prepare_connection(&reader, cache_bytes / 2).map_err(fail)?;
         Ok(Self {
             path: Some(path),
             wal: Mutex::new(None),
@@ -351,6 +352,9 @@ pub(crate) fn node_of(row: &Row<'_>) -> Result<(Ino, Node, bool)> {
             Body::File(FileBody {
                 size,
                 base,
+                // A row that became another while the node was not in memory
+                // brings another content: who has begun with the old one sees it.
+                generation: uint(row.get(15)?),
                 ..FileBody::default()
             })
         }

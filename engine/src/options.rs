@@ -22,7 +22,8 @@ pub struct Options {
     /// Bytes of file contents kept in memory, dirty and clean together.
     /// Default: 64 MiB, at least 4 MiB.
     pub cached_bytes: usize,
-    /// Page cache of the database, in bytes. Default: 32 MiB.
+    /// Page caches of the database, in bytes: half of it for the connection that
+    /// writes, a quarter for the one that reads. Default: 32 MiB.
     pub database_cache_bytes: usize,
     /// Files up to this size live in the database row of their node.
     /// Default: 512 bytes, at most 4 096.

@@ -467,8 +467,12 @@ impl Inner {
     }
 
     fn load(&self, need: Need, evictions: u64) -> Result<()> {
-        if matches!(need, Need::Node(_) | Need::Name(..) | Need::Page(..)) {
-            self.shift.wait();
+        if matches!(need, Need::Node(_) | Need::Name(..) | Need::Page(..))
+            && self.shift.wait()
+            && self.tree.lock().is_turning(&need)
+        {
+            // Its error is the caller's.
+            self.commit(false)?;
         }
         match need {
             Need::Node(ino) => {

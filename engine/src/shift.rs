@@ -6,48 +6,69 @@
 //! seen until the transaction is committed, nobody may bring rows to memory:
 //! they would be those from before. Who needs some waits here; who has what it
 //! needs goes on. So everybody sees either all of the cut or nothing.
-
-use std::sync::atomic::{AtomicBool, Ordering};
+//!
+//! If the transaction fails when memory has some of the cut already, the shift is
+//! *stuck*: rows from before would be a part of another tree. Who needs one then
+//! tries to commit, as who changes something does while commits fail.
 
 use parking_lot::{Condvar, Mutex};
+
+/// Whether one is under way.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    #[default]
+    Over,
+    On,
+    Stuck,
+}
 
 /// See the head of the module. There is one shift at a time: who makes it holds
 /// the commit lock.
 #[derive(Debug, Default)]
 pub(crate) struct Shift {
-    on: AtomicBool,
-    lock: Mutex<()>,
+    state: Mutex<State>,
     over: Condvar,
 }
 
 /// A shift that is under way; it ends with this.
 #[derive(Debug)]
-pub(crate) struct Shifting<'a>(&'a Shift);
+pub(crate) struct Shifting<'a> {
+    shift: &'a Shift,
+    then: State,
+}
 
 impl Shift {
     pub(crate) fn begin(&self) -> Shifting<'_> {
-        self.on.store(true, Ordering::SeqCst);
-        Shifting(self)
+        *self.state.lock() = State::On;
+        Shifting {
+            shift: self,
+            then: State::Over,
+        }
     }
 
-    /// Waits for the shift that is under way, with no lock held. Whether one
-    /// began or ended between this and the use of what was read is told by
-    /// [`crate::tree::Tree::evictions`].
-    pub(crate) fn wait(&self) {
-        if !self.on.load(Ordering::SeqCst) {
-            return;
+    /// Waits for the shift that is under way, with no lock held. Whether one is
+    /// stuck. Whether one began or ended between this and the use of what was
+    /// read is told by [`crate::tree::Tree::evictions`].
+    #[must_use]
+    pub(crate) fn wait(&self) -> bool {
+        let mut state = self.state.lock();
+        while *state == State::On {
+            self.over.wait(&mut state);
         }
-        let mut lock = self.lock.lock();
-        while self.on.load(Ordering::SeqCst) {
-            self.over.wait(&mut lock);
-        }
+        *state == State::Stuck
+    }
+}
+
+impl Shifting<'_> {
+    /// It does not end, but is stuck until another is over.
+    pub(crate) fn stick(&mut self) {
+        self.then = State::Stuck;
     }
 }
 
 impl Drop for Shifting<'_> {
     fn drop(&mut self) {
-        let _lock = self.0.lock.lock();
-        self.0.on.store(false, Ordering::SeqCst);
-        self.0.over.notify_all();
+        *self.shift.state.lock() = self.then;
+        self.shift.over.notify_all();
     }
 }

@@ -303,6 +303,18 @@ impl Tree {
         self.dirty_names.insert((parent.0, key));
     }
 
+    /// Whether rows that are needed are about to become others.
+    pub(crate) fn is_turning(&self, need: &Need) -> bool {
+        let Some(rider) = &self.rider else {
+            return false;
+        };
+        match need {
+            Need::Node(ino) | Need::Name(ino, _) => rider.turns(Some(*ino)),
+            // Any node in it may be one of them.
+            _ => rider.turns(None),
+        }
+    }
+
     /// Whether nothing of the tree waits for a commit.
     pub(crate) fn is_clean(&self) -> bool {
         self.dirty_nodes.is_empty()
@@ -518,7 +530,8 @@ impl Tree {
     }
 }
 
-fn evictable(node: &Node) -> bool {
+/// Whether a node may leave memory.
+pub(crate) fn evictable(node: &Node) -> bool {
     if node.state.pinned() || node.holds > 0 || node.nlink == 0 {
         return false;
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cairn_protocol::merge::Place;
 use cairn_protocol::{Change, Data, Entry, Meta, Name, NodeId, NodeKind, Ver};
 use rusqlite::{CachedStatement, params};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::view::Highest;
 use super::{Record, Shared, key};
@@ -32,6 +32,8 @@ pub(crate) struct Lasts {
     /// Some node ends, so it is worth to know.
     pub(crate) ends: bool,
     places: FxHashMap<NodeId, Place>,
+    /// Nodes that have ended by now: their places are of no use any more.
+    ended: FxHashSet<NodeId>,
     /// What was known before the first page.
     before: Option<Highest>,
 }
@@ -102,7 +104,7 @@ impl Shared<'_> {
         };
         let nodes = self.set_registers(changes, &mut lasts)?;
         lasts.places.extend(last.iter().cloned());
-        self.set_nodes(nodes, &lasts.places, count)
+        self.set_nodes(nodes, &mut lasts, count)
     }
 
     /// The same for one page after another of a transfer, which tells registers
@@ -130,7 +132,7 @@ impl Shared<'_> {
                 nodes.remove(id);
             }
         }
-        self.set_nodes(nodes, &lasts.places, count)?;
+        self.set_nodes(nodes, lasts, count)?;
         Ok(())
     }
 
@@ -146,7 +148,7 @@ impl Shared<'_> {
             match entry {
                 Entry::Name { parent, name, node } => {
                     if lasts.ends {
-                        self.note_place(*parent, name, &mut lasts.places)?;
+                        self.note_place(*parent, name, lasts)?;
                     }
                     self.set_name(&mut set_name, (*parent, name), *node, *ver)?;
                     if let Some(node) = node {
@@ -209,15 +211,12 @@ impl Shared<'_> {
     }
 
     /// Notes which node is at a place that is about to change.
-    fn note_place(
-        &self,
-        parent: NodeId,
-        name: &Name,
-        lasts: &mut FxHashMap<NodeId, Place>,
-    ) -> Result<()> {
+    fn note_place(&self, parent: NodeId, name: &Name, lasts: &mut Lasts) -> Result<()> {
         let place = (parent, name.clone());
-        if let Some((Some(node), _)) = self.name(&place)? {
-            lasts.entry(node).or_insert(place);
+        if let Some((Some(node), _)) = self.name(&place)?
+            && !lasts.ended.contains(&node)
+        {
+            lasts.places.entry(node).or_insert(place);
         }
         Ok(())
     }
@@ -246,7 +245,7 @@ impl Shared<'_> {
     fn set_nodes(
         &self,
         nodes: BTreeMap<NodeId, NodeSet<'_>>,
-        lasts: &FxHashMap<NodeId, Place>,
+        lasts: &mut Lasts,
         count: &mut dyn FnMut(&Data, i64) -> Result<()>,
     ) -> Result<Effects> {
         let mut effects = Effects::default();
@@ -273,12 +272,14 @@ impl Shared<'_> {
             }
             record.meta = said.meta.map(|(ver, meta)| (ver, *meta)).or(record.meta);
             if let Some(gone) = said.ends() {
-                let last = lasts.get(&id).cloned();
+                let last = lasts.places.remove(&id);
+                lasts.ended.insert(id);
                 let before = record.gone.take().map(|(_, last)| last);
                 let last = last.or(before).or_else(lost);
                 record.gone = last.map(|last| (gone, last));
             } else if let Some(ver) = said.put.filter(|_| record.gone.is_some()) {
                 (record.gone, record.born) = (None, ver);
+                lasts.ended.remove(&id);
                 effects.revived.push(id);
             }
             if old.as_ref() != Some(&record) {

@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use cairn_protocol::merge::Place;
-use cairn_protocol::{CommitHasher, Data, NodeId, NodeKind, Register, Ver};
+use cairn_protocol::{Data, NodeId, NodeKind, Register, Ver};
 use rusqlite::Connection;
 use rustc_hash::FxHashMap;
 
-use super::grow::Growth;
+use super::grow::{At, Growth};
 use super::layout::Chunks;
 use super::plan::{Plan, reserve};
 use super::replay::Replayed;
 use super::spool::Spool;
+use super::turn::Planned;
 use crate::Result;
 use crate::assign::{Assignment, set_attributes};
 use crate::attr::Ino;
@@ -29,6 +30,13 @@ struct Change {
     key: DirKey,
     old: Option<(Ino, Ver)>,
     new: Option<Ino>,
+}
+
+impl Change {
+    /// The entries that it gives to its directory.
+    fn gives(&self) -> i64 {
+        i64::from(self.new.is_some()) - i64::from(self.old.is_some())
+    }
 }
 
 /// What is to be done with nodes and names.
@@ -53,8 +61,8 @@ struct Shape {
 /// What a plan comes to.
 pub(super) struct Built {
     pub(super) new: Assignment,
-    /// What became rows already, and what these say of the commit.
-    pub(super) growth: Option<(Box<Growth>, CommitHasher)>,
+    /// What became rows already.
+    pub(super) growth: Option<Box<Growth>>,
 }
 
 /// What the plan comes to; `None` when it is no tree, or ends what was edited.
@@ -65,6 +73,17 @@ pub(super) fn build(
     changes: &Spool,
     ledger: &mut Ledger,
 ) -> Result<Option<Built>> {
+    let at = At {
+        inner: plan.inner,
+        db: plan.db,
+        side: plan.side,
+        changes,
+    };
+    let mut growth = plan.grows.then(|| Box::new(Growth::new(plan.turning())));
+    if let Some(growth) = &mut growth {
+        growth.plan(BTreeSet::new(), BTreeMap::new(), &plan.local);
+        growth.turn(at, ledger)?;
+    }
     let mut targets = plan.name_targets()?;
     if plan.clash {
         return Ok(None);
@@ -75,6 +94,32 @@ pub(super) fn build(
     if !shape.find_names(plan, &targets)? || !shape.is_tree(plan)? {
         return Ok(None);
     }
+    let (mut new, counts) = assignment(plan, &mut shape, seen)?;
+    if let Some(growth) = &mut growth {
+        let set = plan.names.keys().chain(targets.keys()).cloned().collect();
+        growth.plan(set, shape.made, &plan.local);
+        let planned = Planned {
+            counts: &counts,
+            needed: &shape.needed,
+        };
+        if !growth.write(at, ledger, planned)? {
+            return Ok(None);
+        }
+        new.gained = growth.gained.iter().map(|(i, g)| (Ino(*i), *g)).collect();
+        new.rows = growth.rows;
+    }
+    shape.needed.extend(new.gained.iter().map(|(ino, _)| ino.0));
+    shape.needed.retain(|ino| !shape.made_ids.contains_key(ino));
+    load(plan, shape.needed, growth.as_deref_mut(), &mut new)?;
+    Ok(Some(Built { new, growth }))
+}
+
+/// What is set in memory, and the entries that directories get by it.
+fn assignment(
+    plan: &mut Plan<'_>,
+    shape: &mut Shape,
+    seen: Ver,
+) -> Result<(Assignment, FxHashMap<u64, i64>)> {
     // From now on they can be seen. Not before it is known that this is a tree:
     // the replay of edits has to know what their editors did not see.
     for id in shape.made.keys().chain(&shape.revived) {
@@ -90,10 +135,12 @@ pub(super) fn build(
         plan.keep_attributes(*id, &mut node)?;
         new.made.push((*ino, node));
     }
-    registers(plan, &shape, &mut new)?;
+    registers(plan, shape, &mut new)?;
     new.bound = plan.local.bound().collect();
     shape.needed.extend(new.bound.iter().map(|(ino, _)| ino.0));
-    for change in shape.changes {
+    let mut counts: FxHashMap<u64, i64> = FxHashMap::default();
+    for change in std::mem::take(&mut shape.changes) {
+        *counts.entry(change.parent.0).or_default() += change.gives();
         let Change {
             parent,
             key,
@@ -105,31 +152,7 @@ pub(super) fn build(
         }
         new.names.push((parent, key, target));
     }
-    let growth = if plan.grows {
-        let set = plan.names.keys().chain(targets.keys()).cloned().collect();
-        Some(grow(plan, set, shape.made, (changes, ledger), &mut new)?)
-    } else {
-        None
-    };
-    shape.needed.extend(new.gained.iter().map(|(ino, _)| ino.0));
-    shape.needed.retain(|ino| !shape.made_ids.contains_key(ino));
-    load(plan, shape.needed, &mut new)?;
-    Ok(Some(Built { new, growth }))
-}
-
-/// Writes what is fresh as rows, and says what that means for what is not.
-fn grow(
-    plan: &Plan<'_>,
-    set: BTreeSet<Place>,
-    made: BTreeMap<NodeId, Ino>,
-    (changes, ledger): (&Spool, &mut Ledger),
-    new: &mut Assignment,
-) -> Result<(Box<Growth>, CommitHasher)> {
-    let mut growth = Box::new(Growth::new(set, made, &plan.local));
-    let hasher = growth.write(plan.inner, plan.db, plan.side, changes, ledger)?;
-    new.gained = growth.gained.iter().map(|(i, g)| (Ino(*i), *g)).collect();
-    new.rows = growth.rows;
-    Ok((growth, hasher))
+    Ok((new, counts))
 }
 
 impl Shape {
@@ -246,8 +269,7 @@ impl Shape {
     fn is_tree(&mut self, plan: &Plan<'_>) -> Result<bool> {
         let mut counts: FxHashMap<u64, i64> = FxHashMap::default();
         for change in &self.changes {
-            let count = counts.entry(change.parent.0).or_default();
-            *count += i64::from(change.new.is_some()) - i64::from(change.old.is_some());
+            *counts.entry(change.parent.0).or_default() += change.gives();
         }
         for (ino, lost) in &self.lost {
             let got = self.got.get(ino).copied().unwrap_or(0);
@@ -388,7 +410,7 @@ fn set_data(plan: &Plan<'_>, ino: Ino, data: Data, new: &mut Assignment) -> Resu
 }
 
 /// The content of a file, as its node holds it.
-fn base(inner: &Inner, db: &Connection, data: &Data) -> Result<Base> {
+pub(super) fn base(inner: &Inner, db: &Connection, data: &Data) -> Result<Base> {
     Ok(match data {
         Data::Inline { bytes } if !bytes.is_empty() => Base::Inline(bytes.clone()),
         Data::File {
@@ -485,11 +507,21 @@ pub(super) fn make(
 }
 
 /// Reads what has to be in memory and is not.
-fn load(plan: &Plan<'_>, mut needed: BTreeSet<u64>, new: &mut Assignment) -> Result<()> {
+fn load(
+    plan: &Plan<'_>,
+    mut needed: BTreeSet<u64>,
+    growth: Option<&mut Growth>,
+    new: &mut Assignment,
+) -> Result<()> {
     needed.extend(new.contents.iter().map(|(ino, _)| ino.0));
     needed.extend(new.targets.iter().map(|(ino, _)| ino.0));
     needed.extend(new.metas.iter().map(|(ino, _)| ino.0));
     needed.extend(new.xattrs.iter().map(|(ino, _, _)| ino.0));
+    if let Some(turning) = growth.and_then(|growth| growth.turning.as_mut()) {
+        let turned = |ino: &&u64| turning.turned.nodes.contains_key(ino);
+        let stay = needed.iter().filter(turned).copied().collect();
+        turning.turned.needed = stay;
+    }
     {
         let tree = plan.inner.tree.lock();
         needed.retain(|ino| tree.nodes.get(ino).is_none());

@@ -6,12 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use cairn_protocol::session::{Applied, Report, Wanted};
 use cairn_protocol::wire::PushAck;
-use cairn_protocol::{Change, ChunkHash, Cursor, Outcome, Refusal, ReplicaTag, Ver};
+use cairn_protocol::{Change, ChunkHash, Cursor, Outcome, Refusal, ReplicaTag};
 use rusqlite::Connection;
 
-use super::build::{Built, build};
+use super::build::build;
 use super::echo::Echo;
-use super::grow::{Growth, LEAST};
+use super::grow::LEAST;
 use super::layout;
 use super::local::Local;
 use super::look::{InFlight, forgotten};
@@ -23,14 +23,8 @@ use super::stage::Held;
 use super::state::{Flight, Rows, State, Told};
 use super::whole::{bury_absent, end_unplaced, halts};
 use super::{Failure, Reset, Upstream};
-use crate::assign::assign;
-use crate::db;
-use crate::node::DirKey;
-use crate::observe::Invalidation;
 use crate::refs::{Ledger, Refs};
-use crate::replica::{Notes, now};
 use crate::shared::Shared;
-use crate::tree::{Tree, lowest_name};
 use crate::{FsError, Result};
 
 /// How often a cut is planned anew because programs changed what it touches.
@@ -57,6 +51,15 @@ impl Cut {
         let next = flight.seen.seq + 1 == ack.seq && ack.seq == self.cursor.seq;
         next && ack.outcomes.is_empty() && self.reset.is_none()
     }
+}
+
+/// What came of a try to apply a cut.
+enum Tried {
+    Applied(Applied),
+    /// Something moved meanwhile.
+    Moved,
+    /// What is plain cannot be set by itself.
+    Entangled,
 }
 
 /// Ends a transaction that was not committed.
@@ -131,19 +134,27 @@ impl Upstream {
     }
 
     fn run(&self, cut: &Cut) -> Result<Applied, Failure> {
+        let mut turns = cut.turns();
         for _ in 0..TRIES {
-            if let Some(applied) = self.try_cut(cut)? {
-                if applied == Applied::Done {
-                    self.replica.settle();
+            match self.try_cut(cut, turns)? {
+                Tried::Applied(applied) => {
+                    if applied == Applied::Done {
+                        self.replica.settle();
+                    }
+                    return Ok(applied);
                 }
-                return Ok(applied);
+                Tried::Moved => {}
+                Tried::Entangled => {
+                    tracing::debug!("what is plain of a cut is entangled with what is not");
+                    turns = false;
+                }
             }
         }
         Err(Failure::Busy)
     }
 
-    /// `None` when something moved meanwhile.
-    fn try_cut(&self, cut: &Cut) -> Result<Option<Applied>, Failure> {
+    /// With `turns`, what is plain is set in rows.
+    fn try_cut(&self, cut: &Cut, turns: bool) -> Result<Tried, Failure> {
         let inner = self.inner();
         inner.commit_changes()?;
         let _gate = inner.chunks.reading();
@@ -165,7 +176,7 @@ impl Upstream {
             && !anew
             && let Some(halted) = halts(shared, &local, &cut.changes, &more, cut.reset.is_some())?
         {
-            return Ok(Some(halted));
+            return Ok(Tried::Applied(halted));
         }
         db.execute_batch("BEGIN IMMEDIATE").map_err(FsError::from)?;
         let _undo = Undo(&db);
@@ -192,19 +203,23 @@ impl Upstream {
             && ignore.is_empty()
             && uncovered.is_empty()
             && followed(&db, side)?.is_empty();
+        plan.turns = plan.grows && turns;
+        plan.looked_at = (state.scanned, rows.told()?);
         let echo = self.echo(cut, &db, &plan.local)?;
         plan.look(&rider.changes, &rider.more, flight, cut.ack.as_ref(), echo)?;
         plan.uncover(&uncovered)?;
         rider.set_tree(inner, &db)?;
         let missing = self.missing(&rider, &db)?;
         if !missing.is_empty() {
-            return Ok(Some(Applied::Wants(missing)));
+            return Ok(Tried::Applied(Applied::Wants(missing)));
         }
         plan.land(flight, cut.ack.as_ref())?;
         let seen = inner.committed.load(std::sync::atomic::Ordering::SeqCst);
         let mut ledger = rider.ledger.take().unwrap_or_default();
         let built = if let Some(built) = build(&mut plan, seen, &cut.changes, &mut ledger)? {
             built
+        } else if plan.turns {
+            return Ok(Tried::Entangled);
         } else {
             plan.replay(rider.state.scanned, rider.told)?;
             let built = build(&mut plan, seen, &cut.changes, &mut ledger)?;
@@ -221,13 +236,16 @@ impl Upstream {
             plan.replayed.is_none() && plan.forced.is_empty() && built.new.bound.is_empty();
         rider.frozen = (frozen, plan.frozen);
         // Nobody brings rows to memory until those of this transaction are there.
-        let _shifting = built.growth.is_some().then(|| inner.shift.begin());
-        if !self.set(rider, built, as_told, &db)? {
-            return Ok(None);
-        }
+        let mut shifting = built.growth.is_some().then(|| inner.shift.begin());
+        let Some(set) = self.set(rider, built, as_told, &db)? else {
+            return Ok(Tried::Moved);
+        };
         if let Err(error) = inner.commit_locked(&db, true) {
             // The next commit does it; until then nothing here is certain.
             *self.unsure.lock() = true;
+            if let Some(shifting) = &mut shifting {
+                self.failed((&cut.changes, &cut.reports), shifting, set);
+            }
             return Err(error.into());
         }
         if !cut.is_only(flight) {
@@ -241,7 +259,7 @@ impl Upstream {
         }
         *self.reset.lock() = None;
         self.uncovered.lock().clear();
-        Ok(Some(Applied::Done))
+        Ok(Tried::Applied(Applied::Done))
     }
 
     /// What of a cut needs no look, if everything in the batch took effect.
@@ -251,55 +269,6 @@ impl Upstream {
             Some(made) if plain => Echo::new(db, local, made),
             _ => Ok(None),
         }
-    }
-
-    /// Sets the working tree. `false` when something moved meanwhile. With
-    /// `as_told`, it becomes what the hub told, where it changes.
-    fn set(
-        &self,
-        mut rider: Box<Rider>,
-        built: Built,
-        as_told: bool,
-        db: &Connection,
-    ) -> Result<bool> {
-        let Built { new, growth } = built;
-        let inner = self.inner();
-        let notes = Notes::new(inner, 0);
-        let mut tree = inner.tree.lock();
-        let seen = new.seen;
-        let alone = as_told && tree.is_clean() && rider.state.scanned == seen;
-        if let Some((growth, hasher)) = growth {
-            if is_taken(&tree, &growth, seen, db)? {
-                return Ok(false);
-            }
-            (rider.growth, rider.hasher) = (Some(growth), Some(hasher));
-        }
-        if !new.is_empty() && assign(&mut tree, &notes, new, now()).is_err() {
-            return Ok(false);
-        }
-        if let Some(growth) = &mut rider.growth {
-            for (parent, name) in std::mem::take(&mut growth.names) {
-                if notes.known(parent) {
-                    let name = name.as_bytes();
-                    notes.tell(|| Invalidation::Entry {
-                        parent,
-                        name: name.to_vec(),
-                    });
-                }
-            }
-            for ino in growth.dirs() {
-                notes.tell(|| Invalidation::Attr { ino });
-            }
-        }
-        if alone {
-            // What the log has of this commit came from the hub: it is not to be
-            // looked at for edits, which takes 20 us a file.
-            rider.state.scanned = tree.seq;
-        }
-        let staged = std::mem::take(&mut *self.staged.lock());
-        rider.leased = staged.leased;
-        tree.rider = Some(rider);
-        Ok(true)
     }
 
     fn rider(
@@ -384,6 +353,17 @@ impl Upstream {
     }
 }
 
+impl Cut {
+    /// Whether what is plain of it is set in rows at once. Not of the whole tree
+    /// of the hub, which says by its silence what ended; nor of what is mostly the
+    /// answer to a batch, which is little and needs no look.
+    fn turns(&self) -> bool {
+        const OF_OTHERS: u64 = 2;
+        let own = self.flight.as_ref().map_or(0, |f| f.edits.len() as u64);
+        self.reset.is_none() && self.changes.len() > own * OF_OTHERS
+    }
+}
+
 /// Whether people want to hear of an outcome.
 fn is_told(outcome: &Outcome) -> bool {
     !matches!(
@@ -393,23 +373,4 @@ fn is_told(outcome: &Outcome) -> bool {
                 why: Refusal::Dead | Refusal::Unknown
             }
     )
-}
-
-/// Whether a program changed a name since it was looked at that is a row now.
-fn is_taken(tree: &Tree, growth: &Growth, seen: Ver, db: &Connection) -> Result<bool> {
-    for dir in growth.dirs() {
-        let names = (dir.0, lowest_key()?)..(dir.0 + 1, lowest_key()?);
-        for (_, key) in tree.dirty_names.range(names) {
-            let row = db::load_name(db, dir, key.0, &key.1)?;
-            if row.is_some_and(|(_, ver)| ver > seen) {
-                return Ok(true);
-            }
-        }
-    }
-    Ok(false)
-}
-
-/// The key before all of a directory.
-fn lowest_key() -> Result<DirKey> {
-    Ok((0, lowest_name()?))
 }

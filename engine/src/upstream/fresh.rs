@@ -47,6 +47,16 @@ impl Fresh {
         }
     }
 
+    /// The nodes that the answer to a batch speaks of.
+    pub(super) fn spoken(&self) -> impl Iterator<Item = NodeId> {
+        self.spoken.iter().copied()
+    }
+
+    /// Whether a node is among them.
+    pub(super) fn is_spoken(&self, node: NodeId) -> bool {
+        self.spoken.contains(&node)
+    }
+
     /// Whether an entry needs no look.
     pub(super) fn is(&mut self, plan: &Plan<'_>, entry: &Entry) -> Result<bool> {
         match entry {
@@ -72,7 +82,7 @@ impl Fresh {
     }
 
     /// Whether a node is fresh, and else whether it is here and lives.
-    fn look(&mut self, plan: &Plan<'_>, node: NodeId) -> Result<(bool, bool)> {
+    pub(super) fn look(&mut self, plan: &Plan<'_>, node: NodeId) -> Result<(bool, bool)> {
         if let Some(known) = self.nodes.get(&node) {
             return Ok(*known);
         }

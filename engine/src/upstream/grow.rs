@@ -24,15 +24,17 @@ use super::build::make;
 use super::local::Local;
 use super::spool::Spool;
 use super::state::Told;
+use super::turn::{Planned, Turner, Turning, count, set_links};
 use crate::Result;
 use crate::attr::Ino;
 use crate::db::{corrupt, int};
 use crate::gained::Gained;
 use crate::node::{Body, FileBody};
 use crate::refs::Ledger;
-use crate::replica::Inner;
+use crate::replica::{Inner, now};
 use crate::rows::{NameRow, NodeRow, RowWriter};
 use crate::shared::Shared;
+use crate::turned::Turned;
 
 /// A cut of fewer changes is set in memory alone: that costs about 3 KiB a file
 /// and needs no shift. Few where things are tested, so that simulations take
@@ -63,20 +65,34 @@ pub(super) struct Growth {
     pub(super) told: Option<Told>,
     /// Names in directories that were here.
     pub(super) names: Vec<(Ino, Name)>,
+    /// What becomes another in rows, too, if that is done.
+    pub(super) turning: Option<Turning>,
+    /// Something in the confirmed tree has extended attributes.
+    pub(super) has_xattrs: bool,
+    /// Versions that were taken from the tree.
+    vers: std::ops::Range<u64>,
+    /// What the rows so far say of the commit.
+    hasher: Option<CommitHasher>,
 }
 
 impl Growth {
-    pub(super) fn new(
+    pub(super) fn new(turning: Option<Turning>) -> Self {
+        Self {
+            turning,
+            ..Self::default()
+        }
+    }
+
+    /// Notes what is planned: the places that are set in memory, and the nodes
+    /// that are made there.
+    pub(super) fn plan(
+        &mut self,
         set: BTreeSet<Place>,
         made: BTreeMap<NodeId, Ino>,
         local: &Local<'_>,
-    ) -> Self {
-        Self {
-            set,
-            made,
-            inodes: local.overrides().clone(),
-            ..Self::default()
-        }
+    ) {
+        (self.set, self.made) = (set, made);
+        self.inodes.clone_from(local.overrides());
     }
 
     /// The directories in memory that have names in rows.
@@ -85,48 +101,79 @@ impl Growth {
         gained.map(|(ino, _)| Ino(*ino))
     }
 
-    /// Writes the rows. The confirmed tree is set.
+    /// Sets the rows of what is plain, if that is to be done. The confirmed tree
+    /// is set.
+    pub(super) fn turn(&mut self, at: At<'_>, ledger: &mut Ledger) -> Result<()> {
+        self.has_xattrs = at.shared().has_attributes()?;
+        let Some(mut turning) = self.turning.take() else {
+            return Ok(());
+        };
+        turning.begin();
+        let mut local = Local::new(at.inner, at.db);
+        local.set_overrides(self.inodes.clone());
+        let mut writer = self.writer(at, ledger)?;
+        let both = (&mut *self, &mut turning);
+        let mut turner = Turner::new(at, &local, &mut writer, both);
+        let done = turner.run(at.changes, REFS_MAX);
+        self.turning = Some(turning);
+        done?;
+        (*ledger, self.hasher) = (writer.ledger, Some(writer.hasher));
+        Ok(())
+    }
+
+    /// The nodes of which rows became others.
+    pub(super) fn turned(&self) -> Option<&Turned> {
+        self.turning.as_ref().map(|turning| &turning.turned)
+    }
+
+    /// Writes the rows of what is fresh, and ends what came to an end.
+    /// `false` when the result is no tree.
     pub(super) fn write(
         &mut self,
-        inner: &Inner,
-        db: &Connection,
-        side: u8,
-        changes: &Spool,
+        at: At<'_>,
         ledger: &mut Ledger,
-    ) -> Result<CommitHasher> {
-        self.run(inner, db, side, changes, ledger, None)
+        planned: Planned<'_>,
+    ) -> Result<bool> {
+        self.run(at, ledger, Some(planned), None)
+    }
+
+    /// What the rows say of the commit.
+    pub(super) fn hasher(&mut self) -> CommitHasher {
+        self.hasher.take().unwrap_or_default()
+    }
+
+    fn writer<'a>(&mut self, at: At<'a>, ledger: &mut Ledger) -> Result<RowWriter<'a>> {
+        let mut writer = RowWriter::new(at.db, ReplicaTag(at.inner.identity.tag))?;
+        writer.ledger = std::mem::take(ledger);
+        writer.hasher = self.hasher();
+        Ok(writer)
     }
 
     fn run(
         &mut self,
-        inner: &Inner,
-        db: &Connection,
-        side: u8,
-        changes: &Spool,
+        at: At<'_>,
         ledger: &mut Ledger,
+        planned: Option<Planned<'_>>,
         taken: Option<&mut Vec<Place>>,
-    ) -> Result<CommitHasher> {
+    ) -> Result<bool> {
+        let At { inner, db, .. } = at;
         let mut local = Local::new(inner, db);
         local.set_overrides(self.inodes.clone());
-        let mut writer = RowWriter::new(db, ReplicaTag(inner.identity.tag))?;
-        writer.ledger = std::mem::take(ledger);
         let mut grower = Grower {
             inner,
             db,
-            shared: Shared::new(db, side),
+            shared: at.shared(),
             local,
             taken,
-            writer,
-            has_xattrs: Shared::new(db, side).has_attributes()?,
+            writer: self.writer(at, ledger)?,
             growth: self,
             first: inner.tree.lock().next_ino,
             inos: 0..0,
-            vers: 0..0,
             dirs: FxHashMap::default(),
             counts: FxHashMap::default(),
             loose: BTreeMap::new(),
         };
-        for page in changes.pages() {
+        for page in at.changes.pages() {
             for change in &*page? {
                 if let Entry::Name { parent, name, node } = &change.entry
                     && let Some(node) = node
@@ -136,56 +183,96 @@ impl Growth {
             }
             grower.writer.ledger.flush(inner, db, REFS_MAX)?;
         }
-        let writer = grower.end()?;
-        *ledger = writer.ledger;
-        Ok(writer.hasher)
+        let mut writer = grower.end()?;
+        let is_tree = self.end(at, &mut writer, planned)?;
+        (*ledger, self.hasher) = (writer.ledger, Some(writer.hasher));
+        Ok(is_tree)
+    }
+
+    fn end<'a>(
+        &mut self,
+        at: At<'a>,
+        writer: &mut RowWriter<'a>,
+        planned: Option<Planned<'_>>,
+    ) -> Result<bool> {
+        let Some(mut turning) = self.turning.take() else {
+            return Ok(true);
+        };
+        turning.turned.count += self.rows.cast_signed();
+        let local = Local::new(at.inner, at.db);
+        let both = (&mut *self, &mut turning);
+        let is_tree = Turner::new(at, &local, writer, both).end(planned);
+        self.turning = Some(turning);
+        is_tree
+    }
+
+    pub(super) fn next_ver(&mut self, inner: &Inner) -> u64 {
+        if self.vers.is_empty() {
+            let mut tree = inner.tree.lock();
+            let (after, upto) = (tree.seq, tree.seq + BLOCK);
+            self.vers = after + 1..upto + 1;
+            tree.seq = upto;
+            let told = self.told.filter(|told| told.upto == after);
+            let after = told.map_or(after, |told| told.after);
+            self.told = Some(Told { after, upto });
+        }
+        self.vers.next().unwrap_or_default()
     }
 
     /// Writes the rows again, after a transaction that failed. Also gives the
     /// places that programs have taken since, where they saw nothing.
-    pub(super) fn again(
-        &mut self,
-        inner: &Inner,
-        db: &Connection,
-        side: u8,
-        changes: &Spool,
-        ledger: &mut Ledger,
-    ) -> Result<(CommitHasher, Vec<Place>)> {
+    pub(super) fn again(&mut self, at: At<'_>, ledger: &mut Ledger) -> Result<Vec<Place>> {
         let mut taken = Vec::new();
+        (self.rows, self.vers, self.hasher) = (0, 0..0, None);
         // What was gained is in memory already.
         let gained = std::mem::take(&mut self.gained);
-        let hasher = self.run(inner, db, side, changes, ledger, Some(&mut taken));
+        let run = self
+            .turn(at, ledger)
+            .and_then(|()| self.run(at, ledger, None, Some(&mut taken)));
         self.gained = gained;
-        Ok((hasher?, taken))
+        run?;
+        Ok(taken)
+    }
+}
+
+/// Where rows are written, and of what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct At<'a> {
+    pub(super) inner: &'a Inner,
+    pub(super) db: &'a Connection,
+    pub(super) side: u8,
+    pub(super) changes: &'a Spool,
+}
+
+impl<'a> At<'a> {
+    pub(super) fn shared(self) -> Shared<'a> {
+        Shared::new(self.db, self.side)
     }
 }
 
 /// Where a node is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum At {
+enum Is {
     /// It is in memory, or will be.
     Memory,
     /// It is a row that was written just now.
     Row,
 }
 
-struct Grower<'a> {
+struct Grower<'g, 'a> {
     inner: &'a Inner,
     db: &'a Connection,
     shared: Shared<'a>,
     local: Local<'a>,
     /// When this is not the first time: places that programs have taken since.
-    taken: Option<&'a mut Vec<Place>>,
+    taken: Option<&'g mut Vec<Place>>,
     writer: RowWriter<'a>,
-    /// Something in the confirmed tree has extended attributes.
-    has_xattrs: bool,
-    growth: &'a mut Growth,
+    growth: &'g mut Growth,
     /// Inodes from here on are rows of this transaction.
     first: u64,
     inos: std::ops::Range<u64>,
-    vers: std::ops::Range<u64>,
     /// Directories, as far as they are remembered.
-    dirs: FxHashMap<NodeId, (Ino, At)>,
+    dirs: FxHashMap<NodeId, (Ino, Is)>,
     /// Entries of directories that are rows, and directories among them, that
     /// were not written yet.
     counts: FxHashMap<u64, (u64, u32)>,
@@ -193,7 +280,7 @@ struct Grower<'a> {
     loose: BTreeMap<u64, Option<u64>>,
 }
 
-impl<'a> Grower<'a> {
+impl<'a> Grower<'_, 'a> {
     /// Makes a name, and its node and directory where they are not here.
     fn name(&mut self, place: &Place, id: NodeId) -> Result<()> {
         if self.growth.set.contains(place)
@@ -205,12 +292,12 @@ impl<'a> Grower<'a> {
         let key = self.local.key(&place.1);
         // A transfer may tell a name twice, and then its node is here.
         let found = self.find(id)?;
-        if (found.is_some() || in_parent == At::Memory) && self.local.name(parent, &key)?.is_some()
+        if (found.is_some() || in_parent == Is::Memory) && self.local.name(parent, &key)?.is_some()
         {
             return Ok(());
         }
         if let Some(taken) = &mut self.taken
-            && in_parent == At::Memory
+            && in_parent == Is::Memory
             && let dirty = (parent.0, key.clone())
             && self.inner.tree.lock().dirty_names.contains(&dirty)
         {
@@ -219,22 +306,26 @@ impl<'a> Grower<'a> {
         }
         let (ino, kind) = self.target(id, found, parent)?;
         let is_dir = kind == NodeKind::Dir;
-        if in_parent == At::Memory {
-            let gained = self.growth.gained.entry(parent.0).or_default();
-            gained.entries += 1;
-            gained.dirs += u32::from(is_dir);
-            if !self.growth.made.contains_key(&place.0) && !self.inner.observers.read().is_empty() {
+        let is_made = self.growth.made.contains_key(&place.0);
+        if in_parent == Is::Memory {
+            if !is_made && !self.inner.observers.read().is_empty() {
                 self.growth.names.push((parent, place.1.clone()));
             }
-        } else {
-            let (entries, dirs) = self.counts.entry(parent.0).or_default();
-            *entries += 1;
-            *dirs += u32::from(is_dir);
-            if self.counts.len() > DIRS_MAX {
-                self.write_counts()?;
+            match &mut self.growth.turning {
+                Some(turning) if !is_made => {
+                    count(&mut turning.turned, parent, 1, is_dir.into());
+                    self.count(parent, is_dir)?;
+                }
+                _ => {
+                    let gained = self.growth.gained.entry(parent.0).or_default();
+                    gained.entries += 1;
+                    gained.dirs += u32::from(is_dir);
+                }
             }
+        } else {
+            self.count(parent, is_dir)?;
         }
-        let ver = self.next_ver();
+        let ver = self.growth.next_ver(self.inner);
         self.writer.name(&NameRow {
             parent,
             key,
@@ -244,8 +335,19 @@ impl<'a> Grower<'a> {
         })
     }
 
+    /// Counts an entry of a directory that is a row.
+    fn count(&mut self, dir: Ino, is_dir: bool) -> Result<()> {
+        let (entries, dirs) = self.counts.entry(dir.0).or_default();
+        *entries += 1;
+        *dirs += u32::from(is_dir);
+        if self.counts.len() > DIRS_MAX {
+            self.write_counts()?;
+        }
+        Ok(())
+    }
+
     /// The directory of a name.
-    fn dir(&mut self, id: NodeId) -> Result<(Ino, At)> {
+    fn dir(&mut self, id: NodeId) -> Result<(Ino, Is)> {
         if let Some(found) = self.dirs.get(&id) {
             return Ok(*found);
         }
@@ -254,29 +356,29 @@ impl<'a> Grower<'a> {
         } else {
             let ino = self.make(id, Ino::ROOT)?.0;
             self.loose.insert(ino.0, None);
-            (ino, At::Row)
+            (ino, Is::Row)
         };
         self.remember(id, found);
         Ok(found)
     }
 
-    fn remember(&mut self, id: NodeId, found: (Ino, At)) {
+    fn remember(&mut self, id: NodeId, found: (Ino, Is)) {
         if self.dirs.len() >= DIRS_MAX {
             self.dirs.clear();
         }
         self.dirs.insert(id, found);
     }
 
-    fn find(&self, id: NodeId) -> Result<Option<(Ino, At)>> {
+    fn find(&self, id: NodeId) -> Result<Option<(Ino, Is)>> {
         if let Some(ino) = self.growth.made.get(&id) {
-            return Ok(Some((*ino, At::Memory)));
+            return Ok(Some((*ino, Is::Memory)));
         }
         let ino = self.local.ino(id)?;
         let at = |ino: Ino| {
             if ino.0 < self.first {
-                At::Memory
+                Is::Memory
             } else {
-                At::Row
+                Is::Row
             }
         };
         Ok(ino.map(|ino| (ino, at(ino))))
@@ -286,13 +388,13 @@ impl<'a> Grower<'a> {
     fn target(
         &mut self,
         id: NodeId,
-        found: Option<(Ino, At)>,
+        found: Option<(Ino, Is)>,
         parent: Ino,
     ) -> Result<(Ino, NodeKind)> {
         let Some((ino, at)) = found else {
             let (ino, kind) = self.make(id, parent)?;
             if kind == NodeKind::Dir {
-                self.remember(id, (ino, At::Row));
+                self.remember(id, (ino, Is::Row));
                 if self.loose.contains_key(&parent.0) {
                     self.loose.insert(ino.0, Some(parent.0));
                 }
@@ -309,7 +411,12 @@ impl<'a> Grower<'a> {
             let set = "UPDATE node SET parent = ? WHERE ino = ?";
             let mut set = self.db.prepare_cached(set)?;
             set.execute(params![int(parent.0), int(ino.0)])?;
-        } else if at == At::Memory {
+        } else if let (Is::Memory, Some(turning)) = (at, &mut self.growth.turning)
+            && !self.growth.made.contains_key(&id)
+        {
+            turning.turned.node(ino).links += 1;
+            set_links(self.db, ino, now(), "nlink + 1")?;
+        } else if at == Is::Memory {
             self.growth.gained.entry(ino.0).or_default().links += 1;
         } else {
             let set = "UPDATE node SET nlink = nlink + 1 WHERE ino = ?";
@@ -320,10 +427,10 @@ impl<'a> Grower<'a> {
 
     /// Makes a node as the confirmed tree has it, a directory without entries.
     fn make(&mut self, id: NodeId, parent: Ino) -> Result<(Ino, NodeKind)> {
-        let (inner, has_xattrs) = (self.inner, self.has_xattrs);
+        let (inner, has_xattrs) = (self.inner, self.growth.has_xattrs);
         let mut node = make(inner, self.db, self.shared, None, id, has_xattrs)?;
         let ino = self.next_ino();
-        let ver = self.next_ver();
+        let ver = self.growth.next_ver(self.inner);
         (node.born, node.meta_ver, node.data_ver) = (ver, ver, ver);
         for xattr in node.xattrs.iter_mut().flat_map(|all| all.values_mut()) {
             xattr.ver = ver;
@@ -347,19 +454,6 @@ impl<'a> Grower<'a> {
             tree.next_ino += BLOCK;
         }
         Ino(self.inos.next().unwrap_or_default())
-    }
-
-    fn next_ver(&mut self) -> u64 {
-        if self.vers.is_empty() {
-            let mut tree = self.inner.tree.lock();
-            let (after, upto) = (tree.seq, tree.seq + BLOCK);
-            self.vers = after + 1..upto + 1;
-            tree.seq = upto;
-            let told = self.growth.told.filter(|told| told.upto == after);
-            let after = told.map_or(after, |told| told.after);
-            self.growth.told = Some(Told { after, upto });
-        }
-        self.vers.next().unwrap_or_default()
     }
 
     fn write_counts(&mut self) -> Result<()> {

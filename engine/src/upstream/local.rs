@@ -239,7 +239,7 @@ impl<'a> Local<'a> {
 }
 
 /// The value of a node's data register.
-fn data_of(node: &Node) -> Option<Data> {
+pub(super) fn data_of(node: &Node) -> Option<Data> {
     match &node.body {
         Body::File(file) => Some(file.base.to_data()),
         Body::Symlink(target) => Some(Data::Symlink {

@@ -73,6 +73,21 @@ impl<'a> InFlight<'a> {
         self.names.contains_key(place)
     }
 
+    /// Whether the batch says anything of a content, or that it may end.
+    pub(super) fn sets_data(&self, node: NodeId) -> bool {
+        self.data.contains_key(&node) || self.drops.contains(&node) || self.makes(node)
+    }
+
+    /// Whether it says anything of attributes.
+    pub(super) fn sets_meta(&self, node: NodeId) -> bool {
+        self.metas.contains_key(&node)
+    }
+
+    /// Whether it says anything of an extended attribute.
+    pub(super) fn sets_xattr(&self, node: NodeId, name: &XattrName) -> bool {
+        self.xattrs.contains_key(&(node, name))
+    }
+
     /// Whether the batch has a place stand for just that.
     pub(super) fn puts(&self, place: &Place, node: Option<NodeId>) -> bool {
         self.names.get(place) == Some(&node)
@@ -106,7 +121,6 @@ impl Plan<'_> {
             self.look_at(&page?, &mut fresh, &mut echo)?;
         }
         self.look_at(more, &mut None, &mut None)?;
-        self.absent = fresh.map(|fresh| fresh.absent).unwrap_or_default();
         for edit in flight.iter().flat_map(|flight| &flight.edits) {
             if echo.as_ref().is_some_and(|echo| echo.was_told(edit)) {
                 continue;
@@ -129,6 +143,12 @@ impl Plan<'_> {
                 }
             }
         }
+        if let Some(fresh) = &mut fresh
+            && self.turns
+        {
+            self.draw_in(changes, fresh)?;
+        }
+        self.absent = fresh.map(|fresh| fresh.absent).unwrap_or_default();
         Ok(())
     }
 
@@ -154,7 +174,8 @@ impl Plan<'_> {
                 continue;
             }
             if let Some(fresh) = fresh
-                && fresh.is(self, &change.entry)?
+                && (fresh.is(self, &change.entry)?
+                    || (self.turns && self.is_plain(fresh, &change.entry)?))
             {
                 continue;
             }

@@ -28,7 +28,9 @@
 //! | `whole` | what a transfer says as a whole |
 //! | `look`, `echo`, `plan`, `replay` | what a cut means for the working tree |
 //! | `fresh`, `grow` | what nobody here has heard of, and how it becomes rows |
+//! | `plain`, `turn` | what nobody here has edited, and how its rows become others |
 //! | `build`, `renew`, `rider` | how the rest is set, and what goes with it |
+//! | `show` | the moment when a cut comes to be seen |
 //! | `identity` | what makes a copy of a replica one of its own |
 //! | `sides` | what it means for the other hub of a hub in the middle |
 
@@ -49,6 +51,7 @@ mod lazy;
 mod local;
 mod look;
 mod outsized;
+mod plain;
 mod plan;
 mod push;
 mod registers;
@@ -56,11 +59,13 @@ mod renew;
 mod replay;
 mod rider;
 mod scan;
+mod show;
 mod sides;
 mod spool;
 mod stage;
 mod state;
 mod status;
+mod turn;
 mod whole;
 mod withdraw;
 

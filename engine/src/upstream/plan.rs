@@ -21,7 +21,7 @@ use super::ignore::{Ignore, Paths, Whose};
 use super::local::{Here, Local};
 use super::look::{InFlight, version};
 use super::replay::Replayed;
-use super::state::{Base, Flight, Frozen, NEVER};
+use super::state::{Base, Flight, Frozen, NEVER, Told};
 use crate::Result;
 use crate::attr::Ino;
 use crate::replica::Inner;
@@ -84,6 +84,10 @@ pub(super) struct Plan<'a> {
     pub(super) side: u8,
     /// What is fresh is not looked at, and becomes rows; see [`super::grow`].
     pub(super) grows: bool,
+    /// What is plain is not noted, and is set in rows; see [`super::turn`].
+    pub(super) turns: bool,
+    /// What the log has up to this version, and with these, needs no look.
+    pub(super) looked_at: (Ver, Option<Told>),
     /// Nodes that the cut tells of, that do not live here, and are not fresh.
     pub(super) absent: BTreeSet<NodeId>,
 }
@@ -117,6 +121,8 @@ impl<'a> Plan<'a> {
             clash: false,
             side,
             grows: false,
+            turns: false,
+            looked_at: (0, None),
             absent: BTreeSet::new(),
         }
     }

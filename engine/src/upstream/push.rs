@@ -28,7 +28,7 @@ use crate::{FsError, Result};
 /// What a batch has at most, about: a fraction of what it may have, for what
 /// belongs together comes together.
 const BOUNDS: Bounds = Bounds {
-    edits: BATCH_EDITS_MAX / 4,
+    edits: BATCH_EDITS_MAX / 8,
     bytes: BATCH_BYTES_MAX / 2,
     content: 64 << 20,
 };

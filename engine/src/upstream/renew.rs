@@ -14,9 +14,8 @@ use cairn_protocol::{NodeId, ReplicaTag, XattrName};
 use super::plan::{Plan, reserve};
 use crate::Result;
 use crate::assign::set_attributes;
-use crate::attr::Ino;
 use crate::db::own_id;
-use crate::node::{Body, Node, Xattr};
+use crate::node::{Node, Xattr};
 
 impl Plan<'_> {
     /// Takes the inodes away from the nodes that need others. What the places
@@ -25,7 +24,7 @@ impl Plan<'_> {
         let mut found = Vec::new();
         for (id, noted) in &self.nodes {
             if let Some(here) = &noted.here
-                && self.is_read_directly(here.ino)
+                && self.is_direct(here.ino)
                 && self.data_target(*id, noted)?.is_some()
             {
                 found.push((*id, here.ino));
@@ -42,17 +41,6 @@ impl Plan<'_> {
             self.renewed.extend(noted.map(|noted| (id, noted)));
         }
         Ok(())
-    }
-
-    fn is_read_directly(&self, ino: Ino) -> bool {
-        let tree = self.inner.tree.lock();
-        match tree.nodes.get(&ino.0) {
-            Some(Node {
-                body: Body::File(file),
-                ..
-            }) => file.direct.is_some(),
-            _ => false,
-        }
     }
 
     /// Gives the nodes their inodes back, before everything is looked at anew.

@@ -15,11 +15,12 @@ use cairn_protocol::session::Report;
 use cairn_protocol::{Change, CommitHasher, Edit, Entry, NodeId, NodeKind, Register, Ver};
 use rusqlite::{Connection, params};
 
-use super::grow::Growth;
+use super::grow::{At, Growth};
 use super::sides::Other;
 use super::spool::Spool;
 use super::stage::Held;
 use super::state::{Base, Flight, Frozen, Rows, State, Told, encode};
+use crate::attr::Ino;
 use crate::db::{corrupt, int};
 use crate::refs::{LayoutFault, Ledger};
 use crate::replica::Inner;
@@ -167,9 +168,18 @@ impl Rider {
         self.set_tree(inner, db)?;
         if let Some(mut growth) = self.growth.take() {
             let mut ledger = self.ledger.take().unwrap_or_default();
-            let again = growth.again(inner, db, self.side, &self.changes, &mut ledger);
+            let changes = self.changes.clone();
+            let side = self.side;
+            let at = At {
+                inner,
+                db,
+                side,
+                changes: &changes,
+            };
+            let again = growth.again(at, &mut ledger);
+            let hasher = growth.hasher();
             (self.growth, self.ledger) = (Some(growth), Some(ledger));
-            let (hasher, taken) = again?;
+            let taken = again?;
             self.hasher = Some(hasher);
             for (parent, name) in taken {
                 let register = Register::Name { parent, name };
@@ -183,6 +193,13 @@ impl Rider {
     /// nobody may load any meanwhile.
     pub(crate) fn shifts(&self) -> bool {
         self.ledger.is_none() && self.growth.is_some()
+    }
+
+    /// Whether rows became others that memory follows: those of a node, or any.
+    /// Until that is committed, nobody may load them.
+    pub(crate) fn turns(&self, node: Option<Ino>) -> bool {
+        let turned = self.growth.as_ref().and_then(|growth| growth.turned());
+        turned.is_some_and(|turned| node.is_none_or(|ino| turned.nodes.contains_key(&ino.0)))
     }
 
     /// Writes everything that is left. The last of a transaction: the references

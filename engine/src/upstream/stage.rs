@@ -39,6 +39,16 @@ pub(super) struct Staged {
 }
 
 impl Staged {
+    /// What was staged, after a cut of it that came to nothing.
+    pub(super) fn again(changes: Arc<Spool>, reports: Vec<Report>, leased: Held) -> Self {
+        Self {
+            changes,
+            reports,
+            leased,
+            ..Self::default()
+        }
+    }
+
     fn push(&mut self, files: &Files, changes: Vec<Change>) -> Result<()> {
         Arc::get_mut(&mut self.changes)
             .ok_or_else(|| FsError::Corrupt("a cut is applied while it is staged".into()))?

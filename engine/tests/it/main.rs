@@ -29,6 +29,7 @@ mod full_disk;
 mod hub;
 mod large_cut;
 mod lost;
+mod mass_cut;
 mod middle;
 mod model;
 mod races;

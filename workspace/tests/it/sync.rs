@@ -855,6 +855,34 @@ fn a_large_cut_shows_through_a_mount_that_had_looked_before() {
     scratch.cairn("sync b.cairn").done();
     scratch.sync("a");
     assert_eq!(scratch.read("a.cairn/tree/d7/mine"), "mine");
+    everything_changes(&scratch, &mount);
     drop(mounted);
     scratch.cairn("check b.cairn").done();
+}
+
+/// All that is there changes while the mount knows it and has some of it open.
+fn everything_changes(scratch: &Scratch, mount: &Path) {
+    use std::os::unix::fs::FileExt;
+    let read = |path: &str| std::fs::read_to_string(mount.join(path)).unwrap();
+    let open = |path: &str| std::fs::File::open(mount.join(path)).unwrap();
+    let (one, two) = (open("tree/d9/f009"), open("tree/d40/f003"));
+    let through = |file: &std::fs::File| {
+        let mut bytes = [0; 100];
+        let len = file.read_at(&mut bytes, 0).unwrap();
+        String::from_utf8_lossy(&bytes[..len]).into_owned()
+    };
+    assert_eq!((&*through(&one), &*through(&two)), ("10\n", "4\n"));
+    let change = "cd tree && for f in d*/f*; do echo more >> $f; done && chmod 600 d10/f*";
+    scratch.sh(change).done();
+    scratch.cairn("import tree a.cairn/tree --replace").done();
+    scratch.sync("a");
+    until("everything has changed", || {
+        let files = (0..50).map(|dir| format!("tree/d{dir}/f031"));
+        let changed = files.filter(|file| read(file) == "32\nmore\n");
+        changed.count() == 50 && read("tree/d39/f099") == "100\nmore\n"
+    });
+    assert_eq!(
+        (&*through(&one), &*through(&two)),
+        ("10\nmore\n", "4\nmore\n")
+    );
 }
