@@ -11,6 +11,9 @@ pub(crate) trait Console {
     /// Writes to the standard output.
     fn out(&mut self, bytes: &[u8]) -> Result<()>;
 
+    /// Has what was written be seen now: for who reads it as it comes.
+    fn flush(&mut self) -> Result<()>;
+
     /// Writes to the standard error.
     fn error(&mut self, bytes: &[u8]) -> Result<()>;
 

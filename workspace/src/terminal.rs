@@ -52,6 +52,10 @@ impl Console for Terminal {
         self.out.write_all(bytes).map_err(output)
     }
 
+    fn flush(&mut self) -> Result<()> {
+        self.out.flush().map_err(output)
+    }
+
     fn error(&mut self, bytes: &[u8]) -> Result<()> {
         self.out.flush().map_err(output)?;
         // Nobody to tell it to is no reason to fail.

@@ -215,6 +215,8 @@ impl Hub {
         state.chain = state.chain.next(&hasher.finish());
         let mut refs = Refs::default();
         let effects = self.apply(db, &changes, &resolution.deaths, &mut refs)?;
+        // What lives again may have more than its author knows.
+        let plain = plain && effects.revived.is_empty();
         for (_, outcome) in &resolution.outcomes {
             if let Outcome::Alias { from, to } = outcome {
                 tree.set_alias(*from, *to, state.head)?;

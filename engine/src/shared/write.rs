@@ -115,6 +115,7 @@ impl Shared<'_> {
         lasts: &mut Lasts,
         count: &mut dyn FnMut(&Data, i64) -> Result<()>,
     ) -> Result<()> {
+        self.begin_again(changes, lasts)?;
         let mut nodes = self.set_registers(changes, lasts)?;
         if !lasts.ends {
             // A name matters to a node that was dead. One that came with this
@@ -133,6 +134,25 @@ impl Shared<'_> {
             }
         }
         self.set_nodes(nodes, lasts, count)?;
+        Ok(())
+    }
+
+    /// A node that was dead and is told again is told with all that it has (HUB-3):
+    /// attributes of before that do not come are not there. A hub that had
+    /// forgotten it has no tombstones of them.
+    fn begin_again(&self, changes: &[Change], lasts: &mut Lasts) -> Result<()> {
+        let before = lasts.before.get_or_insert_default();
+        for change in changes {
+            let Entry::Node { id, .. } = &change.entry else {
+                continue;
+            };
+            if !before.is_new(*self, "shared_node", *id)? {
+                let (tag, counter) = key(*id);
+                let forget = "DELETE FROM shared_xattr WHERE side = ? AND tag = ? AND counter = ?";
+                let mut forget = self.db.prepare_cached(forget)?;
+                forget.execute(params![self.side, tag, counter])?;
+            }
+        }
         Ok(())
     }
 

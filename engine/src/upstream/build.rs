@@ -11,9 +11,10 @@ use rustc_hash::FxHashMap;
 
 use super::grow::{At, Growth};
 use super::layout::Chunks;
-use super::plan::{Plan, reserve};
+use super::plan::{Plan, Seen, reserve};
 use super::replay::Replayed;
 use super::spool::Spool;
+use super::state::Base as Saw;
 use super::turn::Planned;
 use crate::Result;
 use crate::assign::{Assignment, set_attributes};
@@ -94,6 +95,7 @@ pub(super) fn build(
     if !shape.find_names(plan, &targets)? || !shape.is_tree(plan)? {
         return Ok(None);
     }
+    shape.keep_removals(plan, &targets);
     let (mut new, counts) = assignment(plan, &mut shape, seen)?;
     if let Some(growth) = &mut growth {
         let set = plan.names.keys().chain(targets.keys()).cloned().collect();
@@ -200,6 +202,22 @@ impl Shape {
             }
         }
         Ok(())
+    }
+
+    /// What was removed here of a directory that was removed, too, and comes again,
+    /// is still to be pushed. The log has it under an inode that is not the
+    /// directory's any more.
+    fn keep_removals(&self, plan: &mut Plan<'_>, targets: &BTreeMap<Place, Option<NodeId>>) {
+        for (place, seen) in &plan.names {
+            if let Seen::Edited(Some(was)) = seen
+                && self.made.contains_key(&place.0)
+                && !targets.contains_key(place)
+            {
+                let (parent, name) = place.clone();
+                let register = Register::Name { parent, name };
+                plan.frozen.insert(register, Saw::Name(Some(*was)));
+            }
+        }
     }
 
     fn ino(&self, plan: &Plan<'_>, id: NodeId) -> Result<Option<Ino>> {

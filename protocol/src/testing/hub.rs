@@ -166,6 +166,13 @@ impl Hub {
         let resolution = resolve_with(self.safe, &self.tree, edits, from, &mut mint)
             .map_err(PushError::Batch)?;
         self.minted = minted;
+        // What is made again and was not forgotten is told with all that it has.
+        let again: Vec<NodeId> = (resolution.entries.iter())
+            .filter_map(|entry| match entry {
+                Entry::Node { id, .. } if self.tree.kind(*id).is_some() => Some(*id),
+                _ => None,
+            })
+            .collect();
         self.head += 1;
         self.tree.commit(self.head, &resolution);
         for (_, outcome) in &resolution.outcomes {
@@ -173,7 +180,17 @@ impl Hub {
                 self.tree.aliases.insert(*from, *to);
             }
         }
-        self.log.push(resolution.entries);
+        let mut entries = resolution.entries;
+        for node in again {
+            for ((node, name), value) in self.tree.xattrs_of(node) {
+                let (node, name, value) = (*node, name.clone(), Some(value.clone()));
+                let entry = Entry::Xattr { node, name, value };
+                if !entries.contains(&entry) {
+                    entries.push(entry);
+                }
+            }
+        }
+        self.log.push(entries);
         Ok(Ack {
             batch,
             seq: self.head,

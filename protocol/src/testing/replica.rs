@@ -490,7 +490,7 @@ impl ModelReplica {
 
     pub(super) fn catch_up(&mut self, head: Seq, changes: &[Change]) {
         for Change { ver, entry } in changes {
-            self.confirmed.apply(*ver, entry);
+            self.confirmed.receive(*ver, entry);
         }
         self.cursor = head;
     }

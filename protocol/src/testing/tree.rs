@@ -210,6 +210,15 @@ impl ModelTree {
         self.dead.extend(resolution.deaths.iter().cloned());
     }
 
+    /// Sets one register, as a hub tells it: of a node that it tells of anew, it
+    /// tells all attributes (HUB-3).
+    pub fn receive(&mut self, ver: Ver, entry: &Entry) {
+        if let Entry::Node { id, .. } = entry {
+            self.xattrs.retain(|(node, _), _| node != id);
+        }
+        self.apply(ver, entry);
+    }
+
     /// Sets one register.
     pub fn apply(&mut self, ver: Ver, entry: &Entry) {
         match entry {

@@ -98,7 +98,7 @@ pub(crate) fn perform(request: Request, host: &Host, console: &mut dyn Console) 
         let told = if is_error {
             console.error(bytes)
         } else {
-            console.out(bytes)
+            console.out(bytes).and_then(|()| console.flush())
         };
         if let Err(failure) = told {
             // Nobody is left to run it for.

@@ -109,7 +109,8 @@ fn with(
         }
         // What the hub does not take waits, and keeps nobody from following.
         Err(Failure::Sync(why @ SyncError::Refused { .. })) if request.watch => {
-            console.note(&why.to_string())?;
+            // That was before anybody listened to events.
+            told("refused", why.to_string(), request.json, console)?;
         }
         done => done?,
     }
@@ -143,11 +144,15 @@ fn tell(event: &ClientEvent, json: bool, console: &mut dyn Console) -> Result<()
     let Some((name, detail)) = describe(event) else {
         return Ok(());
     };
+    told(name, detail, json, console)
+}
+
+fn told(event: &str, detail: String, json: bool, console: &mut dyn Console) -> Result<()> {
     if json {
-        let event = name;
-        return console.out(&super::json(&Line { event, detail })?);
+        console.out(&super::json(&Line { event, detail })?)?;
+        return console.flush();
     }
-    console.note(&format!("{name}: {detail}"))
+    console.note(&format!("{event}: {detail}"))
 }
 
 /// The events that count for who watches.

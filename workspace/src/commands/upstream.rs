@@ -157,7 +157,8 @@ fn show(console: &mut dyn Console, before: &Counters, now: &Counters, json: bool
     };
     if json {
         // A line for each step, for who reads it as it comes.
-        return console.out(&super::json(&at)?);
+        console.out(&super::json(&at)?)?;
+        return console.flush();
     }
     console.progress(&at)
 }

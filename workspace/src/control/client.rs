@@ -64,6 +64,7 @@ impl Client {
             match Answer::receive(&mut self.0).map_err(lost)? {
                 Some(Answer::Out(bytes)) => console.out(&bytes)?,
                 Some(Answer::Error(bytes)) => console.error(&bytes)?,
+                Some(Answer::Flush) => console.flush()?,
                 Some(Answer::Note(line)) => console.note(&line)?,
                 Some(Answer::Progress(at)) => console.progress(&at)?,
                 Some(Answer::WantInput(most)) => self.send_input(most, console)?,

@@ -220,6 +220,11 @@ impl Console for Remote {
         Ok(())
     }
 
+    fn flush(&mut self) -> Result<()> {
+        self.send(&Answer::Flush)?;
+        self.stream.flush().map_err(|_| Failure::OutputClosed)
+    }
+
     fn error(&mut self, bytes: &[u8]) -> Result<()> {
         for part in bytes.chunks(BODY_MAX) {
             self.send(&Answer::Error(part.to_vec()))?;

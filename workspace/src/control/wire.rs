@@ -52,6 +52,8 @@ pub(crate) enum Answer {
     Out(Vec<u8>),
     /// For the standard error.
     Error(Vec<u8>),
+    /// What is for the standard output is to be seen now.
+    Flush,
     /// For the standard error, a line of it.
     Note(String),
     /// How far it is.
@@ -117,6 +119,7 @@ impl Answer {
             Self::Failed(failed) => put(to, 5, &encode(failed)?),
             Self::Ready => put(to, 6, &[]),
             Self::Error(bytes) => put(to, 7, bytes),
+            Self::Flush => put(to, 8, &[]),
         }
     }
 
@@ -134,6 +137,7 @@ impl Answer {
             5 => Self::Failed(decode(&body)?),
             6 => Self::Ready,
             7 => Self::Error(body),
+            8 => Self::Flush,
             _ => return Err(malformed("a frame of an unknown kind")),
         }))
     }

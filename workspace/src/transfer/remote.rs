@@ -39,6 +39,10 @@ impl Console for Said {
         Ok(())
     }
 
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     fn error(&mut self, _: &[u8]) -> Result<()> {
         Ok(())
     }
@@ -146,6 +150,10 @@ impl Console for Fed<'_> {
         self.console.out(bytes)
     }
 
+    fn flush(&mut self) -> Result<()> {
+        self.console.flush()
+    }
+
     fn error(&mut self, bytes: &[u8]) -> Result<()> {
         self.console.error(bytes)
     }
@@ -229,6 +237,10 @@ impl<W: Write> Console for Drained<'_, W> {
             return Err(Failure::OutputClosed);
         }
         Err(Failure::io(format!("cannot write {}", self.name))(error))
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.console.flush()
     }
 
     fn error(&mut self, _: &[u8]) -> Result<()> {

@@ -333,3 +333,24 @@ fn a_replica_in_one_file_is_used_as_any_other() {
     s.cairn("export one.cairn out").done();
     assert_eq!(fs::read(s.join("out/large")).unwrap(), vec![7; 3 << 20]);
 }
+
+/// It came when the script had ended, or after 64 KiB.
+#[cfg(feature = "shell")]
+#[test]
+fn what_a_script_says_is_seen_while_it_runs() {
+    each_way(|s, at| {
+        let mut running = cairn()
+            .args(["exec", at, "--", "echo up; sleep 300"])
+            .current_dir(&**s)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = [0; 3];
+        let out = running.stdout.as_mut().unwrap();
+        out.read_exact(&mut said).unwrap();
+        assert_eq!(&said, b"up\n");
+        running.kill().unwrap();
+        running.wait().unwrap();
+    });
+}
