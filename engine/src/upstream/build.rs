@@ -302,7 +302,12 @@ impl Shape {
             let entries = here.entries.cast_signed() + counts.get(ino).copied().unwrap_or(0);
             let mut hidden = false;
             for place in plan.shared.places_of(here.id)? {
-                hidden |= !plan.is_ignored(&place)?;
+                // A replay may take it from there: what was removed here turned out
+                // to be another node, which is elsewhere here.
+                let names = plan.replayed.as_ref().map(|replayed| &replayed.names);
+                let taken = names.and_then(|names| names.get(&place));
+                let is_there = taken.is_none_or(|node| *node == Some(here.id));
+                hidden |= is_there && !plan.is_ignored(&place)?;
             }
             if hidden || entries != 0 || (plan.replayed.is_none() && plan.is_edited(here.id)) {
                 return Ok(false);

@@ -73,7 +73,8 @@ fn i1_to_i7_hold_under_random_schedules_of_sessions() {
 /// node in it, which counted as pushed although it was refused (65937); a directory
 /// that had become an alias of one that the hub then forgot, with what was made
 /// in it (181470); a file that was set aside while somebody removed it, which is a
-/// rename of what was removed (122061).
+/// rename of what was removed (122061); an attribute of a dead node that its hub had
+/// forgotten, and that came again with the node (46186).
 #[test]
 fn seeds_that_failed_before_hold() {
     for seed in [
@@ -83,6 +84,7 @@ fn seeds_that_failed_before_hold() {
         let result = Model::new(seed, false).as_it_was().run();
         assert_eq!(result, Ok(()), "CAIRN_SEED={seed}, as it was");
     }
+    assert_eq!(run_any(46_186).err(), None);
 }
 
 /// A hub that tells each author that its batch took effect as it says.
