@@ -9,6 +9,7 @@ use cairn_protocol::wire::PushAck;
 use cairn_protocol::{Change, ChunkHash, Cursor, Outcome, Refusal, ReplicaTag, Ver};
 use rusqlite::Connection;
 
+use super::anew::Removed;
 use super::build::{Built, build};
 use super::echo::Echo;
 use super::grow::{Growth, LEAST};
@@ -170,6 +171,11 @@ impl Upstream {
         db.execute_batch("BEGIN IMMEDIATE").map_err(FsError::from)?;
         let _undo = Undo(&db);
         let flight = cut.flight.as_deref();
+        let removed = if anew {
+            self.removed(rows, &state, &frozen)?
+        } else {
+            Removed::default()
+        };
         let mut rider = self.rider(cut, more, (&state, rows.told()?), anew);
         rider.begin(inner, &db)?;
         let before = if anew {
@@ -192,6 +198,7 @@ impl Upstream {
             && ignore.is_empty()
             && uncovered.is_empty()
             && followed(&db, side)?.is_empty();
+        plan.ended = removed.ended().collect();
         let echo = self.echo(cut, &db, &plan.local)?;
         plan.look(&rider.changes, &rider.more, flight, cut.ack.as_ref(), echo)?;
         plan.uncover(&uncovered)?;
@@ -200,6 +207,7 @@ impl Upstream {
         if !missing.is_empty() {
             return Ok(Some(Applied::Wants(missing)));
         }
+        plan.remove_again(&removed)?;
         plan.land(flight, cut.ack.as_ref())?;
         let seen = inner.committed.load(std::sync::atomic::Ordering::SeqCst);
         let mut ledger = rider.ledger.take().unwrap_or_default();

@@ -84,6 +84,8 @@ pub(super) struct Plan<'a> {
     pub(super) grows: bool,
     /// Nodes that the cut tells of, that do not live here, and are not fresh.
     pub(super) absent: BTreeSet<NodeId>,
+    /// Nodes that were removed here before the confirmed tree began anew.
+    pub(super) ended: BTreeSet<NodeId>,
 }
 
 impl<'a> Plan<'a> {
@@ -115,6 +117,7 @@ impl<'a> Plan<'a> {
             side,
             grows: false,
             absent: BTreeSet::new(),
+            ended: BTreeSet::new(),
         }
     }
 
