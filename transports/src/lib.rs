@@ -23,8 +23,8 @@ mod websocket;
 pub use address::{Address, AddressError, DEFAULT_PORT, Scheme, WorkspaceName};
 pub use channel::{Arrivals, Channel, Dialler, Receiver, Sender, host};
 pub use client::{
-    Beginning, Client, ClientError, ClientEvent, ClientHandle, ClientOptions, Refusal, Replica,
-    State, Upstream,
+    Beginning, Client, ClientError, ClientEvent, ClientHandle, ClientOptions, Halt, Refusal,
+    Replica, State, Upstream,
 };
 pub use error::{CarrierError, ConnectError};
 pub use server::{

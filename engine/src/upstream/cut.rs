@@ -9,6 +9,7 @@ use cairn_protocol::wire::PushAck;
 use cairn_protocol::{Change, ChunkHash, Cursor, Outcome, Refusal, ReplicaTag};
 use rusqlite::Connection;
 
+use super::anew::Removed;
 use super::build::build;
 use super::echo::Echo;
 use super::grow::LEAST;
@@ -42,10 +43,27 @@ struct Cut {
 }
 
 impl Cut {
+    /// Whether what was confirmed is of another history.
+    fn is_anew(&self) -> bool {
+        self.reset.is_some_and(Reset::is_anew)
+    }
+
+    /// What follows from the whole tree of a hub, beside what it says.
+    fn follows(&self, shared: Shared<'_>) -> Result<Vec<Change>> {
+        let mut more = Vec::new();
+        if self.reset.is_some() {
+            end_unplaced(self.cursor.seq, &self.changes, &mut more)?;
+        }
+        if self.reset.is_some() && !self.is_anew() {
+            bury_absent(shared, self.cursor.seq, &self.changes, &mut more)?;
+        }
+        Ok(more)
+    }
+
     /// Whether it is of one commit, and that just the batch that was in flight, as
     /// it was.
-    fn is_only(&self, flight: Option<&Flight>) -> bool {
-        let (Some(flight), Some(ack)) = (flight, &self.ack) else {
+    fn is_only(&self) -> bool {
+        let (Some(flight), Some(ack)) = (&self.flight, &self.ack) else {
             return false;
         };
         let next = flight.seen.seq + 1 == ack.seq && ack.seq == self.cursor.seq;
@@ -163,14 +181,8 @@ impl Upstream {
         let rows = Rows { db: &db, side };
         let (state, frozen) = (rows.state()?, rows.frozen()?);
         let shared = Shared::new(&db, side);
-        let anew = cut.reset.is_some_and(Reset::is_anew);
-        let mut more = Vec::new();
-        if cut.reset.is_some() {
-            end_unplaced(cut.cursor.seq, &cut.changes, &mut more)?;
-        }
-        if cut.reset.is_some() && !anew {
-            bury_absent(shared, cut.cursor.seq, &cut.changes, &mut more)?;
-        }
+        let anew = cut.is_anew();
+        let more = cut.follows(shared)?;
         let local = Local::new(inner, &db);
         if !cut.confirmed
             && !anew
@@ -181,6 +193,11 @@ impl Upstream {
         db.execute_batch("BEGIN IMMEDIATE").map_err(FsError::from)?;
         let _undo = Undo(&db);
         let flight = cut.flight.as_deref();
+        let removed = if anew {
+            self.removed(rows, &state, &frozen)?
+        } else {
+            Removed::default()
+        };
         let mut rider = self.rider(cut, more, (&state, rows.told()?), anew);
         rider.begin(inner, &db)?;
         let before = if anew {
@@ -205,6 +222,7 @@ impl Upstream {
             && followed(&db, side)?.is_empty();
         plan.turns = plan.grows && turns;
         plan.looked_at = (state.scanned, rows.told()?);
+        plan.ended = removed.ended().collect();
         let echo = self.echo(cut, &db, &plan.local)?;
         plan.look(&rider.changes, &rider.more, flight, cut.ack.as_ref(), echo)?;
         plan.uncover(&uncovered)?;
@@ -213,6 +231,7 @@ impl Upstream {
         if !missing.is_empty() {
             return Ok(Tried::Applied(Applied::Wants(missing)));
         }
+        plan.remove_again(&removed)?;
         plan.land(flight, cut.ack.as_ref())?;
         let seen = inner.committed.load(std::sync::atomic::Ordering::SeqCst);
         let mut ledger = rider.ledger.take().unwrap_or_default();
@@ -248,18 +267,22 @@ impl Upstream {
             }
             return Err(error.into());
         }
-        if !cut.is_only(flight) {
+        self.landed(cut);
+        Ok(Tried::Applied(Applied::Done))
+    }
+
+    /// The cut is the confirmed tree.
+    fn landed(&self, cut: &Cut) {
+        if !cut.is_only() {
             self.drop_draft();
         }
-        if cut.ack.is_some() || anew {
+        if cut.ack.is_some() || cut.is_anew() {
             *self.flight.lock() = None;
-            inner
-                .chunks
-                .end_leases(&std::mem::take(&mut *self.aloft.lock()));
+            let aloft = std::mem::take(&mut *self.aloft.lock());
+            self.inner().chunks.end_leases(&aloft);
         }
         *self.reset.lock() = None;
         self.uncovered.lock().clear();
-        Ok(Tried::Applied(Applied::Done))
     }
 
     /// What of a cut needs no look, if everything in the batch took effect.

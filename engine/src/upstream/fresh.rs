@@ -90,7 +90,10 @@ impl Fresh {
         let lives = ino.map(|ino| plan.local.has_name(ino)).transpose()?;
         let lives = lives.unwrap_or(false);
         let own = node.replica == ReplicaTag(plan.inner.identity.tag);
-        let known = own || node == NodeId::ROOT || self.spoken.contains(&node);
+        let known = own
+            || node == NodeId::ROOT
+            || self.spoken.contains(&node)
+            || plan.ended.contains(&node);
         let fresh = ino.is_none()
             && !known
             && (self.highest.is_new(plan.shared, "shared_node", node)?

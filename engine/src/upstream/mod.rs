@@ -26,6 +26,7 @@
 //! | `status` | where everything stands, for people and tests |
 //! | `stage`, `spool`, `cut` | what comes, from the first change to the commit |
 //! | `whole` | what a transfer says as a whole |
+//! | `anew` | what was removed here and not pushed, when the hub is another |
 //! | `look`, `echo`, `plan`, `replay` | what a cut means for the working tree |
 //! | `fresh`, `grow` | what nobody here has heard of, and how it becomes rows |
 //! | `plain`, `turn` | what nobody here has edited, and how its rows become others |
@@ -34,6 +35,7 @@
 //! | `identity` | what makes a copy of a replica one of its own |
 //! | `sides` | what it means for the other hub of a hub in the middle |
 
+mod anew;
 mod build;
 mod conflicts;
 mod cut;

@@ -90,6 +90,8 @@ pub(super) struct Plan<'a> {
     pub(super) looked_at: (Ver, Option<Told>),
     /// Nodes that the cut tells of, that do not live here, and are not fresh.
     pub(super) absent: BTreeSet<NodeId>,
+    /// Nodes that were removed here before the confirmed tree began anew.
+    pub(super) ended: BTreeSet<NodeId>,
 }
 
 impl<'a> Plan<'a> {
@@ -124,6 +126,7 @@ impl<'a> Plan<'a> {
             turns: false,
             looked_at: (0, None),
             absent: BTreeSet::new(),
+            ended: BTreeSet::new(),
         }
     }
 

@@ -51,7 +51,7 @@ impl Upstream {
 /// What was frozen, with nothing of what the batch said: another hub that this
 /// replica follows may have noted, of a name, that its editor saw what the batch put
 /// there (see [`super::sides`]).
-fn unsaid(flight: &Flight, mut frozen: Frozen) -> Frozen {
+pub(super) fn unsaid(flight: &Flight, mut frozen: Frozen) -> Frozen {
     for edit in &flight.edits {
         let Edit::Name {
             parent, name, was, ..

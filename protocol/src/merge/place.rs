@@ -139,10 +139,14 @@ impl<'a, T: TreeView> Placer<'a, '_, T> {
         }
         if let Some(why) = self.obstacle(node, place.0)? {
             self.say(edit.edit, refused(why));
-            if self.is_born(node) && !self.names.has_place(node)? {
+            let nowhere = !self.names.has_place(node)? && !self.aliases.contains_key(&node);
+            if self.is_born(node) && nowhere {
                 self.lost.insert(node);
             }
             return Ok(());
+        }
+        if let Some(there) = self.aliases.get(&node).copied() {
+            return self.put_alias((node, there), &place, edit.edit);
         }
         if !self.is_born(node) {
             if !self.names.has_place(node)? && !self.removed.contains_key(&node) {
@@ -155,12 +159,41 @@ impl<'a, T: TreeView> Placer<'a, '_, T> {
         if let Some(there) = self.names.at(&place)?
             && self.is_same(node, there)?
         {
-            self.aliases.insert(node, there);
-            let (from, to) = (node, there);
-            self.say(edit.edit, Outcome::Alias { from, to });
-            return Ok(());
+            return self.become_alias(node, there, edit.edit);
         }
         self.settle(node, &place, edit.edit)?;
+        Ok(())
+    }
+
+    /// A new node is one that is there, and so it is at the names that it got before.
+    fn become_alias(&mut self, from: NodeId, to: NodeId, edit: usize) -> Result<(), T> {
+        self.aliases.insert(from, to);
+        self.lost.remove(&from);
+        self.say(edit, Outcome::Alias { from, to });
+        let others: Vec<Place> = self.names.places(from)?.iter().cloned().collect();
+        for other in others {
+            self.names.set(&other, Some(to))?;
+            self.cause.insert(to, edit);
+        }
+        Ok(())
+    }
+
+    /// Another name of a new node that is one that was there. Where the same content
+    /// is already, nothing is missing.
+    fn put_alias(
+        &mut self,
+        (node, there): (NodeId, NodeId),
+        place: &Place,
+        edit: usize,
+    ) -> Result<(), T> {
+        let taken = self.names.at(place)?;
+        let is_there = match taken {
+            Some(taken) => taken == there || self.is_same(node, taken)?,
+            None => false,
+        };
+        if !is_there {
+            self.settle(there, place, edit)?;
+        }
         Ok(())
     }
 

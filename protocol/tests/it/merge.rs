@@ -203,6 +203,46 @@ fn r4_files_of_one_name_and_content_become_one() {
     assert_eq!(b, [Outcome::Alias { from: y, to: x }]);
 }
 
+/// A new file with two names, of which one is taken by its equal, was a node without
+/// content at the other, which nobody could ever push: whatever its author saw of it
+/// was not what the hub had (seed 81 of the copies).
+#[test]
+fn r4_a_file_of_two_names_becomes_another_at_both() {
+    for (taken, other) in [("f", "g"), ("g", "f")] {
+        let (mut pair, ()) = Pair::after(|_| ());
+        let x = file(&mut pair.a, &root(taken), "same");
+        let y = file(&mut pair.b, &root("f"), "same");
+        pair.b.link(y, &root("g")).unwrap();
+        let [_, b] = pair.meet();
+        assert_eq!(b, [Outcome::Alias { from: y, to: x }]);
+        assert_eq!(pair.hub.tree().at(&root(other)), Some(x));
+        assert_eq!(pair.shows(&root(other)).unwrap(), "same");
+        assert_eq!(pair.hub.tree().kind(y), None);
+    }
+}
+
+/// Where both names are taken, by two equals, they stay; a name that something else
+/// has is as any other that is taken.
+#[test]
+fn r4_a_file_of_two_names_that_are_taken_leaves_them() {
+    for (second, told) in [("same", 1), ("other", 2)] {
+        let (mut pair, ()) = Pair::after(|_| ());
+        let x = file(&mut pair.a, &root("f"), "same");
+        let z = file(&mut pair.a, &root("g"), second);
+        let y = file(&mut pair.b, &root("f"), "same");
+        pair.b.link(y, &root("g")).unwrap();
+        let [_, b] = pair.meet();
+        assert_eq!(b.len(), told, "{b:?}");
+        let tree = pair.hub.tree();
+        assert_eq!(
+            (tree.at(&root("f")), tree.at(&root("g"))),
+            (Some(x), Some(z))
+        );
+        let beside = tree.at(&root("g.conflict-2"));
+        assert_eq!(beside, (told == 2).then_some(x));
+    }
+}
+
 /// A third replica knew the node, lost the hub that knew it, and makes it again:
 /// it was not told before that another stands for it.
 #[test]

@@ -109,6 +109,16 @@ pub struct Refusal {
     pub detail: String,
 }
 
+/// A cut that is not applied before somebody says that it may be, as it would remove
+/// most of the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Halt {
+    /// Nodes that would go.
+    pub removed: u64,
+    /// Nodes that there are.
+    pub of: u64,
+}
+
 /// A client of a hub. Dropping it ends it: the session says goodbye by itself.
 #[derive(Debug)]
 pub struct Client {
@@ -318,6 +328,15 @@ impl ClientHandle {
             Answer::Fenced(cursor) => Ok(cursor),
             Answer::Fetched(_) => Ok(Err(Code::INTERNAL)),
         }
+    }
+
+    /// Waits until a cut is halted; no fence is answered then before it may proceed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn halted(&self) -> Halt {
+        self.0.halted().await
     }
 
     /// Applies a cut that is halted since it would remove most of the tree.

@@ -14,10 +14,10 @@ use cairn_protocol::session::{Command, Counters, Event, Wanted};
 use cairn_protocol::wire::Code;
 use cairn_protocol::{ChunkHash, Cursor};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::ClientError;
+use super::{ClientError, Halt};
 use crate::counters::add;
 
 /// An answer to a request.
@@ -54,6 +54,8 @@ impl Future for Waiting {
 pub(super) struct Requests {
     patience: Duration,
     state: Mutex<State>,
+    /// The cut that waits for somebody to say that it may remove so much.
+    halt: watch::Sender<Option<Halt>>,
 }
 
 #[derive(Debug)]
@@ -82,6 +84,7 @@ impl Requests {
                 alone_since: None,
                 failed: None,
             }),
+            halt: watch::Sender::new(None),
         }
     }
 
@@ -115,8 +118,30 @@ impl Requests {
     }
 
     pub(super) fn proceed(&self) {
+        self.halt.send_replace(None);
         if let Some(session) = &self.state.lock().session {
             let _ = session.send(Command::Proceed);
+        }
+    }
+
+    /// Keeps what is halted until something else comes of it.
+    pub(super) fn note_halt(&self, event: &Event) {
+        let halt = match *event {
+            Event::Halted { removed, of } => Some(Halt { removed, of }),
+            Event::Connected { .. } | Event::Reset { .. } | Event::CutApplied { .. } => None,
+            _ => return,
+        };
+        self.halt.send_replace(halt);
+    }
+
+    /// Waits until a cut is halted.
+    pub(super) async fn halted(&self) -> Halt {
+        let mut halt = self.halt.subscribe();
+        let found = halt.wait_for(Option::is_some).await.map(|halt| *halt);
+        match found {
+            Ok(Some(halt)) => halt,
+            // The sender is here, so it is never gone.
+            _ => std::future::pending().await,
         }
     }
 

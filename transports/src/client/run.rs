@@ -103,6 +103,7 @@ impl Run {
                 self.set(State::Connected);
             }
             self.note_refusal(&event);
+            self.requests.note_halt(&event);
             self.requests.answered(&event);
             let _ = self.events.send(ClientEvent::Session(event));
         });

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cairn::sync::{DEFAULT_PORT, Follow, Hub, Identity, Serve, Upstream};
+use cairn::sync::{DEFAULT_PORT, Follow, Hub, Identity, Serve, SyncError, Upstream};
 use cairn::{Options, Replica};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -70,8 +70,15 @@ pub(crate) fn run(args: &Args) -> Result {
     let follows = follow(&served)?;
     let controls = listen(&served, &serve, &follows)?;
     // What was in the replicas before is with the hubs before anybody is told.
-    serve.settle()?;
+    let waits = match serve.settle() {
+        Err(why @ SyncError::Halted { .. }) => Some(why),
+        settled => settled.map(|()| None)?,
+    };
     announce(args, &served, &serve)?;
+    if let Some(why) = waits {
+        // Others are served all the same.
+        tracing::warn!(%why, "a working tree stays as it is; see `cairn sync REPLICA --proceed`");
+    }
     signals.forever().next();
     if !args.detached {
         say("ending; another Ctrl-C ends it at once");

@@ -78,6 +78,14 @@ pub(crate) fn run(args: &Args) -> Result {
 
 pub(crate) fn perform(request: &Request, host: &Host, console: &mut dyn Console) -> Result {
     let stop = Stop::on_signals()?;
+    if let Some(serve) = host.serve().filter(|_| request.proceed) {
+        // The working tree of a hub follows that, which may remove most of it, too.
+        serve.proceed(&host.replica);
+        serve.settle()?;
+        if host.follow().is_none() && request.upstream.is_none() {
+            return Ok(Outcome::Done);
+        }
+    }
     if let Some(follow) = host.follow() {
         if request.upstream.is_some() {
             return Err(Failure::Refused(

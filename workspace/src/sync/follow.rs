@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cairn_engine::{Replica, SyncStatus, Upstream as Store};
 use cairn_protocol::Cursor;
-use cairn_protocol::session::{ClientAction, ClientDone, Counters, Event, StoreFailure, Wanted};
+use cairn_protocol::session::{ClientAction, ClientDone, Counters, StoreFailure, Wanted};
 use cairn_protocol::wire::Code;
 use cairn_transports::{
     Beginning, Client, ClientEvent, ClientHandle, ClientOptions, Refusal, State, Upstream as Where,
@@ -175,12 +175,11 @@ impl Follow {
     pub fn fence_with(&self, told: &mut dyn FnMut(&Counters) -> bool) -> Result<Cursor, SyncError> {
         let client = self.client()?;
         let handle = client.handle();
-        let mut events = client.events();
         // What is not sealed yet is edited, too.
         self.replica.cursor()?;
         let cursor = self.runtime.block_on(async {
-            let fence = handle.fence();
-            tokio::pin!(fence);
+            let (fence, in_vain) = (handle.fence(), in_vain(client, &self.address));
+            tokio::pin!(fence, in_vain);
             let mut tick = tokio::time::interval(TOLD);
             loop {
                 tokio::select! {
@@ -191,7 +190,7 @@ impl Follow {
                             Err(source) => Err(self.failed(source)),
                         };
                     }
-                    event = events.recv() => self.look_at(event)?,
+                    why = &mut in_vain => return Err(why),
                     _ = tick.tick() => {
                         if !told(&client.counters()) {
                             return Err(self.refused(Code::SHUTDOWN));
@@ -222,26 +221,6 @@ impl Follow {
             tracing::warn!(%hash, %code, "the hub does not have what is damaged here");
         }
         Ok(())
-    }
-
-    /// What ends a wait: the hub does not want us, or wants to remove too much, or
-    /// the store of one of the two fails.
-    fn look_at(&self, event: Result<ClientEvent, RecvError>) -> Result<(), SyncError> {
-        match event {
-            Ok(ClientEvent::Session(Event::Halted { removed, of })) => Err(SyncError::Halted {
-                address: self.address.clone(),
-                removed,
-                of,
-            }),
-            Ok(ClientEvent::State(State::Over { why })) => Err(self.failed(why)),
-            // It is tried again, but helps only when somebody has looked after a store.
-            Ok(ClientEvent::State(State::Waiting { why }))
-                if why.code().is_some_and(|code| STORES.contains(&code)) =>
-            {
-                Err(self.failed(why))
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Waits for what happens next, until `patience` is over.
@@ -297,6 +276,37 @@ impl Drop for Follow {
         if let Some(client) = self.client.take() {
             self.runtime.block_on(client.shutdown());
         }
+    }
+}
+
+/// What ends a wait for a fence: the hub does not want us, or wants to remove too
+/// much, or the store of one of the two fails.
+pub(super) async fn in_vain(client: &Client, address: &str) -> SyncError {
+    let (mut events, handle) = (client.events(), client.handle());
+    let address = address.to_owned();
+    let over = async {
+        loop {
+            match events.recv().await {
+                Ok(ClientEvent::State(State::Over { why })) => return why,
+                // It is tried again, but helps only when somebody has looked after a store.
+                Ok(ClientEvent::State(State::Waiting { why }))
+                    if why.code().is_some_and(|code| STORES.contains(&code)) =>
+                {
+                    return why;
+                }
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                // The fence fails then.
+                Err(RecvError::Closed) => std::future::pending().await,
+            }
+        }
+    };
+    tokio::select! {
+        halt = handle.halted() => SyncError::Halted {
+            address,
+            removed: halt.removed,
+            of: halt.of,
+        },
+        source = over => SyncError::Client { address, source },
     }
 }
 

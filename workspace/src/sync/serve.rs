@@ -14,7 +14,7 @@ use cairn_transports::tls::{Fingerprint, Identity};
 use cairn_transports::{Access, Client, ClientOptions, Server, ServerBuilder, Workspaces};
 use tokio::runtime::Runtime;
 
-use super::follow::Attached;
+use super::follow::{Attached, in_vain};
 use super::{SyncError, runtime, tokens};
 
 /// A workspace that is served.
@@ -231,21 +231,43 @@ impl Serve {
     ///
     /// # Errors
     ///
-    /// Why that cannot be.
+    /// Why that cannot be for one of them; it is tried for all.
     pub fn settle(&self) -> Result<(), SyncError> {
+        let trees = self.trees.iter().zip(&self.hubs);
+        let mut settled = Ok(());
+        for (tree, hub) in trees {
+            settled = settled.and(self.settle_one(tree, hub));
+        }
+        settled
+    }
+
+    fn settle_one(&self, tree: &Client, hub: &Hub) -> Result<(), SyncError> {
+        // What is not sealed yet is edited, too.
+        hub.replica.cursor()?;
+        hub.hurry();
+        let (address, handle) = (hub.name(), tree.handle());
+        let fenced = self.runtime.block_on(async {
+            tokio::select! {
+                fenced = handle.fence() => Ok(fenced),
+                why = in_vain(tree, &address) => Err(why),
+            }
+        });
+        match fenced? {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(code)) => Err(SyncError::Refused { address, code }),
+            Err(source) => Err(SyncError::Client { address, source }),
+        }
+    }
+
+    /// Has the working tree of a replica that is served lose what its hub has lost, if
+    /// that is most of it and so waits for somebody to say so. Replicas in memory are
+    /// not told apart.
+    pub fn proceed(&self, replica: &Replica) {
         for (tree, hub) in self.trees.iter().zip(&self.hubs) {
-            // What is not sealed yet is edited, too.
-            hub.replica.cursor()?;
-            hub.hurry();
-            let fenced = self.runtime.block_on(async { tree.handle().fence().await });
-            let address = hub.name();
-            match fenced {
-                Ok(Ok(_)) => {}
-                Ok(Err(code)) => return Err(SyncError::Refused { address, code }),
-                Err(source) => return Err(SyncError::Client { address, source }),
+            if hub.replica.path() == replica.path() {
+                tree.handle().proceed();
             }
         }
-        Ok(())
     }
 }
 

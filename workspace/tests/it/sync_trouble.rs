@@ -6,6 +6,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::process::Stdio;
 
+use cairn::{Options, Replica};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::hubs::Hub;
@@ -218,4 +219,40 @@ fn a_damaged_chunk_at_a_replica_comes_again_from_its_hub() {
         .cairn("cat c.cairn/large")
         .ended(5)
         .says(&["/large"]);
+}
+
+/// The working tree of a hub does not lose most of itself before somebody says so; the
+/// server waited for that for ever when it was to end, and before it began.
+#[test]
+fn a_hub_whose_working_tree_is_halted_ends_and_begins() {
+    let scratch = Scratch::new();
+    std::fs::create_dir(scratch.join("many")).unwrap();
+    for n in 0..200 {
+        std::fs::write(scratch.join(format!("many/{n}")), "x").unwrap();
+    }
+    let hub = Hub::new(&scratch, "hub", &[]);
+    let url = hub.url("quic").to_owned();
+    scratch.cairn(&format!("clone {url} a")).done();
+    scratch.cairn("import many a.cairn/many").done();
+    scratch.cairn("sync a.cairn").done();
+    let count = |name: &str| {
+        let ran = scratch.cairn(&format!("ls {name}.cairn/many"));
+        ran.text().lines().count()
+    };
+    until("the hub has them", || count("hub") == 200);
+    let a = Replica::open(scratch.join("a.cairn"), Options::default()).unwrap();
+    a.remove_all("/many").unwrap();
+    drop(a);
+    scratch.cairn("sync a.cairn").done();
+    let address = hub.address();
+    hub.end();
+    assert_eq!(count("hub"), 200);
+    // It serves what it has, and its working tree has more, until somebody says so.
+    let hub = Hub::at(&scratch, "hub", &address, &[]);
+    scratch.cairn(&format!("clone {url} b")).done();
+    assert_eq!(count("b"), 0);
+    assert_eq!(count("hub"), 200);
+    scratch.cairn("sync hub.cairn --proceed").done();
+    assert_eq!(count("hub"), 0);
+    hub.end();
 }

@@ -145,7 +145,8 @@ impl Client {
         whole: Vec<Change>,
         ack: Option<PushAck>,
     ) -> Applied {
-        let (epoch, last_batch) = (Epoch([7; 16]), 0);
+        let last_batch = side.hub.last(self.upstream.tag());
+        let (epoch, last_batch) = (Epoch([7; 16]), last_batch.map_or(0, |(last, _)| last));
         self.perform(ClientAction::Reset {
             why,
             epoch,
