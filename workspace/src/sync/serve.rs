@@ -233,10 +233,11 @@ impl Serve {
     ///
     /// Why that cannot be for one of them; it is tried for all.
     pub fn settle(&self) -> Result<(), SyncError> {
-        let trees = self.trees.iter().zip(&self.hubs);
-        trees.fold(Ok(()), |settled, (tree, hub)| {
-            settled.and(self.settle_one(tree, hub))
-        })
+        let mut settled = Ok(());
+        for (tree, hub) in self.trees.iter().zip(&self.hubs) {
+            settled = settled.and(self.settle_one(tree, hub));
+        }
+        settled
     }
 
     fn settle_one(&self, tree: &Client, hub: &Hub) -> Result<(), SyncError> {
