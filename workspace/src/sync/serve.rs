@@ -233,9 +233,8 @@ impl Serve {
     ///
     /// Why that cannot be for one of them; it is tried for all.
     pub fn settle(&self) -> Result<(), SyncError> {
-        let trees = self.trees.iter().zip(&self.hubs);
         let mut settled = Ok(());
-        for (tree, hub) in trees {
+        for (tree, hub) in self.trees.iter().zip(&self.hubs) {
             settled = settled.and(self.settle_one(tree, hub));
         }
         settled
