@@ -220,7 +220,8 @@ impl Upstream {
             && ignore.is_empty()
             && uncovered.is_empty()
             && followed(&db, side)?.is_empty();
-        plan.turns = plan.grows && turns;
+        // Who has nothing yet has nothing that could become other rows.
+        plan.turns = plan.grows && turns && state.cursor.is_some();
         plan.looked_at = (state.scanned, rows.told()?);
         plan.ended = removed.ended().collect();
         let echo = self.echo(cut, &db, &plan.local)?;
