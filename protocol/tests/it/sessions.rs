@@ -150,68 +150,25 @@ fn without_the_look_whether_a_batch_took_effect_as_it_says_trees_differ() {
     assert!(found.is_some());
 }
 
-/// A replica that makes again what its hub lacks after a long time.
-struct Returning(ModelClient);
-
-impl ReplicaSubject for Returning {
-    fn create(tag: ReplicaTag) -> Self {
-        let safe = ReplicaSafeguards {
-            absence: false,
-            ..ReplicaSafeguards::ALL
-        };
-        Self(ModelClient::new(tag, safe))
-    }
-
-    fn store(&self) -> Arc<dyn Store<ClientAction, ClientDone>> {
-        self.0.store()
-    }
-
-    fn start(&self) -> (Start, u64, Option<[u8; 32]>) {
-        self.0.start()
-    }
-
-    fn view(&self) -> ModelTree {
-        self.0.view()
-    }
-
-    fn confirmed(&self) -> Option<(Cursor, ModelTree)> {
-        ReplicaSubject::confirmed(&self.0)
-    }
-
-    fn edit(&mut self, what: &Do) -> Result<Option<NodeId>, EditError> {
-        ReplicaSubject::edit(&mut self.0, what)
-    }
-
-    fn crash(&mut self) {
-        ReplicaSubject::crash(&mut self.0);
-    }
-
-    fn is_clean(&self) -> bool {
-        self.0.is_clean()
-    }
-
-    fn check(&self) -> Result<(), String> {
-        self.0.check()
-    }
-}
-
 #[test]
 fn without_the_meaning_of_absence_what_was_removed_comes_again() {
     // One of the first is enough, and the first of all is 1898.
     let found = (1_890..4_000).find_map(|seed| {
-        let world = World::<ModelHub, Returning>::new(seed, false);
+        let world = World::<ModelHub, Behaving<Returning>>::new(seed, false);
         let mut world = world.as_it_was();
         world.run().err().filter(|why| why.contains("(I8)"))
     });
     assert!(found.is_some());
 }
 
-/// What a replica does with a batch that was not answered.
+/// What a replica does that it should not.
 trait Conduct {
+    /// What it keeps to.
+    const SAFE: ReplicaSafeguards = ReplicaSafeguards::ALL;
     /// Whether it withdraws it when a session begins, though the hub may have it.
-    const IS_HASTY: bool;
+    const IS_HASTY: bool = false;
     /// Whether it withdraws what was refused.
-    const GIVES_WAY: bool;
+    const GIVES_WAY: bool = true;
 }
 
 /// A replica that behaves in some way.
@@ -235,7 +192,7 @@ impl Store<ClientAction, ClientDone> for Stubborn {
 
 impl<C: Conduct> ReplicaSubject for Behaving<C> {
     fn create(tag: ReplicaTag) -> Self {
-        let client = ModelClient::new(tag, ReplicaSafeguards::ALL);
+        let client = ModelClient::new(tag, C::SAFE);
         Self(client, std::marker::PhantomData)
     }
 
@@ -280,17 +237,25 @@ impl<C: Conduct> ReplicaSubject for Behaving<C> {
     }
 }
 
+/// It makes again what its hub lacks after a long time.
+struct Returning;
+
+impl Conduct for Returning {
+    const SAFE: ReplicaSafeguards = ReplicaSafeguards {
+        absence: false,
+        ..ReplicaSafeguards::ALL
+    };
+}
+
 struct Hasty;
 
 impl Conduct for Hasty {
     const IS_HASTY: bool = true;
-    const GIVES_WAY: bool = true;
 }
 
 struct Unyielding;
 
 impl Conduct for Unyielding {
-    const IS_HASTY: bool = false;
     const GIVES_WAY: bool = false;
 }
 
