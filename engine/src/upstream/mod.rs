@@ -262,12 +262,16 @@ impl Upstream {
     }
 
     /// The hub's commit that the working tree is of; `None` before the first cut.
+    /// Who reads through a mount or another cache above sees it, too: that may take
+    /// a moment longer than the commit, and is waited for.
     ///
     /// # Errors
     ///
     /// What the database says.
     pub fn cursor(&self) -> Result<Option<Cursor>> {
-        Ok(self.state()?.cursor)
+        let cursor = self.state()?.cursor;
+        self.replica.settle();
+        Ok(cursor)
     }
 
     /// What a session begins with: from where it follows the hub, the number

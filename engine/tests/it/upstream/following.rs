@@ -1,8 +1,13 @@
 //! What is edited on one replica is on another, and costs what it should.
 
-use cairn_engine::{Ino, NewNode, NodeKind, SetAttr, SetTime};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use cairn_engine::{Ino, Invalidation, NewNode, NodeKind, Observer, SetAttr, SetTime};
 use cairn_protocol::session::{Applied, ClientAction};
 use cairn_protocol::{Edit, Meta, MetaFields, Name, NodeId, ReplicaTag, Timestamp};
+
+use parking_lot::{Condvar, Mutex};
 
 use super::{Client, Side, assert_equal, two};
 use crate::support;
@@ -343,4 +348,59 @@ fn times_of_any_age_arrive_and_do_not_go_back() {
         }
     }
     assert_equal(&[&a, &b], &side);
+}
+
+/// A cache above the engine, such as a mount's, that takes its time.
+#[derive(Debug, Default)]
+struct Slow {
+    waiting: AtomicUsize,
+    is_settled: Mutex<bool>,
+    settled: Condvar,
+}
+
+impl Observer for Slow {
+    fn knows(&self, _: Ino) -> bool {
+        true
+    }
+
+    fn invalidate(&self, _: Invalidation) {}
+
+    fn settle(&self) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let mut settled = self.is_settled.lock();
+        while !*settled {
+            self.settled.wait(&mut settled);
+        }
+    }
+}
+
+/// A sandbox began a command when the cut was committed that it waited for, and the
+/// command read what the kernel had cached before.
+#[test]
+fn regression_who_is_told_of_a_cut_sees_it_through_every_cache() {
+    let (mut side, a, b) = two();
+    a.replica.write_file("/f", b"new").unwrap();
+    a.sync(&mut side);
+    b.stage(&side, side.hub.changes_since(b.seq()));
+    let slow = Arc::new(Slow::default());
+    let _mount = b.replica.observed(slow.clone());
+    let told = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| b.apply(side.cursor(), None));
+        support::eventually("the cut is committed", || {
+            slow.waiting.load(Ordering::SeqCst) == 1
+        });
+        scope.spawn(|| {
+            assert_eq!(b.seq(), side.hub.head());
+            told.store(true, Ordering::SeqCst);
+        });
+        support::eventually("the other asks, too", || {
+            told.load(Ordering::SeqCst) || slow.waiting.load(Ordering::SeqCst) == 2
+        });
+        let too_early = told.load(Ordering::SeqCst);
+        *slow.is_settled.lock() = true;
+        slow.settled.notify_all();
+        assert!(!too_early);
+    });
+    assert!(told.load(Ordering::SeqCst));
 }
