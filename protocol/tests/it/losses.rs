@@ -7,7 +7,8 @@ use cairn_protocol::testing::{ModelHub, Side, talk};
 use cairn_protocol::wire::{Capabilities, Code, Ext, Frame, List, Message, Missing, Want};
 use cairn_protocol::{ChunkHash, ReplicaTag};
 
-use crate::session::{client_side, config, connected, create, greeted_client, hub, noise, replica};
+use crate::session::frames::greeted_client;
+use crate::session::{client_side, config, connected, create, hub, noise, replica};
 
 const T0: Duration = Duration::ZERO;
 

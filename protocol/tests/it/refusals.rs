@@ -15,10 +15,9 @@ use cairn_protocol::wire::{
 };
 use cairn_protocol::{ChunkHash, Edit, Encoding, NodeId, NodeKind, ReplicaTag};
 
-use crate::session::{
-    C, H, T0, client_side, connect, connected, create, hello, hub, push, refused, replica,
-    subscribe, write,
-};
+use crate::session::batches::refused;
+use crate::session::frames::{hello, push, subscribe};
+use crate::session::{C, H, T0, client_side, connect, connected, create, hub, replica, write};
 
 fn secret() -> Token {
     Token::new(b"secret").unwrap()

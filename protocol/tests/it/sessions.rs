@@ -372,7 +372,7 @@ fn the_corpus_of_frames_is_that_of_real_sessions() {
             std::fs::write(path, input).unwrap();
         }
     }
-    for (name, stream) in crate::session::streams() {
+    for (name, stream) in crate::session::frames::streams() {
         std::fs::write(folder.join("session_frames").join(name), stream).unwrap();
     }
     std::fs::create_dir_all(folder.join("session_pair")).unwrap();
