@@ -7,6 +7,7 @@
 //! something for a try that is over; what it says of that is of no other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::hash::ChunkHash;
 use crate::limits::{BATCH_CHUNKS_MAX, HASHES_MAX};
@@ -17,6 +18,9 @@ use crate::wire::{Blob, ChunkData, Code, Ext, Limits, Need, Of, Push};
 
 /// How often a chunk is asked for.
 const TRIES: u8 = 3;
+/// How long none of the chunks that were asked for may come. A frame of them takes
+/// that long at 70 kbit/s.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A batch that all parts are here of.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ struct Whole {
     /// The chunks that were asked for and did not come: where they are in the
     /// list, and how often they were asked for.
     missing: BTreeMap<ChunkHash, (usize, u8)>,
+    /// When the last of them came, or they were asked for.
+    since: Duration,
     /// The chunks that came along and are kept.
     kept: BTreeSet<ChunkHash>,
     stage: Stage,
@@ -146,6 +152,7 @@ impl Batches {
                 batch,
                 inline,
                 missing: BTreeMap::new(),
+                since: Duration::ZERO,
                 kept: BTreeSet::new(),
                 stage,
             }));
@@ -214,8 +221,27 @@ impl Batches {
         whole.is_some_and(|whole| whole.missing.contains_key(hash))
     }
 
+    /// When chunks are missing for too long.
+    pub(super) fn late_at(&self) -> Option<Duration> {
+        let whole = self.whole.as_ref();
+        let waiting = whole.filter(|whole| whole.stage == Stage::Chunks)?;
+        Some(waiting.since + PATIENCE)
+    }
+
+    /// Why the batch is not taken any more, if its chunks do not come: one that came
+    /// under another hash than it was sent under is not known to have been sent, and
+    /// both sides would wait for ever.
+    pub(super) fn late(&self, now: Duration) -> Option<Refused> {
+        self.late_at().filter(|at| *at <= now)?;
+        Some(Refused {
+            batch: self.number()?,
+            code: Code::CHUNK_MISSING,
+            detail: "chunks that were asked for do not come".to_owned(),
+        })
+    }
+
     /// The store has told what is missing. Returns what to ask for.
-    pub(super) fn offered(&mut self, missing: &[bool]) -> Result<Vec<Need>, Fault> {
+    pub(super) fn offered(&mut self, now: Duration, missing: &[bool]) -> Result<Vec<Need>, Fault> {
         let is_due = !self.was_asked_before();
         let whole = self.whole.as_mut().filter(|_| is_due);
         let Some(whole) = whole.filter(|whole| whole.stage == Stage::Offer) else {
@@ -227,7 +253,7 @@ impl Batches {
         let chunks = whole.batch.chunks.iter().zip(missing).enumerate();
         let missing = chunks.filter(|(_, (_, missing))| **missing);
         whole.missing = missing.map(|(at, (hash, _))| (*hash, (at, 1))).collect();
-        whole.stage = Stage::Chunks;
+        (whole.stage, whole.since) = (Stage::Chunks, now);
         let needs = needs(
             whole.batch.number,
             whole.missing.values().map(|(at, _)| *at),
@@ -240,6 +266,7 @@ impl Batches {
     /// batch is not taken.
     pub(super) fn stored(
         &mut self,
+        now: Duration,
         hashes: &[ChunkHash],
         refused: &[(ChunkHash, Code)],
     ) -> Result<Vec<Need>, Refused> {
@@ -256,6 +283,7 @@ impl Batches {
             whole.stage = if all { Stage::Commit } else { Stage::Offer };
             return Ok(Vec::new());
         }
+        whole.since = now;
         let mut again = Vec::new();
         for hash in hashes {
             let Some((at, tries)) = whole.missing.get_mut(hash) else {

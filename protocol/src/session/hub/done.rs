@@ -44,7 +44,7 @@ impl HubSession {
             }
             (Row::Intake, HubDone::Noted) => Ok(()),
             (Row::Push, HubDone::Offered(missing)) => {
-                for need in self.batches.offered(&missing)? {
+                for need in self.batches.offered(self.link.now(), &missing)? {
                     self.link.send(&need.into());
                 }
                 Ok(())
@@ -246,7 +246,8 @@ impl HubSession {
             self.lost.answered(&storing.chunks);
             return Ok(());
         }
-        match self.batches.stored(&storing.chunks, refused) {
+        let now = self.link.now();
+        match self.batches.stored(now, &storing.chunks, refused) {
             Ok(needs) => {
                 for need in needs {
                     self.link.send(&need.into());

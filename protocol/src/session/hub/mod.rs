@@ -136,7 +136,7 @@ impl Session for HubSession {
     }
 
     fn poll(&mut self) -> Output<HubAction> {
-        self.link.poll(None)
+        self.link.poll(self.batches.late_at())
     }
 
     fn frame_max(&self) -> usize {

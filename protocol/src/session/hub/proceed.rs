@@ -16,6 +16,11 @@ impl HubSession {
         };
         self.proceed_batches()?;
         self.proceed_chunks()?;
+        if self.link.is_free(Row::Store)
+            && let Some(late) = self.batches.late(self.link.now())
+        {
+            self.refuse(&late);
+        }
         let gives = client.agreement.capabilities.has(Capabilities::GIVES);
         if self.link.is_free(Row::Store)
             && gives

@@ -3,27 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cairn_protocol::merge::Place;
 use cairn_protocol::session::{
-    BACKLOG_MAX, By, ClientAction, ClientConfig, ClientDone, ClientSession, Command, Event,
-    HubAction, HubConfig, HubDone, HubSession, Input, Offer, Output, Session, Store, StoreFailure,
+    By, ClientSession, Command, Event, HubAction, HubConfig, HubDone, HubSession, Input, Offer,
+    Output, Session, Store, StoreFailure,
 };
-use cairn_protocol::testing::{
-    BrokenClient, HubBackup, ModelClient, ModelHub, ReplicaSafeguards, Rng, Side, talk,
-};
-use cairn_protocol::wire::{
-    Blob, Capabilities, ChunkData, Chunks, Code, Credit, Cut, Ext, Fence, Frame, Hello, Hydrate,
-    IS_CUT, Limits, List, Message, Missing, Ping, Push, PushAck, Role, Start, Subscribe, Text,
-    Token, Want, Welcome,
-};
-use cairn_protocol::{
-    Chain, ChunkHash, Cursor, Encoding, Epoch, Meta, Name, NodeId, NodeKind, Outcome, ReplicaTag,
-    Scope, Timestamp, WINDOW_BULK, WINDOW_CONTROL,
-};
+use cairn_protocol::testing::{ModelClient, ModelHub, Side, talk};
+use cairn_protocol::wire::{Capabilities, Chunks, Code, Frame, Message};
+use cairn_protocol::{NodeId, ReplicaTag};
 
 use super::frames::kinds;
 use super::{
-    C, H, T0, client_side, config, connect, connected, create, hub, hub_side, noise, replica, write,
+    C, H, T0, client_side, config, connected, create, hub, hub_side, noise, replica, write,
 };
 
 #[test]
@@ -128,6 +118,40 @@ fn a_hub_that_shuts_down_in_the_middle_of_a_push_loses_nothing() {
     assert_eq!((ended.code, ended.by), (Code::SHUTDOWN, By::Peer));
     assert!(!a.is_clean());
     drop(connected(&a, 1, &hub));
+    assert!(a.is_clean() && a.local() == hub.tree());
+}
+
+/// It came under another hash than it was sent under: the hub did not know it, the
+/// client had sent it, and both waited for as long as the connection lasted.
+#[test]
+fn regression_a_batch_whose_chunk_does_not_come_is_pushed_again() {
+    let (hub, a) = (hub(), replica(1));
+    let (mut c, mut h) = connected(&a, 1, &hub);
+    create(&a, "file", &noise(1, 300_000));
+    let mut sent = 0;
+    c.settle(T0);
+    while sent == 0 {
+        while let Some(frame) = h.out.pop_front() {
+            c.give(T0, Input::Frame(frame));
+        }
+        c.settle(T0);
+        while let Some(frame) = c.out.pop_front() {
+            let is_chunks = frame.kind == Chunks::KIND;
+            sent += usize::from(is_chunks);
+            if !is_chunks {
+                h.give(T0, Input::Frame(frame));
+            }
+        }
+        h.settle(T0);
+    }
+    for seconds in (0..130).step_by(10) {
+        assert!(!a.is_clean() || seconds > 110, "{seconds} s");
+        let now = Duration::from_secs(seconds);
+        c.give(now, Input::Tick);
+        h.give(now, Input::Tick);
+        talk(now, &mut c, &mut h);
+    }
+    assert_eq!((&c.ended, &h.ended), (&None, &None));
     assert!(a.is_clean() && a.local() == hub.tree());
 }
 

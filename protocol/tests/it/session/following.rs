@@ -1,25 +1,13 @@
 //! What is said of a tree: clones, edits and cuts, and what that costs.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use cairn_protocol::merge::Place;
 use cairn_protocol::session::{
-    BACKLOG_MAX, By, ClientAction, ClientConfig, ClientDone, ClientSession, Command, Event,
-    HubAction, HubConfig, HubDone, HubSession, Input, Offer, Output, Session, Store, StoreFailure,
+    ClientAction, ClientDone, ClientSession, Command, Event, Input, Session, Store,
 };
-use cairn_protocol::testing::{
-    BrokenClient, HubBackup, ModelClient, ModelHub, ReplicaSafeguards, Rng, Side, talk,
-};
-use cairn_protocol::wire::{
-    Blob, Capabilities, ChunkData, Chunks, Code, Credit, Cut, Ext, Fence, Frame, Hello, Hydrate,
-    IS_CUT, Limits, List, Message, Missing, Ping, Push, PushAck, Role, Start, Subscribe, Text,
-    Token, Want, Welcome,
-};
-use cairn_protocol::{
-    Chain, ChunkHash, Cursor, Encoding, Epoch, Meta, Name, NodeId, NodeKind, Outcome, ReplicaTag,
-    Scope, Timestamp, WINDOW_BULK, WINDOW_CONTROL,
-};
+use cairn_protocol::testing::{ModelClient, Side, talk};
+use cairn_protocol::wire::{Code, Token};
+use cairn_protocol::{ChunkHash, Outcome, ReplicaTag};
 
 use super::{
     C, T0, bytes, config, connect, connected, create, hub, hub_side, noise, place, replica, write,

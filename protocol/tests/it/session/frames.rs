@@ -1,28 +1,17 @@
 //! Messages as they are sent, and sides that have heard some.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use cairn_protocol::merge::Place;
-use cairn_protocol::session::{
-    BACKLOG_MAX, By, ClientAction, ClientConfig, ClientDone, ClientSession, Command, Event,
-    HubAction, HubConfig, HubDone, HubSession, Input, Offer, Output, Session, Store, StoreFailure,
-};
-use cairn_protocol::testing::{
-    BrokenClient, HubBackup, ModelClient, ModelHub, ReplicaSafeguards, Rng, Side, talk,
-};
+use cairn_protocol::session::{ClientConfig, ClientSession, Command, Input, Offer};
+use cairn_protocol::testing::{ModelHub, Side};
 use cairn_protocol::wire::{
-    Blob, Capabilities, ChunkData, Chunks, Code, Credit, Cut, Ext, Fence, Frame, Hello, Hydrate,
-    IS_CUT, Limits, List, Message, Missing, Ping, Push, PushAck, Role, Start, Subscribe, Text,
-    Token, Want, Welcome,
+    Blob, ChunkData, Chunks, Cut, Ext, Frame, Hello, Hydrate, Limits, List, Message, Ping, Push,
+    Role, Start, Subscribe, Text, Token, Want, Welcome,
 };
-use cairn_protocol::{
-    Chain, ChunkHash, Cursor, Encoding, Epoch, Meta, Name, NodeId, NodeKind, Outcome, ReplicaTag,
-    Scope, Timestamp, WINDOW_BULK, WINDOW_CONTROL,
-};
+use cairn_protocol::{Chain, ChunkHash, Cursor, Encoding, Epoch, ReplicaTag, Scope};
 
 use super::{
-    C, H, T0, bytes, client_side, config, connected, create, hub, hub_side, noise, replica, write,
+    C, H, T0, client_side, config, connected, create, hub, hub_side, noise, replica, write,
 };
 
 // What is not taken.

@@ -3,26 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cairn_protocol::merge::Place;
 use cairn_protocol::session::{
-    BACKLOG_MAX, By, ClientAction, ClientConfig, ClientDone, ClientSession, Command, Event,
-    HubAction, HubConfig, HubDone, HubSession, Input, Offer, Output, Session, Store, StoreFailure,
+    BACKLOG_MAX, By, ClientDone, ClientSession, Command, HubAction, HubConfig, HubDone, HubSession,
+    Input, Offer, Session, Store,
 };
-use cairn_protocol::testing::{
-    BrokenClient, HubBackup, ModelClient, ModelHub, ReplicaSafeguards, Rng, Side, talk,
-};
+use cairn_protocol::testing::{BrokenClient, Side, talk};
 use cairn_protocol::wire::{
-    Blob, Capabilities, ChunkData, Chunks, Code, Credit, Cut, Ext, Fence, Frame, Hello, Hydrate,
-    IS_CUT, Limits, List, Message, Missing, Ping, Push, PushAck, Role, Start, Subscribe, Text,
-    Token, Want, Welcome,
+    Blob, Capabilities, Code, Credit, Ext, Fence, Hello, IS_CUT, List, Message, Missing, Push,
+    PushAck, Role, Start, Want, Welcome,
 };
 use cairn_protocol::{
-    Chain, ChunkHash, Cursor, Encoding, Epoch, Meta, Name, NodeId, NodeKind, Outcome, ReplicaTag,
-    Scope, Timestamp, WINDOW_BULK, WINDOW_CONTROL,
+    Chain, ChunkHash, Cursor, Encoding, Epoch, NodeId, Outcome, ReplicaTag, WINDOW_BULK,
+    WINDOW_CONTROL,
 };
 
-use super::frames::{cursor, ping, 
-    chunks, cut, greeted_client, greeted_hub, hello, push, subscribe, want, welcome,
+use super::frames::{
+    chunks, cursor, cut, greeted_client, greeted_hub, hello, ping, push, subscribe, want, welcome,
 };
 use super::{
     T0, bytes, client_side, config, connect, connected, create, hub, hub_side, noise, replica,

@@ -13,22 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_protocol::merge::Place;
-use cairn_protocol::session::{
-    BACKLOG_MAX, By, ClientAction, ClientConfig, ClientDone, ClientSession, Command, Event,
-    HubAction, HubConfig, HubDone, HubSession, Input, Offer, Output, Session, Store, StoreFailure,
-};
-use cairn_protocol::testing::{
-    BrokenClient, HubBackup, ModelClient, ModelHub, ReplicaSafeguards, Rng, Side, talk,
-};
-use cairn_protocol::wire::{
-    Blob, Capabilities, ChunkData, Chunks, Code, Credit, Cut, Ext, Fence, Frame, Hello, Hydrate,
-    IS_CUT, Limits, List, Message, Missing, Ping, Push, PushAck, Role, Start, Subscribe, Text,
-    Token, Want, Welcome,
-};
-use cairn_protocol::{
-    Chain, ChunkHash, Cursor, Encoding, Epoch, Meta, Name, NodeId, NodeKind, Outcome, ReplicaTag,
-    Scope, Timestamp, WINDOW_BULK, WINDOW_CONTROL,
-};
+use cairn_protocol::session::{ClientConfig, ClientSession, HubConfig, HubSession, Offer};
+use cairn_protocol::testing::{ModelClient, ModelHub, ReplicaSafeguards, Rng, Side, talk};
+use cairn_protocol::wire::{Frame, Hydrate, Token};
+use cairn_protocol::{Epoch, Meta, Name, NodeId, NodeKind, ReplicaTag, Timestamp};
 
 pub(crate) const T0: Duration = Duration::ZERO;
 

@@ -1,27 +1,11 @@
 //! A cursor that leads nowhere, and replicas that are copies.
 
-use std::sync::Arc;
-use std::time::Duration;
+use cairn_protocol::Epoch;
+use cairn_protocol::session::Event;
+use cairn_protocol::testing::{HubBackup, ModelClient, ModelHub, talk};
+use cairn_protocol::wire::Code;
 
-use cairn_protocol::merge::Place;
-use cairn_protocol::session::{
-    BACKLOG_MAX, By, ClientAction, ClientConfig, ClientDone, ClientSession, Command, Event,
-    HubAction, HubConfig, HubDone, HubSession, Input, Offer, Output, Session, Store, StoreFailure,
-};
-use cairn_protocol::testing::{
-    BrokenClient, HubBackup, ModelClient, ModelHub, ReplicaSafeguards, Rng, Side, talk,
-};
-use cairn_protocol::wire::{
-    Blob, Capabilities, ChunkData, Chunks, Code, Credit, Cut, Ext, Fence, Frame, Hello, Hydrate,
-    IS_CUT, Limits, List, Message, Missing, Ping, Push, PushAck, Role, Start, Subscribe, Text,
-    Token, Want, Welcome,
-};
-use cairn_protocol::{
-    Chain, ChunkHash, Cursor, Encoding, Epoch, Meta, Name, NodeId, NodeKind, Outcome, ReplicaTag,
-    Scope, Timestamp, WINDOW_BULK, WINDOW_CONTROL,
-};
-
-use super::{T0, bytes, connect, connected, create, hub, noise, place, replica, write};
+use super::{T0, connect, connected, create, hub, noise, replica, write};
 
 #[test]
 fn a_copy_of_a_replica_is_found_out() {
