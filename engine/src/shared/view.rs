@@ -9,8 +9,8 @@ use std::cell::RefCell;
 
 use bytes::Bytes;
 use cairn_protocol::merge::{NodeInfo, Place, TreeView};
-use cairn_protocol::{Data, Meta, Name, NodeId, ReplicaTag, Ver, XattrName};
-use rusqlite::params;
+use cairn_protocol::{Data, Meta, Name, NodeId, NodeKind, ReplicaTag, Ver, XattrName};
+use rusqlite::{Connection, params};
 use rustc_hash::FxHashMap;
 
 use super::{Shared, key, name_of};
@@ -23,17 +23,69 @@ pub(crate) struct Highest(FxHashMap<ReplicaTag, Option<i64>>);
 impl Highest {
     /// Whether a node is above all in a table.
     pub(crate) fn is_new(&mut self, tree: Shared<'_>, table: &str, node: NodeId) -> Result<bool> {
+        self.is_above(node, |tag| {
+            let sql = format!("SELECT max(counter) FROM {table} WHERE side = ? AND tag = ?");
+            let mut find = tree.db.prepare_cached(&sql)?;
+            Ok(find.query_row(params![tree.side, tag], |r| r.get(0))?)
+        })
+    }
+
+    /// Whether a node is above all in the working tree whose inodes do not tell
+    /// their ids. The caller knows that it is none of this replica's own.
+    pub(crate) fn is_new_here(&mut self, db: &Connection, node: NodeId) -> Result<bool> {
+        self.is_above(node, |tag| {
+            let mut find = db.prepare_cached("SELECT max(counter) FROM node WHERE tag = ?")?;
+            Ok(find.query_row([tag], |r| r.get(0))?)
+        })
+    }
+
+    fn is_above(
+        &mut self,
+        node: NodeId,
+        find: impl FnOnce(i64) -> Result<Option<i64>>,
+    ) -> Result<bool> {
         let (tag, counter) = key(node);
         let highest = if let Some(highest) = self.0.get(&node.replica) {
             *highest
         } else {
-            let sql = format!("SELECT max(counter) FROM {table} WHERE side = ? AND tag = ?");
-            let mut find = tree.db.prepare_cached(&sql)?;
-            let highest = find.query_row(params![tree.side, tag], |r| r.get(0))?;
-            self.0.insert(node.replica, highest);
-            highest
+            *self.0.entry(node.replica).or_insert(find(tag)?)
         };
         Ok(highest.is_none_or(|highest| counter > highest))
+    }
+
+    fn add(&mut self, node: NodeId) {
+        if let Some(highest) = self.0.get_mut(&node.replica) {
+            *highest = (*highest).max(Some(key(node).1));
+        }
+    }
+}
+
+/// The highest counters in a working tree that grows. Directories are apart: a
+/// batch makes them before what is in them, whose counters may be lower.
+#[derive(Debug, Default)]
+pub(crate) struct Growing {
+    dirs: Highest,
+    others: Highest,
+}
+
+impl Growing {
+    /// See [`Highest::is_new_here`].
+    pub(crate) fn is_new(&mut self, db: &Connection, node: NodeId, kind: NodeKind) -> Result<bool> {
+        // Both are asked, for what they know is from when they were asked first.
+        let of_dirs = self.dirs.is_new_here(db, node)?;
+        let of_others = self.others.is_new_here(db, node)?;
+        Ok(match kind {
+            NodeKind::Dir => of_dirs,
+            _ => of_others,
+        })
+    }
+
+    /// Notes that a node has come.
+    pub(crate) fn add(&mut self, node: NodeId, kind: NodeKind) {
+        match kind {
+            NodeKind::Dir => self.dirs.add(node),
+            _ => self.others.add(node),
+        }
     }
 }
 
