@@ -385,10 +385,9 @@ impl<'a> Grower<'_, 'a> {
         }
         let is_new = |db: &_| self.growing.is_new(db, id, kind);
         let ino = self.local.ino_unless(id, is_new)?;
-        Ok(ino.map(|ino| match ino.0 < self.first {
-            true => (ino, Is::Memory),
-            false => (ino, Is::Row),
-        }))
+        let first = self.first;
+        let at = |ino: Ino| if ino.0 < first { Is::Memory } else { Is::Row };
+        Ok(ino.map(|ino| (ino, at(ino))))
     }
 
     /// The node of a name that comes, in a directory.
