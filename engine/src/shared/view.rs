@@ -231,3 +231,39 @@ impl TreeView for Shared<'_> {
         self.alias_of(node)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_here_is_never_new_whatever_came_before_it() {
+        let db = Connection::open_in_memory().unwrap();
+        db.execute_batch(
+            "CREATE TABLE node(ino INTEGER PRIMARY KEY, tag INTEGER, counter INTEGER);
+             CREATE UNIQUE INDEX node_global ON node(tag, counter) WHERE tag IS NOT NULL;
+             INSERT INTO node VALUES(1, NULL, NULL), (2, 7, 40);",
+        )
+        .unwrap();
+        let node = |tag, counter| NodeId {
+            replica: ReplicaTag(tag),
+            counter,
+        };
+        let mut growing = Growing::default();
+        let is_new = |growing: &mut Growing, tag, counter, kind| {
+            growing.is_new(&db, node(tag, counter), kind).unwrap()
+        };
+        let (dir, file) = (NodeKind::Dir, NodeKind::File);
+        assert!(!is_new(&mut growing, 7, 40, file) && is_new(&mut growing, 7, 41, file));
+        // A directory comes first, then what is in it, which is older.
+        growing.add(node(7, 90), dir);
+        assert!(!is_new(&mut growing, 7, 90, dir) && is_new(&mut growing, 7, 91, dir));
+        assert!(is_new(&mut growing, 7, 60, file));
+        growing.add(node(7, 60), file);
+        assert!(!is_new(&mut growing, 7, 60, file) && is_new(&mut growing, 7, 61, file));
+        // What came of a replica before that was asked for is in the table.
+        growing.add(node(8, 5), file);
+        db.execute("INSERT INTO node VALUES(4, 8, 5)", []).unwrap();
+        assert!(!is_new(&mut growing, 8, 5, file) && is_new(&mut growing, 8, 6, file));
+    }
+}
