@@ -152,7 +152,8 @@ impl Replica {
             })?
             .unwrap_or(0),
         );
-        let mut find = db.prepare("SELECT hash, pack, off, len FROM chunk ORDER BY pack, off")?;
+        let mut find =
+            db.prepare("SELECT hash, pack, off, len FROM chunk WHERE pack > 0 ORDER BY pack, off")?;
         let mut rows = find.query([])?;
         let mut buf = Vec::new();
         let mut end = (0, 0);
@@ -163,9 +164,6 @@ impl Replica {
                 offset: uint(row.get(2)?),
                 len: row.get(3)?,
             };
-            if place.pack == crate::chunks::ELSEWHERE {
-                continue;
-            }
             if end.0 == place.pack && place.offset < end.1 {
                 report.add(
                     format!("chunk {hash}"),
@@ -199,7 +197,7 @@ impl Replica {
             progress(report.bytes, total);
         }
         let lost = "SELECT count(*) FROM content WHERE NOT EXISTS
-            (SELECT 1 FROM chunk WHERE chunk.pack = content.id)
+            (SELECT 1 FROM chunk WHERE chunk.pack = content.id AND chunk.pack > 0)
             AND NOT EXISTS (SELECT 1 FROM lost WHERE lost.pack = content.id)";
         let lost: i64 = db.query_row(lost, [], |r| r.get(0))?;
         if lost > 0 && self.inner.chunks.files.home().has_chunk_rows() {

@@ -17,7 +17,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use rustc_hash::FxHashMap;
 
 use crate::attr::Ino;
-use crate::db::{Db, int, uint};
+use crate::db::{Db, int, meta_get, meta_set, uint};
 use crate::files::{DataFile, Files};
 use crate::{FsError, Result};
 
@@ -80,6 +80,8 @@ pub(crate) struct Place {
 
 /// The pack of chunks that are not here, but at the hub.
 pub(crate) const ELSEWHERE: u64 = 0;
+/// What a database says in which there are such chunks, or were.
+const ELSEWHERE_NOTE: &str = "elsewhere";
 
 impl Place {
     /// Whether a chunk can be there: what a damaged row says is not allocated.
@@ -613,10 +615,20 @@ fn is_missing(error: &rusqlite::Error) -> bool {
     error.sqlite_error().map(|e| e.extended_code) == Some(rusqlite::ffi::SQLITE_ERROR)
 }
 
-/// Whether some chunks are not here.
+/// Whether some chunks are not here. Only a replica that had such chunks once is
+/// looked through.
 pub(crate) fn are_elsewhere(db: &Db) -> Result<bool> {
+    let db = db.reader();
+    if meta_get::<i64>(&db, ELSEWHERE_NOTE)?.is_none() {
+        return Ok(false);
+    }
     let sql = "SELECT EXISTS (SELECT 1 FROM chunk WHERE pack = 0)";
-    Ok(db.reader().query_row(sql, [], |r| r.get(0))?)
+    Ok(db.query_row(sql, [], |r| r.get(0))?)
+}
+
+/// Notes that there are, in the transaction that makes them.
+pub(crate) fn note_elsewhere(db: &Connection) -> Result<()> {
+    meta_set(db, ELSEWHERE_NOTE, 1)
 }
 
 pub(crate) fn place_in(db: &Connection, hash: &ChunkHash) -> Result<Option<Place>> {

@@ -294,8 +294,9 @@ impl Inner {
         }
         let mut live = Vec::new();
         {
-            let mut find =
-                db.prepare_cached("SELECT hash, off, len FROM chunk WHERE pack = ? ORDER BY off")?;
+            let mut find = db.prepare_cached(
+                "SELECT hash, off, len FROM chunk WHERE pack = ? AND pack > 0 ORDER BY off",
+            )?;
             let mut rows = find.query([int(pack)])?;
             while let Some(row) = rows.next()? {
                 let place = Place {

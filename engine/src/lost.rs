@@ -120,6 +120,7 @@ impl Inner {
             params![key, int(place.pack), int(place.offset), place.len],
         )?;
         tx.execute("UPDATE chunk SET pack = 0, off = 0 WHERE hash = ?", [key])?;
+        chunks::note_elsewhere(&tx)?;
         tx.commit()?;
         self.written.fetch_add(1, Ordering::SeqCst);
         self.chunks.forget(hash);

@@ -207,7 +207,7 @@ fn tidy(db: &rusqlite::Connection, files: &Files, staged: &BTreeSet<u64>) -> Res
         }
     }
     // The rows of packs and those of chunks must agree: a damaged row costs nothing.
-    let mut end = db.prepare("SELECT max(off + len) FROM chunk WHERE pack = ?")?;
+    let mut end = db.prepare("SELECT max(off + len) FROM chunk WHERE pack = ? AND pack > 0")?;
     for id in on_disk {
         let named: Option<i64> = end.query_row([int(id)], |r| r.get(0))?;
         match (packs.get(&id), named.map(uint)) {

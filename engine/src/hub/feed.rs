@@ -19,7 +19,7 @@ use super::Hub;
 use super::state::State;
 use crate::Result;
 use crate::db::{corrupt, int, uint};
-use crate::shared::{HUB, Record, Shared};
+use crate::shared::{Ahead, HUB, Record, Shared};
 
 /// What a commit did to a node: bits of [`Key::Node`].
 const BORN: u8 = 1;
@@ -86,9 +86,10 @@ impl Keys {
     pub(super) fn retain_current(&mut self, tree: Shared<'_>, seq: Seq) -> Result<bool> {
         let before = self.0.len();
         let mut kept = Vec::with_capacity(before);
+        let mut tree = Ahead::new(tree)?;
         for key in self.0.drain(..) {
             let mut out = Vec::new();
-            tell(tree, seq, &key, Told::ALL, &mut out)?;
+            tell(&mut tree, seq, &key, Told::ALL, &mut out)?;
             if !out.is_empty() {
                 kept.push(key);
             }
@@ -182,10 +183,10 @@ impl Hub {
         // One read transaction: a commit beside it changes nothing here.
         let tx = db.unchecked_transaction()?;
         let state = State::load(&tx)?;
-        let tree = Shared::new(&tx, HUB);
         let (mut changes, mut reports) = (Vec::new(), Vec::new());
         let mut next = state.head;
         {
+            let mut ahead = Ahead::new(Shared::new(&tx, HUB))?;
             let mut find = tx.prepare_cached(
                 "SELECT seq, keys, author, outcomes FROM hub_commit WHERE seq > ? ORDER BY seq",
             )?;
@@ -206,7 +207,7 @@ impl Hub {
                 // them twice.
                 changes.reserve(2 * keys.len());
                 for key in &keys {
-                    tell(tree, seq, key, told, &mut changes)?;
+                    tell(&mut ahead, seq, key, told, &mut changes)?;
                 }
                 let outcomes: Option<Vec<u8>> = row.get(3)?;
                 if let Some(outcomes) = outcomes.filter(|_| seq > reader.unborn) {
@@ -214,7 +215,7 @@ impl Hub {
                         .map_err(|e| corrupt("the outcomes of a commit", e))?;
                     let report = Report { seq, by, outcomes };
                     if told.own {
-                        tell_aliases(tree, &report, &mut changes)?;
+                        tell_aliases(ahead.tree, &report, &mut changes)?;
                     }
                     reports.push(report);
                 }
@@ -245,16 +246,22 @@ fn chain_at(db: &Connection, seq: Seq) -> Result<Option<Chain>> {
 }
 
 /// Tells what a key means now, if its register is still of that commit.
-fn tell(tree: Shared<'_>, seq: Seq, key: &Key, told: Told, out: &mut Vec<Change>) -> Result<()> {
+fn tell(
+    ahead: &mut Ahead<'_>,
+    seq: Seq,
+    key: &Key,
+    told: Told,
+    out: &mut Vec<Change>,
+) -> Result<()> {
     match key {
         Key::Node { node, what } => {
-            if let Some(record) = tree.record(*node)? {
-                tell_node(tree, seq, *node, *what, record, told, out)?;
+            if let Some(record) = ahead.record(*node)? {
+                tell_node(ahead.tree, seq, *node, *what, record, told, out)?;
             }
         }
         Key::Name { parent, name } => {
             let place = (*parent, name.clone());
-            let Some((node, ver)) = tree.name(&place)? else {
+            let Some((node, ver)) = ahead.name(&place)? else {
                 return Ok(());
             };
             if ver == seq && (node.is_some() || ver > told.unborn) {
@@ -264,13 +271,13 @@ fn tell(tree: Shared<'_>, seq: Seq, key: &Key, told: Told, out: &mut Vec<Change>
             }
         }
         Key::Xattr { node, name } => {
-            let Some((value, ver)) = tree.attribute(*node, name)? else {
+            let Some((value, ver)) = ahead.tree.attribute(*node, name)? else {
                 return Ok(());
             };
             let counts = ver == seq && (value.is_some() || ver > told.unborn);
             // Of a node that lived again later, everything is told there.
             let lives = |r: Record| r.gone.is_none() && r.born <= seq;
-            if counts && tree.record(*node)?.is_some_and(lives) {
+            if counts && ahead.record(*node)?.is_some_and(lives) {
                 let (node, name) = (*node, name.clone());
                 let entry = Entry::Xattr { node, name, value };
                 out.push(Change { ver, entry });

@@ -12,11 +12,13 @@
 //!
 //! | module | owns |
 //! | --- | --- |
+//! | `ahead` | many registers, one after another |
 //! | `read` | registers with their versions, pages of directories and of trees |
 //! | `write` | setting registers, a commit or a transfer at a time |
 //! | `view` | the tree as the merge rules look at it |
 //! | `verify` | what [`crate::Replica::check`] looks for |
 
+mod ahead;
 mod read;
 mod verify;
 mod view;
@@ -29,8 +31,9 @@ use rusqlite::{Connection, Row, params};
 use crate::Result;
 use crate::db::{corrupt, int, uint};
 
+pub(crate) use ahead::Ahead;
 pub(crate) use verify::sides;
-pub(crate) use view::{Highest, View};
+pub(crate) use view::{Growing, Highest, View};
 pub(crate) use write::{Effects, Lasts};
 
 /// The tree of the hub in this replica.

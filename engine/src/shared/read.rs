@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use cairn_protocol::merge::Place;
 use cairn_protocol::{Name, NodeId, NodeKind, Ver, XattrName};
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{CachedStatement, OptionalExtension, params};
 
 use super::{Record, Shared, id_of, key, name_of, record_of};
 use crate::Result;
@@ -11,8 +11,27 @@ use crate::db::{corrupt, uint};
 
 const RECORD: &str = "SELECT kind, born, data_ver, data, meta_ver, meta, gone, last
     FROM shared_node WHERE side = ? AND tag = ? AND counter = ?";
+pub(super) const NAME: &str = "SELECT node_tag, node_counter, ver FROM shared_name
+    WHERE side = ? AND tag = ? AND counter = ? AND name = ?";
 const RECORDS: &str = "SELECT tag, counter, kind, born, data_ver, data, meta_ver, meta, gone, last
     FROM shared_node WHERE side = ? AND (tag, counter) > (?, ?) ORDER BY tag, counter LIMIT ?";
+/// What [`NAME`] finds.
+pub(super) fn name_by(
+    find: &mut CachedStatement<'_>,
+    side: u8,
+    place: &Place,
+) -> Result<Option<(Option<NodeId>, Ver)>> {
+    let (tag, counter) = key(place.0);
+    let mut rows = find.query(params![side, tag, counter, place.1.as_bytes()])?;
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    let node = match row.get::<_, Option<i64>>(0)? {
+        Some(_) => Some(id_of(row, 0)?),
+        None => None,
+    };
+    Ok(Some((node, uint(row.get(2)?))))
+}
 
 #[allow(dead_code, reason = "some are for the replica's side")]
 impl Shared<'_> {
@@ -30,20 +49,7 @@ impl Shared<'_> {
 
     /// A name: what it stands for, or `None` for a tombstone, and its version.
     pub(crate) fn name(&self, place: &Place) -> Result<Option<(Option<NodeId>, Ver)>> {
-        let (tag, counter) = key(place.0);
-        let mut find = self.db.prepare_cached(
-            "SELECT node_tag, node_counter, ver FROM shared_name
-             WHERE side = ? AND tag = ? AND counter = ? AND name = ?",
-        )?;
-        let mut rows = find.query(params![self.side, tag, counter, place.1.as_bytes()])?;
-        let Some(row) = rows.next()? else {
-            return Ok(None);
-        };
-        let node = match row.get::<_, Option<i64>>(0)? {
-            Some(_) => Some(id_of(row, 0)?),
-            None => None,
-        };
-        Ok(Some((node, uint(row.get(2)?))))
+        name_by(&mut self.db.prepare_cached(NAME)?, self.side, place)
     }
 
     /// All names of a node.

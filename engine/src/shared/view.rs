@@ -9,8 +9,8 @@ use std::cell::RefCell;
 
 use bytes::Bytes;
 use cairn_protocol::merge::{NodeInfo, Place, TreeView};
-use cairn_protocol::{Data, Meta, Name, NodeId, ReplicaTag, Ver, XattrName};
-use rusqlite::params;
+use cairn_protocol::{Data, Meta, Name, NodeId, NodeKind, ReplicaTag, Ver, XattrName};
+use rusqlite::{Connection, params};
 use rustc_hash::FxHashMap;
 
 use super::{Shared, key, name_of};
@@ -23,17 +23,69 @@ pub(crate) struct Highest(FxHashMap<ReplicaTag, Option<i64>>);
 impl Highest {
     /// Whether a node is above all in a table.
     pub(crate) fn is_new(&mut self, tree: Shared<'_>, table: &str, node: NodeId) -> Result<bool> {
+        self.is_above(node, |tag| {
+            let sql = format!("SELECT max(counter) FROM {table} WHERE side = ? AND tag = ?");
+            let mut find = tree.db.prepare_cached(&sql)?;
+            Ok(find.query_row(params![tree.side, tag], |r| r.get(0))?)
+        })
+    }
+
+    /// Whether a node is above all in the working tree whose inodes do not tell
+    /// their ids. The caller knows that it is none of this replica's own.
+    pub(crate) fn is_new_here(&mut self, db: &Connection, node: NodeId) -> Result<bool> {
+        self.is_above(node, |tag| {
+            let mut find = db.prepare_cached("SELECT max(counter) FROM node WHERE tag = ?")?;
+            Ok(find.query_row([tag], |r| r.get(0))?)
+        })
+    }
+
+    fn is_above(
+        &mut self,
+        node: NodeId,
+        find: impl FnOnce(i64) -> Result<Option<i64>>,
+    ) -> Result<bool> {
         let (tag, counter) = key(node);
         let highest = if let Some(highest) = self.0.get(&node.replica) {
             *highest
         } else {
-            let sql = format!("SELECT max(counter) FROM {table} WHERE side = ? AND tag = ?");
-            let mut find = tree.db.prepare_cached(&sql)?;
-            let highest = find.query_row(params![tree.side, tag], |r| r.get(0))?;
-            self.0.insert(node.replica, highest);
-            highest
+            *self.0.entry(node.replica).or_insert(find(tag)?)
         };
         Ok(highest.is_none_or(|highest| counter > highest))
+    }
+
+    fn add(&mut self, node: NodeId) {
+        if let Some(highest) = self.0.get_mut(&node.replica) {
+            *highest = (*highest).max(Some(key(node).1));
+        }
+    }
+}
+
+/// The highest counters in a working tree that grows. Directories are apart: a
+/// batch makes them before what is in them, whose counters may be lower.
+#[derive(Debug, Default)]
+pub(crate) struct Growing {
+    dirs: Highest,
+    others: Highest,
+}
+
+impl Growing {
+    /// See [`Highest::is_new_here`].
+    pub(crate) fn is_new(&mut self, db: &Connection, node: NodeId, kind: NodeKind) -> Result<bool> {
+        // Both are asked, for what they know is from when they were asked first.
+        let of_dirs = self.dirs.is_new_here(db, node)?;
+        let of_others = self.others.is_new_here(db, node)?;
+        Ok(match kind {
+            NodeKind::Dir => of_dirs,
+            _ => of_others,
+        })
+    }
+
+    /// Notes that a node has come.
+    pub(crate) fn add(&mut self, node: NodeId, kind: NodeKind) {
+        match kind {
+            NodeKind::Dir => self.dirs.add(node),
+            _ => self.others.add(node),
+        }
     }
 }
 
@@ -177,5 +229,41 @@ impl TreeView for Shared<'_> {
 
     fn alias(&self, node: NodeId) -> Result<Option<NodeId>> {
         self.alias_of(node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_here_is_never_new_whatever_came_before_it() {
+        let db = Connection::open_in_memory().unwrap();
+        db.execute_batch(
+            "CREATE TABLE node(ino INTEGER PRIMARY KEY, tag INTEGER, counter INTEGER);
+             CREATE UNIQUE INDEX node_global ON node(tag, counter) WHERE tag IS NOT NULL;
+             INSERT INTO node VALUES(1, NULL, NULL), (2, 7, 40);",
+        )
+        .unwrap();
+        let node = |tag, counter| NodeId {
+            replica: ReplicaTag(tag),
+            counter,
+        };
+        let mut growing = Growing::default();
+        let is_new = |growing: &mut Growing, tag, counter, kind| {
+            growing.is_new(&db, node(tag, counter), kind).unwrap()
+        };
+        let (dir, file) = (NodeKind::Dir, NodeKind::File);
+        assert!(!is_new(&mut growing, 7, 40, file) && is_new(&mut growing, 7, 41, file));
+        // A directory comes first, then what is in it, which is older.
+        growing.add(node(7, 90), dir);
+        assert!(!is_new(&mut growing, 7, 90, dir) && is_new(&mut growing, 7, 91, dir));
+        assert!(is_new(&mut growing, 7, 60, file));
+        growing.add(node(7, 60), file);
+        assert!(!is_new(&mut growing, 7, 60, file) && is_new(&mut growing, 7, 61, file));
+        // What came of a replica before that was asked for is in the table.
+        growing.add(node(8, 5), file);
+        db.execute("INSERT INTO node VALUES(4, 8, 5)", []).unwrap();
+        assert!(!is_new(&mut growing, 8, 5, file) && is_new(&mut growing, 8, 6, file));
     }
 }

@@ -16,7 +16,6 @@ use super::replay::Replayed;
 use super::spool::Spool;
 use super::state::Base as Saw;
 use super::turn::Planned;
-use crate::Result;
 use crate::assign::{Assignment, set_attributes};
 use crate::attr::Ino;
 use crate::db::{self, corrupt};
@@ -24,6 +23,7 @@ use crate::node::{Base, Body, DirKey, FileBody, Node, Sealed, Xattr};
 use crate::refs::Ledger;
 use crate::replica::{Inner, new_dir, new_node};
 use crate::shared::{Record, Shared};
+use crate::{FsError, Result};
 
 /// A name that changes.
 struct Change {
@@ -133,7 +133,9 @@ fn assignment(
     };
     for (id, ino) in &shape.made {
         let replayed = plan.replayed.as_ref();
-        let mut node = make(plan.inner, plan.db, plan.shared, replayed, *id, true)?;
+        let record = record_of(plan.shared, replayed, *id)?;
+        let mut node = make(plan.inner, plan.db, *id, record)?;
+        set_xattrs(&mut node, plan.shared, *id)?;
         plan.keep_attributes(*id, &mut node)?;
         new.made.push((*ino, node));
     }
@@ -460,32 +462,40 @@ pub(super) fn base(inner: &Inner, db: &Connection, data: &Data) -> Result<Base> 
     })
 }
 
-/// A node that is new here, with its extended attributes if it may have some.
-pub(super) fn make(
-    inner: &Inner,
-    db: &Connection,
-    shared: Shared<'_>,
-    replayed: Option<&Replayed>,
-    id: NodeId,
-    has_xattrs: bool,
-) -> Result<Node> {
+/// What a node that is new here is like: as the hub has it, or as a replay left it.
+fn record_of(shared: Shared<'_>, replayed: Option<&Replayed>, id: NodeId) -> Result<Record> {
     let record = shared.record(id)?;
     let kind = replayed.and_then(|all| all.kinds.get(&id).copied());
     let kind = kind.or(record.as_ref().map(|record| record.kind));
-    let kind = kind.ok_or_else(|| corrupt(id, "nobody knows what it is"))?;
-    let record = record.unwrap_or_else(|| Record::new(kind, 0));
-    let data = replayed.and_then(|all| all.data.get(&id).cloned());
-    let data = data.or(record.data.map(|(_, data)| data));
-    let meta = replayed.and_then(|all| all.metas.get(&id).copied());
-    let meta = meta.or(record.meta.map(|(_, meta)| meta));
+    let kind = kind.ok_or_else(|| unknown(id))?;
+    let mut record = record.unwrap_or_else(|| Record::new(kind, 0));
+    record.kind = kind;
+    if let Some(data) = replayed.and_then(|all| all.data.get(&id)) {
+        record.data = Some((0, data.clone()));
+    }
+    if let Some(meta) = replayed.and_then(|all| all.metas.get(&id)) {
+        record.meta = Some((0, *meta));
+    }
+    Ok(record)
+}
+
+/// A tree names a node that it does not have.
+pub(super) fn unknown(id: NodeId) -> FsError {
+    corrupt(id, "nobody knows what it is")
+}
+
+/// A node that is new here, without its extended attributes.
+pub(super) fn make(inner: &Inner, db: &Connection, id: NodeId, record: Record) -> Result<Node> {
+    let kind = record.kind;
+    let data = record.data.map(|(_, data)| data);
     let mut rdev = 0;
     let body = match (kind, data) {
         (NodeKind::Dir, _) => new_dir(Ino::ROOT),
         (NodeKind::File, data) => {
-            let empty = Data::Inline {
-                bytes: bytes::Bytes::new(),
+            let base = match data {
+                Some(data) => base(inner, db, &data)?,
+                None => Base::Empty,
             };
-            let base = base(inner, db, &data.unwrap_or(empty))?;
             Body::File(FileBody {
                 size: base.size(),
                 base,
@@ -504,29 +514,27 @@ pub(super) fn make(
     let perm = if kind == NodeKind::Dir { 0o755 } else { 0o644 };
     let mut node = new_node(kind, perm, 0, 0, rdev, body);
     node.id = Some(Box::new(id));
-    if let Some(meta) = meta {
+    if let Some((_, meta)) = record.meta {
         set_attributes(&mut node, &meta);
     }
+    Ok(node)
+}
+
+/// Gives a node that is new here its extended attributes.
+pub(super) fn set_xattrs(node: &mut Node, shared: Shared<'_>, id: NodeId) -> Result<()> {
     let mut xattrs = BTreeMap::new();
-    let attributes = if has_xattrs {
-        shared.attributes(id)?
-    } else {
-        Vec::new()
-    };
-    for (name, value, _) in attributes {
-        if let Some(value) = value {
+    for (name, value, _) in shared.attributes(id)? {
+        if value.is_some() {
             let xattr = Xattr {
-                value: Some(value),
+                value,
                 ver: 0,
                 dirty: true,
             };
             xattrs.insert(name, xattr);
         }
     }
-    if !xattrs.is_empty() {
-        node.xattrs = Some(Box::new(xattrs));
-    }
-    Ok(node)
+    node.xattrs = (!xattrs.is_empty()).then(|| Box::new(xattrs));
+    Ok(())
 }
 
 /// Reads what has to be in memory and is not.

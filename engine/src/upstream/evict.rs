@@ -12,7 +12,7 @@ use super::layout::Chunks;
 use super::local::Local;
 use crate::Result;
 use crate::attr::Ino;
-use crate::chunks::{ELSEWHERE, Place};
+use crate::chunks::{self, ELSEWHERE, Place};
 use crate::db::{corrupt, int, uint};
 use crate::shared::Shared;
 
@@ -47,6 +47,7 @@ impl Upstream {
                     given.push((hash, place));
                 }
             }
+            chunks::note_elsewhere(&tx)?;
             tx.commit()?;
             for (hash, _) in &given {
                 inner.chunks.forget(hash);

@@ -21,6 +21,8 @@ const NODES_MAX: usize = 65_536;
 #[derive(Debug, Default)]
 pub(super) struct Fresh {
     highest: Highest,
+    /// The same of the working tree.
+    here: Highest,
     /// Nodes that the answer to a batch speaks of: they stand for others.
     spoken: BTreeSet<NodeId>,
     /// Whether nodes are fresh, and whether they are here and live.
@@ -86,7 +88,10 @@ impl Fresh {
         if let Some(known) = self.nodes.get(&node) {
             return Ok(*known);
         }
-        let ino = plan.local.ino(node)?;
+        let here = &mut self.here;
+        let ino = plan
+            .local
+            .ino_unless(node, |db| here.is_new_here(db, node))?;
         let lives = ino.map(|ino| plan.local.has_name(ino)).transpose()?;
         let lives = lives.unwrap_or(false);
         let own = node.replica == ReplicaTag(plan.inner.identity.tag);

@@ -20,7 +20,7 @@ use cairn_protocol::{CommitHasher, Entry, Name, NodeId, NodeKind, PATH_DEPTH_MAX
 use rusqlite::{Connection, params};
 use rustc_hash::FxHashMap;
 
-use super::build::make;
+use super::build::{make, set_xattrs, unknown};
 use super::local::Local;
 use super::spool::Spool;
 use super::state::Told;
@@ -33,7 +33,7 @@ use crate::node::{Body, FileBody};
 use crate::refs::Ledger;
 use crate::replica::{Inner, now};
 use crate::rows::{NameRow, NodeRow, RowWriter};
-use crate::shared::Shared;
+use crate::shared::{Ahead, Growing, Record, Shared};
 use crate::turned::Turned;
 
 /// A cut of fewer changes is set in memory alone: that costs about 3 KiB a file
@@ -162,7 +162,6 @@ impl Growth {
         let mut grower = Grower {
             inner,
             db,
-            shared: at.shared(),
             local,
             taken,
             writer: self.writer(at, ledger)?,
@@ -172,6 +171,8 @@ impl Growth {
             dirs: FxHashMap::default(),
             counts: FxHashMap::default(),
             loose: BTreeMap::new(),
+            growing: Growing::default(),
+            ahead: Ahead::new(at.shared())?,
         };
         for page in at.changes.pages() {
             for change in &*page? {
@@ -262,7 +263,6 @@ enum Is {
 struct Grower<'g, 'a> {
     inner: &'a Inner,
     db: &'a Connection,
-    shared: Shared<'a>,
     local: Local<'a>,
     /// When this is not the first time: places that programs have taken since.
     taken: Option<&'g mut Vec<Place>>,
@@ -278,20 +278,25 @@ struct Grower<'g, 'a> {
     counts: FxHashMap<u64, (u64, u32)>,
     /// Directories that came before the one that they are in, with that.
     loose: BTreeMap<u64, Option<u64>>,
+    /// Nodes above these have no inodes.
+    growing: Growing,
+    /// The confirmed tree.
+    ahead: Ahead<'a>,
 }
 
 impl<'a> Grower<'_, 'a> {
     /// Makes a name, and its node and directory where they are not here.
     fn name(&mut self, place: &Place, id: NodeId) -> Result<()> {
         if self.growth.set.contains(place)
-            || self.shared.name(place)?.is_none_or(|n| n.0 != Some(id))
+            || self.ahead.name(place)?.is_none_or(|n| n.0 != Some(id))
         {
             return Ok(());
         }
         let (parent, in_parent) = self.dir(place.0)?;
         let key = self.local.key(&place.1);
+        let record = self.record(id)?;
         // A transfer may tell a name twice, and then its node is here.
-        let found = self.find(id)?;
+        let found = self.find(id, record.kind)?;
         if (found.is_some() || in_parent == Is::Memory) && self.local.name(parent, &key)?.is_some()
         {
             return Ok(());
@@ -304,7 +309,7 @@ impl<'a> Grower<'_, 'a> {
             taken.push(place.clone());
             return Ok(());
         }
-        let (ino, kind) = self.target(id, found, parent)?;
+        let (ino, kind) = self.target((id, record), found, parent)?;
         let is_dir = kind == NodeKind::Dir;
         let is_made = self.growth.made.contains_key(&place.0);
         if in_parent == Is::Memory {
@@ -351,15 +356,20 @@ impl<'a> Grower<'_, 'a> {
         if let Some(found) = self.dirs.get(&id) {
             return Ok(*found);
         }
-        let found = if let Some(found) = self.find(id)? {
+        let found = if let Some(found) = self.find(id, NodeKind::Dir)? {
             found
         } else {
-            let ino = self.make(id, Ino::ROOT)?.0;
+            let record = self.record(id)?;
+            let ino = self.make(id, record, Ino::ROOT)?;
             self.loose.insert(ino.0, None);
             (ino, Is::Row)
         };
         self.remember(id, found);
         Ok(found)
+    }
+
+    fn record(&mut self, id: NodeId) -> Result<Record> {
+        self.ahead.record(id)?.ok_or_else(|| unknown(id))
     }
 
     fn remember(&mut self, id: NodeId, found: (Ino, Is)) {
@@ -369,30 +379,27 @@ impl<'a> Grower<'_, 'a> {
         self.dirs.insert(id, found);
     }
 
-    fn find(&self, id: NodeId) -> Result<Option<(Ino, Is)>> {
+    fn find(&mut self, id: NodeId, kind: NodeKind) -> Result<Option<(Ino, Is)>> {
         if let Some(ino) = self.growth.made.get(&id) {
             return Ok(Some((*ino, Is::Memory)));
         }
-        let ino = self.local.ino(id)?;
-        let at = |ino: Ino| {
-            if ino.0 < self.first {
-                Is::Memory
-            } else {
-                Is::Row
-            }
-        };
+        let is_new = |db: &_| self.growing.is_new(db, id, kind);
+        let ino = self.local.ino_unless(id, is_new)?;
+        let first = self.first;
+        let at = |ino: Ino| if ino.0 < first { Is::Memory } else { Is::Row };
         Ok(ino.map(|ino| (ino, at(ino))))
     }
 
     /// The node of a name that comes, in a directory.
     fn target(
         &mut self,
-        id: NodeId,
+        (id, record): (NodeId, Record),
         found: Option<(Ino, Is)>,
         parent: Ino,
     ) -> Result<(Ino, NodeKind)> {
+        let kind = record.kind;
         let Some((ino, at)) = found else {
-            let (ino, kind) = self.make(id, parent)?;
+            let ino = self.make(id, record, parent)?;
             if kind == NodeKind::Dir {
                 self.remember(id, (ino, Is::Row));
                 if self.loose.contains_key(&parent.0) {
@@ -401,8 +408,6 @@ impl<'a> Grower<'_, 'a> {
             }
             return Ok((ino, kind));
         };
-        let kind = self.shared.record(id)?.map(|record| record.kind);
-        let kind = kind.ok_or_else(|| corrupt(id, "nobody knows what it is"))?;
         if kind == NodeKind::Dir {
             match self.loose.get_mut(&ino.0) {
                 Some(place @ None) => *place = Some(parent.0),
@@ -426,9 +431,11 @@ impl<'a> Grower<'_, 'a> {
     }
 
     /// Makes a node as the confirmed tree has it, a directory without entries.
-    fn make(&mut self, id: NodeId, parent: Ino) -> Result<(Ino, NodeKind)> {
-        let (inner, has_xattrs) = (self.inner, self.growth.has_xattrs);
-        let mut node = make(inner, self.db, self.shared, None, id, has_xattrs)?;
+    fn make(&mut self, id: NodeId, record: Record, parent: Ino) -> Result<Ino> {
+        let mut node = make(self.inner, self.db, id, record)?;
+        if self.growth.has_xattrs {
+            set_xattrs(&mut node, self.ahead.tree, id)?;
+        }
         let ino = self.next_ino();
         let ver = self.growth.next_ver(self.inner);
         (node.born, node.meta_ver, node.data_ver) = (ver, ver, ver);
@@ -440,11 +447,11 @@ impl<'a> Grower<'_, 'a> {
             Body::Dir(dir) => dir.parent = parent.0,
             Body::Symlink(_) | Body::Special => {}
         }
-        let kind = node.kind;
         self.writer
             .node(self.inner, &NodeRow::take(ino, &mut node))?;
+        self.growing.add(id, node.kind);
         self.growth.rows += 1;
-        Ok((ino, kind))
+        Ok(ino)
     }
 
     fn next_ino(&mut self) -> Ino {

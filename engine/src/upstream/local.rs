@@ -108,6 +108,22 @@ impl<'a> Local<'a> {
         }
     }
 
+    /// The same for who asks of many nodes that mostly have none, and may know
+    /// that of one by the ids that have rows.
+    pub(super) fn ino_unless(
+        &self,
+        id: NodeId,
+        is_new: impl FnOnce(&Connection) -> Result<bool>,
+    ) -> Result<Option<Ino>> {
+        // What inodes tell is in no row, and what changed hands is not yet.
+        let is_apart =
+            id.replica == self.tag || id == NodeId::ROOT || self.inodes.contains_key(&id);
+        if !is_apart && is_new(self.db)? {
+            return Ok(None);
+        }
+        self.ino(id)
+    }
+
     pub(super) fn key(&self, name: &Name) -> DirKey {
         key_of(self.hash_key, name)
     }

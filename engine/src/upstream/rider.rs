@@ -21,6 +21,7 @@ use super::spool::Spool;
 use super::stage::Held;
 use super::state::{Base, Flight, Frozen, Rows, State, Told, encode};
 use crate::attr::Ino;
+use crate::chunks;
 use crate::db::{corrupt, int};
 use crate::refs::{LayoutFault, Ledger};
 use crate::replica::Inner;
@@ -102,6 +103,7 @@ impl Rider {
             shared.clear(&mut |data| ledger.count(inner, db, data, -1).map_err(unreadable))?;
         }
         if self.lazy {
+            chunks::note_elsewhere(db)?;
             inner.elsewhere.store(true, Ordering::SeqCst);
         }
         self.ledger = Some(ledger);

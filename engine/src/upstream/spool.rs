@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use cairn_protocol::{Change, Entry};
 
@@ -74,18 +75,54 @@ impl Spool {
 
     /// All changes in the order in which they came, page by page.
     pub(super) fn pages(&self) -> impl Iterator<Item = Result<Cow<'_, [Change]>>> {
-        let later = self.later.iter().map(|(at, len)| {
-            let Some(file) = &self.file else {
-                return Ok(Cow::Owned(Vec::new()));
-            };
-            let mut bytes = vec![0; *len];
-            file.read(&mut bytes, *at)?;
-            let page = postcard::from_bytes(&bytes).map_err(|e| corrupt("staged changes", e))?;
-            Ok(Cow::Owned(page))
-        });
+        let file = self.file.iter();
+        let later = file.flat_map(|file| Pages::of(file.clone(), self.later.clone()));
+        let later = later.map(|page| page.map(Cow::Owned));
         let first = self.first.iter().map(|page| Ok(Cow::Borrowed(&page[..])));
         later.chain(first)
     }
+}
+
+/// The pages of a file. Another thread reads and decodes each while the one before
+/// is used: a cut goes through all of them three times and does much with each.
+struct Pages {
+    left: usize,
+    next: Receiver<Result<Vec<Change>>>,
+}
+
+impl Pages {
+    fn of(file: Arc<DataFile>, places: Vec<(u64, usize)>) -> Self {
+        let left = places.len();
+        // One is ready at a time, as each may take a megabyte.
+        let (send, next) = sync_channel(0);
+        let read = move || {
+            let mut pages = places.into_iter().map(|place| page(&file, place));
+            // It ends, too, when nobody wants more.
+            while pages.next().is_some_and(|page| send.send(page).is_ok()) {}
+        };
+        let thread = std::thread::Builder::new().name("cairn-spool".into());
+        if let Err(error) = thread.spawn(read) {
+            tracing::error!(%error, "no thread can be started to read staged changes");
+        }
+        Self { left, next }
+    }
+}
+
+impl Iterator for Pages {
+    type Item = Result<Vec<Change>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        // A thread that is not there any more has not sent all of them.
+        let lost = |_| Err(corrupt("staged changes", "nobody reads them"));
+        Some(self.next.recv().unwrap_or_else(lost))
+    }
+}
+
+fn page(file: &DataFile, (at, len): (u64, usize)) -> Result<Vec<Change>> {
+    let mut bytes = vec![0; len];
+    file.read(&mut bytes, at)?;
+    postcard::from_bytes(&bytes).map_err(|e| corrupt("staged changes", e))
 }
 
 #[cfg(test)]
@@ -121,6 +158,8 @@ mod tests {
                 }
             }
             assert_eq!(seen, count);
+            // Who has seen enough leaves the rest.
+            drop(spool.pages().next());
         }
     }
 }
