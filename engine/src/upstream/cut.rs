@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cairn_protocol::session::{Applied, Report, Wanted};
@@ -49,13 +50,13 @@ impl Cut {
     }
 
     /// What follows from the whole tree of a hub, beside what it says.
-    fn follows(&self, shared: Shared<'_>) -> Result<Vec<Change>> {
+    fn follows(&self, key: &[u8; 32], shared: Shared<'_>) -> Result<Vec<Change>> {
         let mut more = Vec::new();
         if self.reset.is_some() {
-            end_unplaced(self.cursor.seq, &self.changes, &mut more)?;
+            end_unplaced(key, self.cursor.seq, &self.changes, &mut more)?;
         }
         if self.reset.is_some() && !self.is_anew() {
-            bury_absent(shared, self.cursor.seq, &self.changes, &mut more)?;
+            bury_absent(key, shared, self.cursor.seq, &self.changes, &mut more)?;
         }
         Ok(more)
     }
@@ -182,7 +183,7 @@ impl Upstream {
         let (state, frozen) = (rows.state()?, rows.frozen()?);
         let shared = Shared::new(&db, side);
         let anew = cut.is_anew();
-        let more = cut.follows(shared)?;
+        let more = cut.follows(&inner.identity.hash_key, shared)?;
         let local = Local::new(inner, &db);
         if !cut.confirmed
             && !anew
@@ -220,6 +221,7 @@ impl Upstream {
             && ignore.is_empty()
             && uncovered.is_empty()
             && followed(&db, side)?.is_empty();
+        plan.is_whole = cut.reset.is_some();
         // Who has nothing yet has nothing that could become other rows.
         plan.turns = plan.grows && turns && state.cursor.is_some();
         plan.looked_at = (state.scanned, rows.told()?);
@@ -234,7 +236,7 @@ impl Upstream {
         }
         plan.remove_again(&removed)?;
         plan.land(flight, cut.ack.as_ref())?;
-        let seen = inner.committed.load(std::sync::atomic::Ordering::SeqCst);
+        let seen = inner.committed.load(Ordering::SeqCst);
         let mut ledger = rider.ledger.take().unwrap_or_default();
         let built = if let Some(built) = build(&mut plan, seen, &cut.changes, &mut ledger)? {
             built
@@ -246,6 +248,8 @@ impl Upstream {
             built.ok_or_else(|| FsError::Corrupt("the edits make no tree".into()))?
         };
         rider.ledger = Some(ledger);
+        let planned = plan.names.len() + plan.nodes.len();
+        self.planned.fetch_max(planned, Ordering::Relaxed);
         rider.others = plan.others(side)?;
         rider.conflicts.push(Report {
             seq: cut.cursor.seq,

@@ -175,7 +175,8 @@ impl Plan<'_> {
             }
             if let Some(fresh) = fresh
                 && (fresh.is(self, &change.entry)?
-                    || (self.turns && self.is_plain(fresh, &change.entry)?))
+                    || (self.turns && self.is_plain(fresh, &change.entry)?)
+                    || (self.is_whole && self.is_same(fresh, &change.entry)?))
             {
                 continue;
             }

@@ -25,7 +25,7 @@
 //! | `ignore` | what is neither pushed nor shown |
 //! | `status` | where everything stands, for people and tests |
 //! | `stage`, `spool`, `cut` | what comes, from the first change to the commit |
-//! | `whole` | what a transfer says as a whole |
+//! | `whole`, `same` | what a transfer says as a whole, and what of that is so here |
 //! | `anew` | what was removed here and not pushed, when the hub is another |
 //! | `look`, `echo`, `plan`, `replay` | what a cut means for the working tree |
 //! | `fresh`, `grow` | what nobody here has heard of, and how it becomes rows |
@@ -60,6 +60,7 @@ mod registers;
 mod renew;
 mod replay;
 mod rider;
+mod same;
 mod scan;
 mod show;
 mod sides;
@@ -113,6 +114,8 @@ pub struct Upstream {
     staged: Mutex<Staged>,
     /// The next cut is the whole tree of the hub, because of this.
     reset: Mutex<Option<Reset>>,
+    /// Names and nodes that a cut planned in memory, at most.
+    planned: AtomicUsize,
     /// A commit failed: what is in memory may not be what the rows say.
     unsure: Mutex<bool>,
     /// New chunks that a file may have and be pushed; less in tests.
@@ -208,6 +211,7 @@ impl Upstream {
             aloft: Mutex::default(),
             staged: Mutex::default(),
             reset: Mutex::new(None),
+            planned: AtomicUsize::new(0),
             unsure: Mutex::new(true),
             chunks_max: AtomicUsize::new(outsized::CHUNKS_MAX),
             lazy: AtomicBool::new(false),

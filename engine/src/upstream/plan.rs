@@ -86,6 +86,8 @@ pub(super) struct Plan<'a> {
     pub(super) grows: bool,
     /// What is plain is not noted, and is set in rows; see [`super::turn`].
     pub(super) turns: bool,
+    /// The cut is the whole tree of the hub; see [`super::same`].
+    pub(super) is_whole: bool,
     /// What the log has up to this version, and with these, needs no look.
     pub(super) looked_at: (Ver, Option<Told>),
     /// Nodes that the cut tells of, that do not live here, and are not fresh.
@@ -124,6 +126,7 @@ impl<'a> Plan<'a> {
             side,
             grows: false,
             turns: false,
+            is_whole: false,
             looked_at: (0, None),
             absent: BTreeSet::new(),
             ended: BTreeSet::new(),

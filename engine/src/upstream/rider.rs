@@ -99,7 +99,10 @@ impl Rider {
         let mut ledger = Ledger::new(self.lazy);
         if self.anew {
             let shared = Shared::new(db, self.side);
-            shared.clear(&mut |data| ledger.count(inner, db, data, -1).map_err(unreadable))?;
+            shared.clear(&mut |data| {
+                ledger.count(inner, db, data, -1).map_err(unreadable)?;
+                ledger.flush(inner, db, REFS_MAX)
+            })?;
         }
         if self.lazy {
             inner.elsewhere.store(true, Ordering::SeqCst);

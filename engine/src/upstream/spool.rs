@@ -73,7 +73,7 @@ impl Spool {
     }
 
     /// All changes in the order in which they came, page by page.
-    pub(super) fn pages(&self) -> impl Iterator<Item = Result<Cow<'_, [Change]>>> {
+    pub(super) fn pages(&self) -> impl DoubleEndedIterator<Item = Result<Cow<'_, [Change]>>> {
         let later = self.later.iter().map(|(at, len)| {
             let Some(file) = &self.file else {
                 return Ok(Cow::Owned(Vec::new()));
