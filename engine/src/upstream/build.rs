@@ -79,6 +79,7 @@ pub(super) fn build(
         db: plan.db,
         side: plan.side,
         changes,
+        ignore: plan.ignore,
     };
     let mut growth = plan.grows.then(|| Box::new(Growth::new(plan.turning())));
     if let Some(growth) = &mut growth {
@@ -369,7 +370,8 @@ fn pull(
         return Ok(());
     }
     for place in plan.shared.places_of(id)? {
-        if !plan.names.contains_key(&place) && !targets.contains_key(&place) {
+        let is_planned = plan.names.contains_key(&place) || targets.contains_key(&place);
+        if !is_planned && !plan.is_ignored(&place)? {
             queue.extend([place.0, id]);
             targets.insert(place, Some(id));
         }

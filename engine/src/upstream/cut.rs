@@ -211,16 +211,15 @@ impl Upstream {
         } else {
             frozen.clone()
         };
-        let ignore = self.ignore.lock().clone();
+        let ignore = rider.ignore.clone();
         let flown = InFlight::new(flight, cut.ack.as_ref());
         let mut plan = Plan::new(inner, &db, side, before, kept, flown, &ignore);
         let uncovered = self.uncovered.lock().clone();
-        // Ignored places would have to be told from fresh ones, and so would what
-        // another hub has told.
+        // What another hub has told would have to be told from what is fresh.
         plan.grows = cut.changes.len() >= LEAST
-            && ignore.is_empty()
             && uncovered.is_empty()
-            && followed(&db, side)?.is_empty();
+            && followed(&db, side)?.is_empty()
+            && (ignore.is_empty() || !plan.moves_a_directory(&cut.changes)?);
         plan.is_whole = cut.reset.is_some();
         // Who has nothing yet has nothing that could become other rows.
         plan.turns = plan.grows && turns && state.cursor.is_some();
@@ -350,6 +349,7 @@ impl Upstream {
             aliases,
             ledger: None,
             growth: None,
+            ignore: self.ignore.lock().clone(),
             hasher: None,
             told: told.filter(|_| !anew),
             state,

@@ -123,7 +123,7 @@ impl Fresh {
     }
 
     /// Whether nothing is at a place, for anybody.
-    fn is_free(plan: &Plan<'_>, place: &Place) -> Result<bool> {
+    pub(super) fn is_free(plan: &Plan<'_>, place: &Place) -> Result<bool> {
         let register = Register::Name {
             parent: place.0,
             name: place.1.clone(),

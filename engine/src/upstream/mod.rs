@@ -29,6 +29,7 @@
 //! | `anew` | what was removed here and not pushed, when the hub is another |
 //! | `look`, `echo`, `plan`, `replay` | what a cut means for the working tree |
 //! | `fresh`, `grow` | what nobody here has heard of, and how it becomes rows |
+//! | `hidden` | what ignore rules hide of it |
 //! | `plain`, `turn` | what nobody here has edited, and how its rows become others |
 //! | `build`, `renew`, `rider` | how the rest is set, and what goes with it |
 //! | `show` | the moment when a cut comes to be seen |
@@ -46,6 +47,7 @@ mod evict;
 mod fresh;
 mod give;
 mod grow;
+mod hidden;
 pub(crate) mod identity;
 mod ignore;
 mod layout;

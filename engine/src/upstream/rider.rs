@@ -16,6 +16,7 @@ use cairn_protocol::{Change, CommitHasher, Edit, Entry, NodeId, NodeKind, Regist
 use rusqlite::{Connection, params};
 
 use super::grow::{At, Growth};
+use super::ignore::Ignore;
 use super::sides::Other;
 use super::spool::Spool;
 use super::stage::Held;
@@ -75,6 +76,8 @@ pub(crate) struct Rider {
     pub(crate) ledger: Option<Ledger>,
     /// The nodes that are rows only, if there are any.
     pub(super) growth: Option<Box<Growth>>,
+    /// What is not shown.
+    pub(super) ignore: Arc<Ignore>,
     /// What the rows that are written say of the commit.
     pub(crate) hasher: Option<CommitHasher>,
     pub(super) state: State,
@@ -178,6 +181,7 @@ impl Rider {
                 db,
                 side,
                 changes: &changes,
+                ignore: &self.ignore,
             };
             let again = growth.again(at, &mut ledger);
             let hasher = growth.hasher();
