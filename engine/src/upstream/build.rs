@@ -93,6 +93,10 @@ pub(super) fn build(
     plan.renew(&mut targets)?;
     let mut shape = Shape::default();
     shape.find_nodes(plan, &mut targets)?;
+    if plan.keep_ignored(&mut targets)? && plan.grows {
+        plan.has_leftover = true;
+        return Ok(None);
+    }
     if !shape.find_names(plan, &targets)? || !shape.is_tree(plan)? {
         return Ok(None);
     }
@@ -379,7 +383,7 @@ fn pull(
     Ok(())
 }
 
-fn kind_of(plan: &Plan<'_>, id: NodeId) -> Result<Option<NodeKind>> {
+pub(super) fn kind_of(plan: &Plan<'_>, id: NodeId) -> Result<Option<NodeKind>> {
     kind_in(plan.shared, plan.replayed.as_ref(), id)
 }
 

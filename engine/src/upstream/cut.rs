@@ -77,8 +77,19 @@ enum Tried {
     Applied(Applied),
     /// Something moved meanwhile.
     Moved,
-    /// What is plain cannot be set by itself.
-    Entangled,
+    /// What is plain cannot be set by itself, or nothing can be in rows.
+    Entangled(Way),
+}
+
+/// What of a large cut becomes rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Nothing: all of it is planned.
+    Planned,
+    /// What is fresh.
+    Grown,
+    /// What is plain, too.
+    Turned,
 }
 
 /// Ends a transaction that was not committed.
@@ -153,9 +164,9 @@ impl Upstream {
     }
 
     fn run(&self, cut: &Cut) -> Result<Applied, Failure> {
-        let mut turns = cut.turns();
+        let mut way = cut.way();
         for _ in 0..TRIES {
-            match self.try_cut(cut, turns)? {
+            match self.try_cut(cut, way)? {
                 Tried::Applied(applied) => {
                     if applied == Applied::Done {
                         self.replica.settle();
@@ -163,17 +174,16 @@ impl Upstream {
                     return Ok(applied);
                 }
                 Tried::Moved => {}
-                Tried::Entangled => {
+                Tried::Entangled(other) => {
                     tracing::debug!("what is plain of a cut is entangled with what is not");
-                    turns = false;
+                    way = other;
                 }
             }
         }
         Err(Failure::Busy)
     }
 
-    /// With `turns`, what is plain is set in rows.
-    fn try_cut(&self, cut: &Cut, turns: bool) -> Result<Tried, Failure> {
+    fn try_cut(&self, cut: &Cut, way: Way) -> Result<Tried, Failure> {
         let inner = self.inner();
         inner.commit_changes()?;
         let _gate = inner.chunks.reading();
@@ -216,13 +226,14 @@ impl Upstream {
         let mut plan = Plan::new(inner, &db, side, before, kept, flown, &ignore);
         let uncovered = self.uncovered.lock().clone();
         // What another hub has told would have to be told from what is fresh.
-        plan.grows = cut.changes.len() >= LEAST
+        plan.grows = way != Way::Planned
+            && cut.changes.len() >= LEAST
             && uncovered.is_empty()
             && followed(&db, side)?.is_empty()
             && (ignore.is_empty() || !plan.moves_a_directory(&cut.changes)?);
         plan.is_whole = cut.reset.is_some();
         // Who has nothing yet has nothing that could become other rows.
-        plan.turns = plan.grows && turns && state.cursor.is_some();
+        plan.turns = plan.grows && way == Way::Turned && state.cursor.is_some();
         plan.looked_at = (state.scanned, rows.told()?);
         plan.ended = removed.ended().collect();
         let echo = self.echo(cut, &db, &plan.local)?;
@@ -234,16 +245,24 @@ impl Upstream {
             return Ok(Tried::Applied(Applied::Wants(missing)));
         }
         plan.remove_again(&removed)?;
+        if plan.uncover_moved()? {
+            (rider.state.scanned, rider.told) = (0, None);
+        }
         plan.land(flight, cut.ack.as_ref())?;
         let seen = inner.committed.load(Ordering::SeqCst);
         let mut ledger = rider.ledger.take().unwrap_or_default();
         let built = if let Some(built) = build(&mut plan, seen, &cut.changes, &mut ledger)? {
             built
+        } else if plan.has_leftover {
+            return Ok(Tried::Entangled(Way::Planned));
         } else if plan.turns {
-            return Ok(Tried::Entangled);
+            return Ok(Tried::Entangled(Way::Grown));
         } else {
             plan.replay(rider.state.scanned, rider.told)?;
             let built = build(&mut plan, seen, &cut.changes, &mut ledger)?;
+            if plan.has_leftover {
+                return Ok(Tried::Entangled(Way::Planned));
+            }
             built.ok_or_else(|| FsError::Corrupt("the edits make no tree".into()))?
         };
         rider.ledger = Some(ledger);
@@ -385,10 +404,13 @@ impl Cut {
     /// Whether what is plain of it is set in rows at once. Not of the whole tree
     /// of the hub, which says by its silence what ended; nor of what is mostly the
     /// answer to a batch, which is little and needs no look.
-    fn turns(&self) -> bool {
+    fn way(&self) -> Way {
         const OF_OTHERS: u64 = 2;
         let own = self.flight.as_ref().map_or(0, |f| f.edits.len() as u64);
-        self.reset.is_none() && self.changes.len() > own * OF_OTHERS
+        match self.reset {
+            None if self.changes.len() > own * OF_OTHERS => Way::Turned,
+            _ => Way::Grown,
+        }
     }
 }
 

@@ -31,6 +31,7 @@
 //! | `fresh`, `grow` | what nobody here has heard of, and how it becomes rows |
 //! | `hidden` | what ignore rules hide of it |
 //! | `plain`, `turn` | what nobody here has edited, and how its rows become others |
+//! | `leftover` | what is ignored in directories that go |
 //! | `build`, `renew`, `rider` | how the rest is set, and what goes with it |
 //! | `show` | the moment when a cut comes to be seen |
 //! | `identity` | what makes a copy of a replica one of its own |
@@ -52,6 +53,7 @@ pub(crate) mod identity;
 mod ignore;
 mod layout;
 mod lazy;
+mod leftover;
 mod local;
 mod look;
 mod outsized;

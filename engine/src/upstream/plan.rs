@@ -86,6 +86,11 @@ pub(super) struct Plan<'a> {
     pub(super) grows: bool,
     /// What is plain is not noted, and is set in rows; see [`super::turn`].
     pub(super) turns: bool,
+    /// What goes leaves something ignored behind, which cannot be planned while some of
+    /// it is in rows; see [`super::leftover`].
+    pub(super) has_leftover: bool,
+    /// Something ignored comes to be shown, for its directory moves.
+    pub(super) comes_out: bool,
     /// The cut is the whole tree of the hub; see [`super::same`].
     pub(super) is_whole: bool,
     /// What the log has up to this version, and with these, needs no look.
@@ -126,6 +131,8 @@ impl<'a> Plan<'a> {
             side,
             grows: false,
             turns: false,
+            has_leftover: false,
+            comes_out: false,
             is_whole: false,
             looked_at: (0, None),
             absent: BTreeSet::new(),
@@ -304,6 +311,9 @@ impl<'a> Plan<'a> {
                 _ => Seen::Clean,
             };
             self.names.insert(place.clone(), seen);
+            if let Some(dir) = there.filter(|_| here != there) {
+                self.leave_others(dir, place)?;
+            }
             if let Some(node) = here.filter(|_| here == there) {
                 // It was followed no longer: what is here was based on nothing known.
                 self.note_data(node)?;
@@ -315,6 +325,20 @@ impl<'a> Plan<'a> {
                 {
                     *seen = Seen::Edited(DataSeen::Version(NEVER));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// A directory comes to a place: it has stayed where it was while that was
+    /// ignored, and goes from there.
+    fn leave_others(&mut self, dir: NodeId, place: &Place) -> Result<()> {
+        let Some(here) = self.local.live(dir)?.filter(|h| h.kind == NodeKind::Dir) else {
+            return Ok(());
+        };
+        for other in self.local.places(here.ino)? {
+            if other != *place {
+                self.names.insert(other, Seen::Clean);
             }
         }
         Ok(())
@@ -371,6 +395,8 @@ impl<'a> Plan<'a> {
                 replayed.data.get(&node).cloned()
             }
             (None, Seen::Edited(_)) => return Ok(None),
+            // The replay knows nothing of what is not pushed.
+            (Some(_), Seen::Edited(_)) if self.is_ignored_here(here.ino)? => return Ok(None),
             _ => self
                 .shared
                 .record(node)?

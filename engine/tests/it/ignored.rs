@@ -173,6 +173,120 @@ fn what_is_here_and_ignored_stays_as_it_is() {
     }
 }
 
+/// A hub, who has rules and has built something in `/proj`, and who has none.
+fn built() -> (Side, Client, Client) {
+    let (mut side, theirs, mine) = (Side::default(), Client::new(), Client::new());
+    mine.upstream.set_ignore_rules(&rules(&RULES)).unwrap();
+    theirs.replica.mkdir_all("/proj/src").unwrap();
+    theirs.replica.write_file("/proj/src/a", b"a").unwrap();
+    theirs.sync(&mut side);
+    mine.sync(&mut side);
+    mine.replica.mkdir_all("/proj/target").unwrap();
+    mine.replica.write_file("/proj/target/x", b"built").unwrap();
+    mine.replica.write_file("/proj/src/a.o", b"built").unwrap();
+    mine.sync(&mut side);
+    (side, theirs, mine)
+}
+
+/// Who ignored what they built in a directory could follow nobody any more when
+/// somebody removed that.
+#[test]
+fn what_is_ignored_stays_when_its_directory_is_removed() {
+    let (mut side, theirs, mine) = built();
+    theirs.replica.remove_all("/proj").unwrap();
+    theirs.sync(&mut side);
+    mine.sync(&mut side);
+    assert_eq!(mine.names("/proj"), ["src", "target"]);
+    assert_eq!(mine.names("/proj/src"), ["a.o"]);
+    assert_eq!(mine.read("/proj/target/x"), b"built");
+    // Nobody hears of it,
+    assert!(theirs.names("/").is_empty());
+    theirs.replica.write_file("/other", b"other").unwrap();
+    theirs.sync(&mut side);
+    mine.sync(&mut side);
+    assert_eq!(side.hub.tree().names().count(), 1);
+    // until there is something to be told.
+    mine.replica.write_file("/proj/src/b", b"b").unwrap();
+    mine.sync(&mut side);
+    theirs.sync(&mut side);
+    assert_eq!(theirs.names("/proj"), ["src"]);
+    assert_eq!(theirs.names("/proj/src"), ["b"]);
+    assert_clean(&mine.replica);
+}
+
+#[test]
+fn what_is_ignored_goes_on_in_the_directory_that_takes_the_place() {
+    for at_once in [true, false] {
+        let (mut side, theirs, mine) = built();
+        theirs.replica.remove_all("/proj").unwrap();
+        if !at_once {
+            theirs.sync(&mut side);
+            mine.sync(&mut side);
+        }
+        theirs.replica.mkdir_all("/proj/src").unwrap();
+        theirs.replica.write_file("/proj/src/a", b"again").unwrap();
+        theirs.sync(&mut side);
+        mine.sync(&mut side);
+        assert_eq!(mine.names("/"), ["proj"]);
+        assert_eq!(mine.names("/proj"), ["src", "target"]);
+        assert_eq!(mine.names("/proj/src"), ["a", "a.o"]);
+        assert_eq!(mine.read("/proj/src/a"), b"again");
+        assert_eq!(mine.read("/proj/target/x"), b"built");
+        assert_eq!(theirs.names("/proj"), ["src"]);
+        mine.upstream.set_ignore_rules(&[]).unwrap();
+        mine.sync(&mut side);
+        assert_equal(&[&mine], &side);
+    }
+}
+
+#[test]
+fn what_is_ignored_stays_beside_a_file_that_takes_its_place() {
+    let (mut side, theirs, mine) = built();
+    theirs.replica.remove_all("/proj").unwrap();
+    theirs.replica.write_file("/proj", b"a file").unwrap();
+    theirs.sync(&mut side);
+    mine.sync(&mut side);
+    assert_eq!(mine.read("/proj"), b"a file");
+    assert_eq!(mine.read("/proj.ignored/target/x"), b"built");
+    assert_eq!(mine.read("/proj.ignored/src/a.o"), b"built");
+    assert_clean(&mine.replica);
+}
+
+/// Who ignores the new name of a directory could follow nobody any more.
+#[test]
+fn a_directory_that_gets_an_ignored_name_goes_there() {
+    let (mut side, theirs, mine) = built();
+    theirs.replica.rename_path("/proj", "/target").unwrap();
+    theirs.sync(&mut side);
+    mine.sync(&mut side);
+    assert_eq!(mine.names("/"), ["target"]);
+    assert_eq!(mine.read("/target/src/a"), b"a");
+    mine.upstream.set_ignore_rules(&[]).unwrap();
+    mine.sync(&mut side);
+    theirs.sync(&mut side);
+    assert_eq!(mine.names("/"), ["target"]);
+    assert_eq!(theirs.read("/target/target/x"), b"built");
+    assert_equal(&[&mine, &theirs], &side);
+}
+
+/// The same where something else is ignored under that name.
+#[test]
+fn a_directory_that_gets_an_ignored_name_that_is_taken_stays_where_it_is() {
+    let (mut side, theirs, mine) = built();
+    mine.replica.write_file("/target", b"mine").unwrap();
+    theirs.replica.rename_path("/proj", "/target").unwrap();
+    theirs.sync(&mut side);
+    mine.sync(&mut side);
+    assert_eq!(mine.names("/"), ["proj", "target"]);
+    assert_eq!(mine.read("/proj/src/a"), b"a");
+    assert_eq!(mine.read("/target"), b"mine");
+    mine.upstream.set_ignore_rules(&[]).unwrap();
+    mine.sync(&mut side);
+    theirs.sync(&mut side);
+    assert_eq!(theirs.read("/target/target/x"), b"built");
+    assert_equal(&[&mine, &theirs], &side);
+}
+
 /// One has rules, which come and go; in the end all have the same, and everything.
 fn schedule(seed: u64, moves: bool) {
     const SETS: [&[&str]; 4] = [&["3"], &["2", "3"], &["1/2"], &[]];
@@ -226,5 +340,13 @@ fn i14_schedules_with_rules_that_come_and_go_converge_and_lose_nothing() {
     for seed in support::seeds(40) {
         println!("seed {seed}");
         schedule(seed, false);
+    }
+}
+
+#[test]
+fn i14_schedules_with_rules_and_directories_that_move_converge_and_lose_nothing() {
+    for seed in support::seeds(40) {
+        println!("seed {seed}");
+        schedule(seed, true);
     }
 }
