@@ -7,11 +7,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use cairn_protocol::session::{Applied, Report, Wanted};
 use cairn_protocol::wire::PushAck;
-use cairn_protocol::{Change, ChunkHash, Cursor, Outcome, Refusal, ReplicaTag};
+use cairn_protocol::{Change, ChunkHash, Cursor, Outcome, Refusal, ReplicaTag, Ver};
 use rusqlite::Connection;
 
 use super::anew::Removed;
-use super::build::build;
+use super::build::{Built, build};
 use super::echo::Echo;
 use super::grow::LEAST;
 use super::layout;
@@ -251,19 +251,10 @@ impl Upstream {
         plan.land(flight, cut.ack.as_ref())?;
         let seen = inner.committed.load(Ordering::SeqCst);
         let mut ledger = rider.ledger.take().unwrap_or_default();
-        let built = if let Some(built) = build(&mut plan, seen, &cut.changes, &mut ledger)? {
-            built
-        } else if plan.has_leftover {
-            return Ok(Tried::Entangled(Way::Planned));
-        } else if plan.turns {
-            return Ok(Tried::Entangled(Way::Grown));
-        } else {
-            plan.replay(rider.state.scanned, rider.told)?;
-            let built = build(&mut plan, seen, &cut.changes, &mut ledger)?;
-            if plan.has_leftover {
-                return Ok(Tried::Entangled(Way::Planned));
-            }
-            built.ok_or_else(|| FsError::Corrupt("the edits make no tree".into()))?
+        let scan = (rider.state.scanned, rider.told);
+        let built = match come_to(&mut plan, (seen, scan), &cut.changes, &mut ledger)? {
+            Ok(built) => built,
+            Err(way) => return Ok(Tried::Entangled(way)),
         };
         rider.ledger = Some(ledger);
         let planned = plan.names.len() + plan.nodes.len();
@@ -412,6 +403,32 @@ impl Cut {
             _ => Way::Grown,
         }
     }
+}
+
+/// What a plan comes to, or how else the cut is to be tried. `scan` says what of the
+/// log has edits.
+fn come_to(
+    plan: &mut Plan<'_>,
+    (seen, scan): (Ver, (Ver, Option<Told>)),
+    changes: &Spool,
+    ledger: &mut Ledger,
+) -> Result<Result<Built, Way>> {
+    if let Some(built) = build(plan, seen, changes, ledger)? {
+        return Ok(Ok(built));
+    }
+    if plan.turns && !plan.has_leftover {
+        return Ok(Err(Way::Grown));
+    }
+    if !plan.has_leftover {
+        plan.replay(scan.0, scan.1)?;
+        if let Some(built) = build(plan, seen, changes, ledger)? {
+            return Ok(Ok(built));
+        }
+    }
+    if plan.has_leftover {
+        return Ok(Err(Way::Planned));
+    }
+    Err(FsError::Corrupt("the edits make no tree".into()))
 }
 
 /// Whether people want to hear of an outcome.

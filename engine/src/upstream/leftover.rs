@@ -219,9 +219,8 @@ impl Plan<'_> {
             let place = (dir, name);
             match targets.get(&place) {
                 Some(None) => {}
-                Some(Some(_)) => return Ok(None),
                 None if self.replayed.is_some() || self.is_ignored(&place)? => left.push(place.1),
-                None => return Ok(None),
+                _ => return Ok(None),
             }
         }
         Ok(Some(left))

@@ -57,6 +57,10 @@ pub(super) struct Noted {
 
 /// See the head of the module.
 #[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each says of one thing whether it is done, or was found"
+)]
 pub(super) struct Plan<'a> {
     pub(super) inner: &'a Inner,
     pub(super) db: &'a Connection,

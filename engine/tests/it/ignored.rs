@@ -33,6 +33,11 @@ fn paths() -> impl Iterator<Item = String> {
     })
 }
 
+/// Whether one of the [`RULES`] is for a name.
+fn is_ignored(name: &str) -> bool {
+    name == "target" || name.strip_suffix(".o").is_some()
+}
+
 fn parent(path: &str) -> &str {
     path.rsplit_once('/').unwrap().0
 }
@@ -59,7 +64,7 @@ fn shown(client: &Client) -> Vec<(String, Vec<u8>)> {
     let (mut found, mut dirs) = (Vec::new(), vec![String::new()]);
     while let Some(dir) = dirs.pop() {
         for name in client.names(&format!("{dir}/")) {
-            if name == "target" || name.ends_with(".o") {
+            if is_ignored(&name) {
                 continue;
             }
             let path = format!("{dir}/{name}");
@@ -126,8 +131,7 @@ fn what_is_ignored_stays_hidden_whatever_is_done_to_all_of_it() {
         assert!(planned <= PLANNED_MAX, "{what}: {planned} were planned");
         assert_eq!(shown(&mine), shown(&theirs), "{what}");
         let names = mine.names("/0");
-        let hidden = |name: &&String| *name == "target" || name.ends_with(".o");
-        assert_eq!(names.iter().find(hidden), None, "{what}");
+        assert_eq!(names.iter().find(|name| is_ignored(name)), None, "{what}");
         assert_clean(&mine.replica);
         mine.upstream.set_ignore_rules(&[]).unwrap();
         mine.sync(&mut side);
@@ -161,7 +165,7 @@ fn what_is_here_and_ignored_stays_as_it_is() {
         if !what.starts_with("moved") {
             assert_eq!(mine.read("/3/1.o"), b"built here", "{what}");
         }
-        assert_eq!(mine.names("/2").contains(&"1.o".to_owned()), true, "{what}");
+        assert!(mine.names("/2").contains(&"1.o".to_owned()), "{what}");
         assert_eq!(theirs.read("/2/0.none"), b"mine", "{what}");
         mine.upstream.set_ignore_rules(&[]).unwrap();
         for _ in 0..3 {
@@ -299,7 +303,7 @@ fn schedule(seed: u64, moves: bool) {
     other.upstream.set_ignore_rules(&rules(first)).unwrap();
     for _ in 0..12 {
         let client = if rng.chance(70) { &one } else { &other };
-        for _ in 0..1 + rng.below(16) {
+        for _ in 0..=rng.below(16) {
             let (rng, oracle, written) = (&mut rng, &mut oracle, &mut written);
             Worker {
                 rng,
