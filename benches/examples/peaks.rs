@@ -1,12 +1,14 @@
 //! The most memory that each end of a sync had: a hub, who pushes a tree and who
 //! clones it are a process each.
 //!
-//! `cargo run --release -p cairn-benches --example peaks -- PLACE FILES [BYTES] [clone|lazy] [edit|chmod|rename|remove]`
+//! `cargo run --release -p cairn-benches --example peaks -- PLACE FILES [BYTES] [clone|lazy|rules|serve] [edit|chmod|rename|remove|anew]`
 //!
 //! The files are in directories of 1 000. With a last word, the first replica then
-//! does that to every file, and the second follows. Who fills or changes the
-//! replica that pushes is another process, so that what it has in memory does not
-//! count.
+//! does that to every file, and the second follows; for `anew`, the hub is replaced
+//! by another to which the first has pushed everything. With `rules` the second
+//! ignores every tenth file, and with `serve` it is a hub, too. Who fills or changes
+//! the replica that pushes is another process, so that what it has in memory does
+//! not count.
 
 use std::error::Error;
 use std::io::Write;
@@ -28,13 +30,13 @@ fn main() -> Result {
             change(Path::new(place), files.parse()?, bytes.parse()?, how)
         }
         ["follow", place, address, lazy, what] => {
-            follow(Path::new(place), address, lazy == "lazy", what)
+            follow(Path::new(place), address, lazy, what)
         }
         [place, files] => all(Path::new(place), files, "100", "clone", None),
         [place, files, bytes] => all(Path::new(place), files, bytes, "clone", None),
         [place, files, bytes, lazy] => all(Path::new(place), files, bytes, lazy, None),
         [place, files, bytes, lazy, how] => all(Path::new(place), files, bytes, lazy, Some(how)),
-        _ => Err("usage: peaks PLACE FILES [BYTES] [clone|lazy] [edit|chmod|rename|remove]".into()),
+        _ => Err("usage: peaks PLACE FILES [BYTES] [clone|lazy|rules|serve] [edit|chmod|rename|remove|anew]".into()),
     }
 }
 
@@ -53,31 +55,47 @@ fn all(place: &Path, files: &str, bytes: &str, lazy: &str, how: Option<&str>) ->
         done.success().then_some(()).ok_or("a part failed".into())
     };
     run(&["fill", &path(&a)?, files, bytes])?;
-    let hub = Replica::open(place.path().join("hub.cairn"), Options::default())?;
-    let serve = Serve::builder()
-        .listen("127.0.0.1:0".parse()?)
-        .hub(Hub::new("w", &hub)?)
-        .start()?;
-    let address = format!("ws://{}/w", serve.address());
-    let push = |what: &str| -> Result {
-        run(&["follow", &path(&a)?, &address, "push", what])?;
+    let serve = |name: &str| -> Result<(Serve, String)> {
+        let hub = Replica::open(place.path().join(name), Options::default())?;
+        let serve = serve(&hub)?;
+        let address = format!("ws://{}/w", serve.address());
+        Ok((serve, address))
+    };
+    let (_first, mut address) = serve("hub.cairn")?;
+    let push = |address: &str, what: &str| -> Result {
+        run(&["follow", &path(&a)?, address, "push", what])?;
         say("hub, after that", None)?;
         // What follows is measured by itself.
         Ok(std::fs::write("/proc/self/clear_refs", "5")?)
     };
-    let pull = |what: &str| -> Result {
-        run(&["follow", &path(&b)?, &address, lazy, what])?;
+    let pull = |address: &str, what: &str| -> Result {
+        run(&["follow", &path(&b)?, address, lazy, what])?;
         say("hub, after that", None)?;
         Ok(std::fs::write("/proc/self/clear_refs", "5")?)
     };
-    push("push of a tree")?;
-    pull("clone")?;
+    push(&address, "push of a tree")?;
+    pull(&address, "clone")?;
+    let mut second = None;
     if let Some(how) = how {
-        run(&["change", &path(&a)?, files, bytes, how])?;
-        push(&format!("push of {how}"))?;
-        pull(&format!("following {how}"))?;
+        if how == "anew" {
+            let (serve, other) = serve("another.cairn")?;
+            (second, address) = (Some(serve), other);
+        } else {
+            run(&["change", &path(&a)?, files, bytes, how])?;
+        }
+        push(&address, &format!("push of {how}"))?;
+        pull(&address, &format!("following {how}"))?;
     }
+    drop(second);
     Ok(())
+}
+
+fn serve(replica: &Replica) -> Result<Serve> {
+    let serve = Serve::builder()
+        .listen("127.0.0.1:0".parse()?)
+        .hub(Hub::new("w", replica)?)
+        .start()?;
+    Ok(serve)
 }
 
 /// A content that no other file has.
@@ -125,13 +143,21 @@ fn change(place: &Path, files: u64, bytes: usize, how: &str) -> Result {
     Ok(())
 }
 
-fn follow(place: &Path, address: &str, lazy: bool, what: &str) -> Result {
+fn follow(place: &Path, address: &str, how: &str, what: &str) -> Result {
     let replica = Replica::open(place, Options::default())?;
+    if how == "rules" {
+        let store = replica.upstream()?;
+        let rules = ["*7".to_owned()];
+        if store.ignore_rules()? != rules {
+            store.set_ignore_rules(&rules)?;
+        }
+    }
+    let _serve = (how == "serve").then(|| serve(&replica)).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     let begun = Instant::now();
-    let upstream = Upstream::new(&address.parse()?).lazy(lazy);
+    let upstream = Upstream::new(&address.parse()?).lazy(how == "lazy");
     let follow = {
         let _inside = runtime.enter();
         Follow::start(&replica, &upstream)?

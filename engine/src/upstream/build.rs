@@ -79,6 +79,7 @@ pub(super) fn build(
         db: plan.db,
         side: plan.side,
         changes,
+        ignore: plan.ignore,
     };
     let mut growth = plan.grows.then(|| Box::new(Growth::new(plan.turning())));
     if let Some(growth) = &mut growth {
@@ -92,6 +93,10 @@ pub(super) fn build(
     plan.renew(&mut targets)?;
     let mut shape = Shape::default();
     shape.find_nodes(plan, &mut targets)?;
+    if plan.keep_ignored(&mut targets)? && plan.grows {
+        plan.has_leftover = true;
+        return Ok(None);
+    }
     if !shape.find_names(plan, &targets)? || !shape.is_tree(plan)? {
         return Ok(None);
     }
@@ -371,7 +376,8 @@ fn pull(
         return Ok(());
     }
     for place in plan.shared.places_of(id)? {
-        if !plan.names.contains_key(&place) && !targets.contains_key(&place) {
+        let is_planned = plan.names.contains_key(&place) || targets.contains_key(&place);
+        if !is_planned && !plan.is_ignored(&place)? {
             queue.extend([place.0, id]);
             targets.insert(place, Some(id));
         }
@@ -379,7 +385,7 @@ fn pull(
     Ok(())
 }
 
-fn kind_of(plan: &Plan<'_>, id: NodeId) -> Result<Option<NodeKind>> {
+pub(super) fn kind_of(plan: &Plan<'_>, id: NodeId) -> Result<Option<NodeKind>> {
     kind_in(plan.shared, plan.replayed.as_ref(), id)
 }
 

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cairn_protocol::session::{Applied, Report, Wanted};
 use cairn_protocol::wire::PushAck;
-use cairn_protocol::{Change, ChunkHash, Cursor, Outcome, Refusal, ReplicaTag};
+use cairn_protocol::{Change, ChunkHash, Cursor, Outcome, Refusal, ReplicaTag, Ver};
 use rusqlite::Connection;
 
 use super::anew::Removed;
-use super::build::build;
+use super::build::{Built, build};
 use super::echo::Echo;
 use super::grow::LEAST;
 use super::layout;
@@ -49,13 +50,13 @@ impl Cut {
     }
 
     /// What follows from the whole tree of a hub, beside what it says.
-    fn follows(&self, shared: Shared<'_>) -> Result<Vec<Change>> {
+    fn follows(&self, key: &[u8; 32], shared: Shared<'_>) -> Result<Vec<Change>> {
         let mut more = Vec::new();
         if self.reset.is_some() {
-            end_unplaced(self.cursor.seq, &self.changes, &mut more)?;
+            end_unplaced(key, self.cursor.seq, &self.changes, &mut more)?;
         }
         if self.reset.is_some() && !self.is_anew() {
-            bury_absent(shared, self.cursor.seq, &self.changes, &mut more)?;
+            bury_absent(key, shared, self.cursor.seq, &self.changes, &mut more)?;
         }
         Ok(more)
     }
@@ -76,8 +77,19 @@ enum Tried {
     Applied(Applied),
     /// Something moved meanwhile.
     Moved,
-    /// What is plain cannot be set by itself.
-    Entangled,
+    /// What is plain cannot be set by itself, or nothing can be in rows.
+    Entangled(Way),
+}
+
+/// What of a large cut becomes rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Nothing: all of it is planned.
+    Planned,
+    /// What is fresh.
+    Grown,
+    /// What is plain, too.
+    Turned,
 }
 
 /// Ends a transaction that was not committed.
@@ -152,9 +164,9 @@ impl Upstream {
     }
 
     fn run(&self, cut: &Cut) -> Result<Applied, Failure> {
-        let mut turns = cut.turns();
+        let mut way = cut.way();
         for _ in 0..TRIES {
-            match self.try_cut(cut, turns)? {
+            match self.try_cut(cut, way)? {
                 Tried::Applied(applied) => {
                     if applied == Applied::Done {
                         self.replica.settle();
@@ -162,17 +174,16 @@ impl Upstream {
                     return Ok(applied);
                 }
                 Tried::Moved => {}
-                Tried::Entangled => {
+                Tried::Entangled(other) => {
                     tracing::debug!("what is plain of a cut is entangled with what is not");
-                    turns = false;
+                    way = other;
                 }
             }
         }
         Err(Failure::Busy)
     }
 
-    /// With `turns`, what is plain is set in rows.
-    fn try_cut(&self, cut: &Cut, turns: bool) -> Result<Tried, Failure> {
+    fn try_cut(&self, cut: &Cut, way: Way) -> Result<Tried, Failure> {
         let inner = self.inner();
         inner.commit_changes()?;
         let _gate = inner.chunks.reading();
@@ -182,7 +193,7 @@ impl Upstream {
         let (state, frozen) = (rows.state()?, rows.frozen()?);
         let shared = Shared::new(&db, side);
         let anew = cut.is_anew();
-        let more = cut.follows(shared)?;
+        let more = cut.follows(&inner.identity.hash_key, shared)?;
         let local = Local::new(inner, &db);
         if !cut.confirmed
             && !anew
@@ -210,18 +221,19 @@ impl Upstream {
         } else {
             frozen.clone()
         };
-        let ignore = self.ignore.lock().clone();
+        let ignore = rider.ignore.clone();
         let flown = InFlight::new(flight, cut.ack.as_ref());
         let mut plan = Plan::new(inner, &db, side, before, kept, flown, &ignore);
         let uncovered = self.uncovered.lock().clone();
-        // Ignored places would have to be told from fresh ones, and so would what
-        // another hub has told.
-        plan.grows = cut.changes.len() >= LEAST
-            && ignore.is_empty()
+        // What another hub has told would have to be told from what is fresh.
+        plan.grows = way != Way::Planned
+            && cut.changes.len() >= LEAST
             && uncovered.is_empty()
-            && followed(&db, side)?.is_empty();
+            && followed(&db, side)?.is_empty()
+            && (ignore.is_empty() || !plan.moves_a_directory(&cut.changes)?);
+        plan.is_whole = cut.reset.is_some();
         // Who has nothing yet has nothing that could become other rows.
-        plan.turns = plan.grows && turns && state.cursor.is_some();
+        plan.turns = plan.grows && way == Way::Turned && state.cursor.is_some();
         plan.looked_at = (state.scanned, rows.told()?);
         plan.ended = removed.ended().collect();
         let echo = self.echo(cut, &db, &plan.local)?;
@@ -233,19 +245,20 @@ impl Upstream {
             return Ok(Tried::Applied(Applied::Wants(missing)));
         }
         plan.remove_again(&removed)?;
+        if plan.uncover_moved()? {
+            (rider.state.scanned, rider.told) = (0, None);
+        }
         plan.land(flight, cut.ack.as_ref())?;
-        let seen = inner.committed.load(std::sync::atomic::Ordering::SeqCst);
+        let seen = inner.committed.load(Ordering::SeqCst);
         let mut ledger = rider.ledger.take().unwrap_or_default();
-        let built = if let Some(built) = build(&mut plan, seen, &cut.changes, &mut ledger)? {
-            built
-        } else if plan.turns {
-            return Ok(Tried::Entangled);
-        } else {
-            plan.replay(rider.state.scanned, rider.told)?;
-            let built = build(&mut plan, seen, &cut.changes, &mut ledger)?;
-            built.ok_or_else(|| FsError::Corrupt("the edits make no tree".into()))?
+        let scan = (rider.state.scanned, rider.told);
+        let built = match come_to(&mut plan, (seen, scan), &cut.changes, &mut ledger)? {
+            Ok(built) => built,
+            Err(way) => return Ok(Tried::Entangled(way)),
         };
         rider.ledger = Some(ledger);
+        let planned = plan.names.len() + plan.nodes.len();
+        self.planned.fetch_max(planned, Ordering::Relaxed);
         rider.others = plan.others(side)?;
         rider.conflicts.push(Report {
             seq: cut.cursor.seq,
@@ -346,6 +359,7 @@ impl Upstream {
             aliases,
             ledger: None,
             growth: None,
+            ignore: self.ignore.lock().clone(),
             hasher: None,
             told: told.filter(|_| !anew),
             state,
@@ -381,11 +395,40 @@ impl Cut {
     /// Whether what is plain of it is set in rows at once. Not of the whole tree
     /// of the hub, which says by its silence what ended; nor of what is mostly the
     /// answer to a batch, which is little and needs no look.
-    fn turns(&self) -> bool {
+    fn way(&self) -> Way {
         const OF_OTHERS: u64 = 2;
         let own = self.flight.as_ref().map_or(0, |f| f.edits.len() as u64);
-        self.reset.is_none() && self.changes.len() > own * OF_OTHERS
+        match self.reset {
+            None if self.changes.len() > own * OF_OTHERS => Way::Turned,
+            _ => Way::Grown,
+        }
     }
+}
+
+/// What a plan comes to, or how else the cut is to be tried. `scan` says what of the
+/// log has edits.
+fn come_to(
+    plan: &mut Plan<'_>,
+    (seen, scan): (Ver, (Ver, Option<Told>)),
+    changes: &Spool,
+    ledger: &mut Ledger,
+) -> Result<Result<Built, Way>> {
+    if let Some(built) = build(plan, seen, changes, ledger)? {
+        return Ok(Ok(built));
+    }
+    if plan.turns && !plan.has_leftover {
+        return Ok(Err(Way::Grown));
+    }
+    if !plan.has_leftover {
+        plan.replay(scan.0, scan.1)?;
+        if let Some(built) = build(plan, seen, changes, ledger)? {
+            return Ok(Ok(built));
+        }
+    }
+    if plan.has_leftover {
+        return Ok(Err(Way::Planned));
+    }
+    Err(FsError::Corrupt("the edits make no tree".into()))
 }
 
 /// Whether people want to hear of an outcome.

@@ -59,6 +59,20 @@ impl Fresh {
         self.spoken.contains(&node)
     }
 
+    /// Whether an entry is of one of them.
+    pub(super) fn speaks_of(&self, entry: &Entry) -> bool {
+        match entry {
+            Entry::Node { id: node, .. }
+            | Entry::Data { node, .. }
+            | Entry::Meta { node, .. }
+            | Entry::Xattr { node, .. }
+            | Entry::Gone { node } => self.is_spoken(*node),
+            Entry::Name { parent, node, .. } => {
+                self.is_spoken(*parent) || node.is_some_and(|node| self.is_spoken(node))
+            }
+        }
+    }
+
     /// Whether an entry needs no look.
     pub(super) fn is(&mut self, plan: &Plan<'_>, entry: &Entry) -> Result<bool> {
         match entry {
@@ -114,7 +128,7 @@ impl Fresh {
     }
 
     /// Whether nothing is at a place, for anybody.
-    fn is_free(plan: &Plan<'_>, place: &Place) -> Result<bool> {
+    pub(super) fn is_free(plan: &Plan<'_>, place: &Place) -> Result<bool> {
         let register = Register::Name {
             parent: place.0,
             name: place.1.clone(),

@@ -21,6 +21,7 @@ use rusqlite::{Connection, params};
 use rustc_hash::FxHashMap;
 
 use super::build::{make, set_xattrs, unknown};
+use super::ignore::{Ignore, Paths, Whose};
 use super::local::Local;
 use super::spool::Spool;
 use super::state::Told;
@@ -162,6 +163,7 @@ impl Growth {
         let mut grower = Grower {
             inner,
             db,
+            paths: at.paths(),
             local,
             taken,
             writer: self.writer(at, ledger)?,
@@ -243,11 +245,17 @@ pub(super) struct At<'a> {
     pub(super) db: &'a Connection,
     pub(super) side: u8,
     pub(super) changes: &'a Spool,
+    pub(super) ignore: &'a Ignore,
 }
 
 impl<'a> At<'a> {
     pub(super) fn shared(self) -> Shared<'a> {
         Shared::new(self.db, self.side)
+    }
+
+    /// Which places are not shown, once the confirmed tree is set.
+    pub(super) fn paths(self) -> Paths<'a> {
+        Paths::new(self.ignore, Whose::Hub)
     }
 }
 
@@ -263,6 +271,7 @@ enum Is {
 struct Grower<'g, 'a> {
     inner: &'a Inner,
     db: &'a Connection,
+    paths: Paths<'a>,
     local: Local<'a>,
     /// When this is not the first time: places that programs have taken since.
     taken: Option<&'g mut Vec<Place>>,
@@ -289,6 +298,7 @@ impl<'a> Grower<'_, 'a> {
     fn name(&mut self, place: &Place, id: NodeId) -> Result<()> {
         if self.growth.set.contains(place)
             || self.ahead.name(place)?.is_none_or(|n| n.0 != Some(id))
+            || self.paths.is_ignored(&self.local, self.ahead.tree, place)?
         {
             return Ok(());
         }

@@ -19,6 +19,9 @@ use super::state::Rows;
 use crate::shared::Shared;
 use crate::{FsError, Result};
 
+/// Directories whose paths are remembered: about 4 MiB.
+const DIRS_MAX: usize = if cfg!(debug_assertions) { 4 } else { 32_768 };
+
 /// Rules that are compiled.
 #[derive(Debug, Default)]
 pub(super) struct Ignore {
@@ -154,7 +157,11 @@ impl<'a> Paths<'a> {
             // One that has ended: its name was looked at when it had one.
             None => Some(Vec::new()),
         };
-        self.dirs.borrow_mut().insert(dir, path.clone());
+        let mut dirs = self.dirs.borrow_mut();
+        if dirs.len() >= DIRS_MAX {
+            dirs.clear();
+        }
+        dirs.insert(dir, path.clone());
         Ok(path)
     }
 }

@@ -13,6 +13,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::echo::Echo;
 use super::fresh::Fresh;
+use super::ignore::Paths;
 use super::plan::{DataSeen, Noted, Plan, Seen, outcomes};
 use super::spool::Spool;
 use super::state::{Base, Flight};
@@ -117,10 +118,11 @@ impl Plan<'_> {
         mut echo: Option<Echo>,
     ) -> Result<()> {
         let mut fresh = self.grows.then(|| Fresh::new(flight, ack));
+        let paths = self.paths_before();
         for page in changes.pages() {
-            self.look_at(&page?, &mut fresh, &mut echo)?;
+            self.look_at(&page?, &mut fresh, &mut echo, &paths)?;
         }
-        self.look_at(more, &mut None, &mut None)?;
+        self.look_at(more, &mut None, &mut None, &paths)?;
         for edit in flight.iter().flat_map(|flight| &flight.edits) {
             if echo.as_ref().is_some_and(|echo| echo.was_told(edit)) {
                 continue;
@@ -166,6 +168,7 @@ impl Plan<'_> {
         page: &[Change],
         fresh: &mut Option<Fresh>,
         echo: &mut Option<Echo>,
+        paths: &Paths<'_>,
     ) -> Result<()> {
         for change in page {
             if let Some(echo) = echo
@@ -175,7 +178,9 @@ impl Plan<'_> {
             }
             if let Some(fresh) = fresh
                 && (fresh.is(self, &change.entry)?
-                    || (self.turns && self.is_plain(fresh, &change.entry)?))
+                    || (self.turns && self.is_plain(fresh, &change.entry)?)
+                    || self.is_hidden(paths, fresh, &change.entry)?
+                    || (self.is_whole && self.is_same(fresh, &change.entry)?))
             {
                 continue;
             }

@@ -25,11 +25,13 @@
 //! | `ignore` | what is neither pushed nor shown |
 //! | `status` | where everything stands, for people and tests |
 //! | `stage`, `spool`, `cut` | what comes, from the first change to the commit |
-//! | `whole` | what a transfer says as a whole |
+//! | `whole`, `same` | what a transfer says as a whole, and what of that is so here |
 //! | `anew` | what was removed here and not pushed, when the hub is another |
 //! | `look`, `echo`, `plan`, `replay` | what a cut means for the working tree |
 //! | `fresh`, `grow` | what nobody here has heard of, and how it becomes rows |
+//! | `hidden` | what ignore rules hide of it |
 //! | `plain`, `turn` | what nobody here has edited, and how its rows become others |
+//! | `leftover` | what is ignored in directories that go |
 //! | `build`, `renew`, `rider` | how the rest is set, and what goes with it |
 //! | `show` | the moment when a cut comes to be seen |
 //! | `identity` | what makes a copy of a replica one of its own |
@@ -46,10 +48,12 @@ mod evict;
 mod fresh;
 mod give;
 mod grow;
+mod hidden;
 pub(crate) mod identity;
 mod ignore;
 mod layout;
 mod lazy;
+mod leftover;
 mod local;
 mod look;
 mod outsized;
@@ -60,6 +64,7 @@ mod registers;
 mod renew;
 mod replay;
 mod rider;
+mod same;
 mod scan;
 mod show;
 mod sides;
@@ -113,6 +118,8 @@ pub struct Upstream {
     staged: Mutex<Staged>,
     /// The next cut is the whole tree of the hub, because of this.
     reset: Mutex<Option<Reset>>,
+    /// Names and nodes that a cut planned in memory, at most.
+    planned: AtomicUsize,
     /// A commit failed: what is in memory may not be what the rows say.
     unsure: Mutex<bool>,
     /// New chunks that a file may have and be pushed; less in tests.
@@ -208,6 +215,7 @@ impl Upstream {
             aloft: Mutex::default(),
             staged: Mutex::default(),
             reset: Mutex::new(None),
+            planned: AtomicUsize::new(0),
             unsure: Mutex::new(true),
             chunks_max: AtomicUsize::new(outsized::CHUNKS_MAX),
             lazy: AtomicBool::new(false),

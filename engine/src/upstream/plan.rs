@@ -57,6 +57,10 @@ pub(super) struct Noted {
 
 /// See the head of the module.
 #[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each says of one thing whether it is done, or was found"
+)]
 pub(super) struct Plan<'a> {
     pub(super) inner: &'a Inner,
     pub(super) db: &'a Connection,
@@ -86,6 +90,13 @@ pub(super) struct Plan<'a> {
     pub(super) grows: bool,
     /// What is plain is not noted, and is set in rows; see [`super::turn`].
     pub(super) turns: bool,
+    /// What goes leaves something ignored behind, which cannot be planned while some of
+    /// it is in rows; see [`super::leftover`].
+    pub(super) has_leftover: bool,
+    /// Something ignored comes to be shown, for its directory moves.
+    pub(super) comes_out: bool,
+    /// The cut is the whole tree of the hub; see [`super::same`].
+    pub(super) is_whole: bool,
     /// What the log has up to this version, and with these, needs no look.
     pub(super) looked_at: (Ver, Option<Told>),
     /// Nodes that the cut tells of, that do not live here, and are not fresh.
@@ -124,6 +135,9 @@ impl<'a> Plan<'a> {
             side,
             grows: false,
             turns: false,
+            has_leftover: false,
+            comes_out: false,
+            is_whole: false,
             looked_at: (0, None),
             absent: BTreeSet::new(),
             ended: BTreeSet::new(),
@@ -301,6 +315,9 @@ impl<'a> Plan<'a> {
                 _ => Seen::Clean,
             };
             self.names.insert(place.clone(), seen);
+            if let Some(dir) = there.filter(|_| here != there) {
+                self.leave_others(dir, place)?;
+            }
             if let Some(node) = here.filter(|_| here == there) {
                 // It was followed no longer: what is here was based on nothing known.
                 self.note_data(node)?;
@@ -312,6 +329,20 @@ impl<'a> Plan<'a> {
                 {
                     *seen = Seen::Edited(DataSeen::Version(NEVER));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// A directory comes to a place: it has stayed where it was while that was
+    /// ignored, and goes from there.
+    fn leave_others(&mut self, dir: NodeId, place: &Place) -> Result<()> {
+        let Some(here) = self.local.live(dir)?.filter(|h| h.kind == NodeKind::Dir) else {
+            return Ok(());
+        };
+        for other in self.local.places(here.ino)? {
+            if other != *place {
+                self.names.insert(other, Seen::Clean);
             }
         }
         Ok(())
@@ -368,6 +399,8 @@ impl<'a> Plan<'a> {
                 replayed.data.get(&node).cloned()
             }
             (None, Seen::Edited(_)) => return Ok(None),
+            // The replay knows nothing of what is not pushed.
+            (Some(_), Seen::Edited(_)) if self.is_ignored_here(here.ino)? => return Ok(None),
             _ => self
                 .shared
                 .record(node)?

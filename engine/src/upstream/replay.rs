@@ -34,7 +34,13 @@ impl Plan<'_> {
     pub(super) fn replay(&mut self, scanned: Ver, told: Option<Told>) -> Result<()> {
         self.take_back_renewals();
         let edits = {
-            let paths = Paths::new(self.ignore, Whose::Here);
+            // What comes out of an ignored place is edited where it will be.
+            let whose = if self.comes_out {
+                Whose::Hub
+            } else {
+                Whose::Here
+            };
+            let paths = Paths::new(self.ignore, whose);
             let (local, frozen) = (&self.local, &self.frozen);
             let mut edits = Edits::new(local, self.shared, frozen, &paths, Some(&*self));
             edits.scan(scanned, told, &Bounds::NONE)?;
@@ -100,6 +106,7 @@ impl Plan<'_> {
             }
         }
         self.replayed = Some(replayed);
+        self.freeze_ignored()?;
         self.clash = false;
         Ok(())
     }

@@ -16,6 +16,7 @@ use cairn_protocol::{Change, CommitHasher, Edit, Entry, NodeId, NodeKind, Regist
 use rusqlite::{Connection, params};
 
 use super::grow::{At, Growth};
+use super::ignore::Ignore;
 use super::sides::Other;
 use super::spool::Spool;
 use super::stage::Held;
@@ -76,6 +77,8 @@ pub(crate) struct Rider {
     pub(crate) ledger: Option<Ledger>,
     /// The nodes that are rows only, if there are any.
     pub(super) growth: Option<Box<Growth>>,
+    /// What is not shown.
+    pub(super) ignore: Arc<Ignore>,
     /// What the rows that are written say of the commit.
     pub(crate) hasher: Option<CommitHasher>,
     pub(super) state: State,
@@ -100,7 +103,10 @@ impl Rider {
         let mut ledger = Ledger::new(self.lazy);
         if self.anew {
             let shared = Shared::new(db, self.side);
-            shared.clear(&mut |data| ledger.count(inner, db, data, -1).map_err(unreadable))?;
+            shared.clear(&mut |data| {
+                ledger.count(inner, db, data, -1).map_err(unreadable)?;
+                ledger.flush(inner, db, REFS_MAX)
+            })?;
         }
         if self.lazy {
             chunks::note_elsewhere(db)?;
@@ -177,6 +183,7 @@ impl Rider {
                 db,
                 side,
                 changes: &changes,
+                ignore: &self.ignore,
             };
             let again = growth.again(at, &mut ledger);
             let hasher = growth.hasher();

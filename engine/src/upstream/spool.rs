@@ -81,6 +81,16 @@ impl Spool {
         let first = self.first.iter().map(|page| Ok(Cow::Borrowed(&page[..])));
         later.chain(first)
     }
+
+    /// The same pages, the last one first.
+    pub(super) fn pages_back(&self) -> impl Iterator<Item = Result<Cow<'_, [Change]>>> {
+        let later = self.later.iter().rev().filter_map(|place| {
+            let file = self.file.as_ref()?;
+            Some(page(file, *place).map(Cow::Owned))
+        });
+        let first = self.first.iter().map(|page| Ok(Cow::Borrowed(&page[..])));
+        first.chain(later)
+    }
 }
 
 /// The pages of a file. Another thread reads and decodes each while the one before
@@ -158,6 +168,12 @@ mod tests {
                 }
             }
             assert_eq!(seen, count);
+            let pages = |pages: &mut dyn Iterator<Item = Result<Cow<'_, [Change]>>>| -> Vec<_> {
+                pages.map(|page| page.unwrap().into_owned()).collect()
+            };
+            let mut back = pages(&mut spool.pages_back());
+            back.reverse();
+            assert_eq!(back, pages(&mut spool.pages()));
             // Who has seen enough leaves the rest.
             drop(spool.pages().next());
         }

@@ -1,6 +1,8 @@
 //! Where a replica stands: how far it has followed its hub, and what it has not
 //! pushed.
 
+use std::sync::atomic::Ordering;
+
 use cairn_protocol::{Change, Cursor, Entry, NodeId, Ver};
 
 use super::Upstream;
@@ -44,6 +46,13 @@ impl SyncStatus {
 }
 
 impl Upstream {
+    /// How many names and nodes a cut planned in memory at most since this was asked
+    /// last, which takes about 3 KiB each: what cannot be set in rows, for it was
+    /// edited here or has to do with what was.
+    pub fn planned(&self) -> usize {
+        self.planned.swap(0, Ordering::Relaxed)
+    }
+
     /// Where the replica stands.
     ///
     /// # Errors

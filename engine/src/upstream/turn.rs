@@ -18,6 +18,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::build::base;
 use super::grow::{At, Growth};
+use super::ignore::Paths;
 use super::local::{Local, data_of};
 use super::spool::Spool;
 use crate::Result;
@@ -74,6 +75,7 @@ pub(super) struct Turner<'t, 'a> {
     inner: &'a Inner,
     db: &'a Connection,
     shared: Shared<'a>,
+    paths: Paths<'a>,
     local: &'t Local<'a>,
     writer: &'t mut RowWriter<'a>,
     growth: &'t mut Growth,
@@ -95,6 +97,7 @@ impl<'t, 'a> Turner<'t, 'a> {
             inner: at.inner,
             db: at.db,
             shared: at.shared(),
+            paths: at.paths(),
             local,
             writer,
             growth,
@@ -130,7 +133,7 @@ impl<'t, 'a> Turner<'t, 'a> {
 
     /// Has a name stand for what it should, if that is here already.
     fn name(&mut self, place: &Place) -> Result<()> {
-        if self.turning.places.contains(place) {
+        if self.turning.places.contains(place) || self.is_ignored(place)? {
             return Ok(());
         }
         let Some(parent) = self.local.ino(place.0)? else {
@@ -168,6 +171,10 @@ impl<'t, 'a> Turner<'t, 'a> {
             ver,
             ids: (place.0, there.filter(|_| new.is_some())),
         })
+    }
+
+    fn is_ignored(&self, place: &Place) -> Result<bool> {
+        self.paths.is_ignored(self.local, self.shared, place)
     }
 
     fn count(&mut self, dir: Ino, entries: i64, dirs: i64) -> Result<()> {
@@ -300,6 +307,16 @@ impl<'t, 'a> Turner<'t, 'a> {
         Ok(true)
     }
 
+    /// Whether the hub has a node at a place that is shown.
+    fn is_shown(&self, node: NodeId) -> Result<bool> {
+        for place in self.shared.places_of(node)? {
+            if !self.is_ignored(&place)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn end_node(&mut self, ino: Ino, planned: Option<Planned<'_>>) -> Result<bool> {
         let found = self
             .db
@@ -317,7 +334,7 @@ impl<'t, 'a> Turner<'t, 'a> {
         }
         if let Some(planned) = planned {
             let left = entries + planned.counts.get(&ino.0).copied().unwrap_or(0);
-            if left != 0 || !self.shared.places_of(self.local.id(ino)?)?.is_empty() {
+            if left != 0 || self.is_shown(self.local.id(ino)?)? {
                 return Ok(false);
             }
         }

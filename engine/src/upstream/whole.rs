@@ -1,14 +1,15 @@
 //! What a transfer as a whole says beyond its changes: what a whole tree leaves
 //! out has ended, and what takes most of the tree away has to be asked for.
 //!
-//! Of a transfer after a reset, everything that it names is in memory here:
-//! about 100 bytes a node.
+//! Of a transfer after a reset, a hash of everything that it names is in memory
+//! here: some 20 to 40 bytes a name and a node each.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use cairn_protocol::merge::Place;
 use cairn_protocol::session::Applied;
-use cairn_protocol::{Change, Entry, NodeId, XattrName};
+use cairn_protocol::{Change, Entry, NodeId};
+use rustc_hash::FxHashSet;
 
 use super::local::Local;
 use super::spool::Spool;
@@ -75,26 +76,70 @@ fn comes(changes: &Spool, gone: &BTreeSet<NodeId>) -> Result<bool> {
     Ok(false)
 }
 
+/// What a transfer names, each as 16 bytes of a hash that nobody outside can make
+/// two of: names are long, and there may be many.
+struct Named<'a> {
+    key: &'a [u8; 32],
+    seen: FxHashSet<[u8; 16]>,
+}
+
+impl<'a> Named<'a> {
+    fn new(key: &'a [u8; 32]) -> Self {
+        let seen = FxHashSet::default();
+        Self { key, seen }
+    }
+
+    fn hash(&self, node: NodeId, name: &[u8]) -> [u8; 16] {
+        let mut hasher = blake3::Hasher::new_keyed(self.key);
+        hasher.update(&node.replica.0.to_le_bytes());
+        hasher.update(&node.counter.to_le_bytes());
+        hasher.update(name);
+        let mut hash = [0; 16];
+        hasher.finalize_xof().fill(&mut hash);
+        hash
+    }
+
+    /// Whether it was not there.
+    fn add(&mut self, node: NodeId, name: &[u8]) -> bool {
+        self.seen.insert(self.hash(node, name))
+    }
+
+    fn has(&self, node: NodeId, name: &[u8]) -> bool {
+        self.seen.contains(&self.hash(node, name))
+    }
+}
+
 /// Adds the ends of nodes of a whole transfer that have no name in it: they are
-/// told for those who may know them.
-pub(super) fn end_unplaced(ver: u64, changes: &Spool, more: &mut Vec<Change>) -> Result<()> {
-    let mut places: BTreeMap<Place, Option<NodeId>> = BTreeMap::new();
-    let mut nodes: BTreeSet<NodeId> = BTreeSet::new();
+/// told for those who may know them. `key` is a secret one.
+pub(super) fn end_unplaced(
+    key: &[u8; 32],
+    ver: u64,
+    changes: &Spool,
+    more: &mut Vec<Change>,
+) -> Result<()> {
+    let mut nodes: FxHashSet<NodeId> = FxHashSet::default();
     for page in changes.pages() {
-        for Change { entry, .. } in &*page? {
-            match entry {
-                Entry::Node { id, .. } => drop(nodes.insert(*id)),
-                Entry::Name { parent, name, node } => {
-                    places.insert((*parent, name.clone()), *node);
-                }
-                _ => {}
+        let told = |change: &Change| match &change.entry {
+            Entry::Node { id, .. } => Some(*id),
+            _ => None,
+        };
+        nodes.extend(page?.iter().filter_map(told));
+    }
+    // Of a name that is told twice the last counts, so they are looked at backwards.
+    let mut names = Named::new(key);
+    for page in changes.pages_back() {
+        for Change { entry, .. } in page?.iter().rev() {
+            if let Entry::Name { parent, name, node } = entry
+                && names.add(*parent, name.as_bytes())
+                && let Some(node) = node
+            {
+                nodes.remove(node);
             }
         }
     }
-    for node in places.values().flatten() {
-        nodes.remove(node);
-    }
     nodes.remove(&NodeId::ROOT);
+    let mut nodes: Vec<NodeId> = nodes.into_iter().collect();
+    nodes.sort_unstable();
     let ver = ver.saturating_add(1);
     let ends = nodes.into_iter().map(|node| Change {
         ver,
@@ -105,26 +150,26 @@ pub(super) fn end_unplaced(ver: u64, changes: &Spool, more: &mut Vec<Change>) ->
 }
 
 /// Adds the ends of what a whole transfer does not have: it is of the same
-/// life of the hub, so what is absent was removed.
+/// life of the hub, so what is absent was removed. `key` is a secret one.
 pub(super) fn bury_absent(
+    key: &[u8; 32],
     shared: Shared<'_>,
     ver: u64,
     changes: &Spool,
     more: &mut Vec<Change>,
 ) -> Result<()> {
     const PAGE: usize = 1_000;
-    let mut names: BTreeSet<Place> = BTreeSet::new();
-    let mut nodes: BTreeSet<NodeId> = BTreeSet::new();
-    let mut xattrs: BTreeSet<(NodeId, XattrName)> = BTreeSet::new();
+    let (mut names, mut xattrs) = (Named::new(key), Named::new(key));
+    let mut nodes: FxHashSet<NodeId> = FxHashSet::default();
     for page in changes.pages() {
         for Change { entry, .. } in &*page? {
             match entry {
                 Entry::Name { parent, name, node } => {
-                    names.insert((*parent, name.clone()));
+                    names.add(*parent, name.as_bytes());
                     // What has no name has ended, whatever else is told of it.
                     nodes.extend(node);
                 }
-                Entry::Xattr { node, name, .. } => drop(xattrs.insert((*node, name.clone()))),
+                Entry::Xattr { node, name, .. } => drop(xattrs.add(*node, name.as_bytes())),
                 _ => {}
             }
         }
@@ -133,7 +178,7 @@ pub(super) fn bury_absent(
     loop {
         let page = shared.names(after.as_ref(), PAGE)?;
         for (place, node, _) in &page {
-            if node.is_some() && !names.contains(place) {
+            if node.is_some() && !names.has(place.0, place.1.as_bytes()) {
                 let (parent, name) = place.clone();
                 let node = None;
                 let entry = Entry::Name { parent, name, node };
@@ -158,7 +203,7 @@ pub(super) fn bury_absent(
                 continue;
             }
             for (name, value, _) in shared.attributes(node)? {
-                if value.is_some() && !xattrs.contains(&(node, name.clone())) {
+                if value.is_some() && !xattrs.has(node, name.as_bytes()) {
                     let value = None;
                     let entry = Entry::Xattr { node, name, value };
                     more.push(Change { ver, entry });

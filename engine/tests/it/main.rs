@@ -27,6 +27,7 @@ mod faulty;
 mod fsx;
 mod full_disk;
 mod hub;
+mod ignored;
 mod large_cut;
 mod lost;
 mod mass_cut;

@@ -9,11 +9,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use cairn_engine::{File, Ino, Invalidation, Observer, Options, Replica};
 use parking_lot::Mutex;
 
+use cairn_protocol::session::Applied;
+use cairn_protocol::wire::Why;
+
 use crate::support::{assert_clean, noise, place};
 use crate::upstream::{Client, Side, assert_equal};
 
 const DIRS: usize = 6;
 const FILES: usize = 30;
+
+/// No cut here plans more in memory than this many names and nodes, of which it
+/// changes hundreds.
+const PLANNED_MAX: usize = 12;
 
 /// What is done to each file, and what is at its path then.
 type Change = (&'static str, fn(&Replica, &str), Option<&'static str>);
@@ -162,7 +169,10 @@ fn what_is_done_to_every_file_arrives() {
             change(&theirs.replica, &path);
         }
         theirs.sync(&mut side);
+        mine.client.upstream.planned();
         mine.client.sync(&mut side);
+        let planned = mine.client.upstream.planned();
+        assert!(planned <= PLANNED_MAX, "{what}: {planned} were planned");
         if let Some(end) = at {
             for path in paths() {
                 let path = format!("{path}{end}");
@@ -174,6 +184,88 @@ fn what_is_done_to_every_file_arrives() {
             }
         }
         mine.check(&side, what);
+    }
+}
+
+/// A replica with a hub in it follows another, too: what comes from there goes on to
+/// who follows it, and the other way round.
+#[test]
+fn what_is_done_to_every_file_arrives_through_a_hub_in_the_middle() {
+    for (_, change, _) in CHANGES {
+        let (mut above, theirs) = hub();
+        let (mut below, last) = (Side::default(), Client::new());
+        let replica = Replica::in_memory().unwrap();
+        let own = replica.own_upstream().unwrap();
+        let (up, own) = (
+            Client::of(replica.clone()),
+            Client {
+                replica,
+                upstream: own,
+            },
+        );
+        up.sync(&mut above);
+        own.sync(&mut below);
+        last.sync(&mut below);
+        let half = |n: usize| paths().enumerate().filter(move |(at, _)| at % 2 == n);
+        for (_, path) in half(0) {
+            change(&theirs.replica, &path);
+        }
+        for (_, path) in half(1) {
+            change(&last.replica, &path);
+        }
+        theirs.sync(&mut above);
+        last.sync(&mut below);
+        own.pull(&below, None);
+        up.pull(&above, None);
+        for _ in 0..3 {
+            own.sync(&mut below);
+            up.sync(&mut above);
+        }
+        theirs.sync(&mut above);
+        last.sync(&mut below);
+        assert_equal(&[&up, &theirs], &above);
+        assert_equal(&[&own, &last], &below);
+    }
+}
+
+/// The hub is another, which has all that this one had, or it tells its whole tree
+/// for the replica was away for long: what is so here costs nothing.
+#[test]
+fn what_a_whole_tree_has_as_it_is_here_is_not_planned() {
+    for why in [Why::Epoch, Why::Forked, Why::Horizon] {
+        let (mut side, theirs) = hub();
+        let mine = Follower::new(&mut side);
+        theirs.replica.write_file("/all/1/1", b"theirs").unwrap();
+        theirs.replica.remove("/all/2/2").unwrap();
+        theirs.replica.write_file("/all/3/new", b"new").unwrap();
+        theirs.replica.chmod("/all/4/4", 0o600).unwrap();
+        theirs.sync(&mut side);
+        let here = &mine.client.replica;
+        here.write_file("/all/1/2", b"edited here").unwrap();
+        here.remove("/all/2/3").unwrap();
+        here.write_file("/all/3/mine", b"mine").unwrap();
+        mine.client.upstream.planned();
+        let whole = side.hub.whole();
+        let done = mine.client.begin_anew(&side, why, whole, None);
+        assert_eq!(done, Applied::Done);
+        let planned = mine.client.upstream.planned();
+        assert!(
+            planned <= 3 * PLANNED_MAX,
+            "{why:?}: {planned} were planned"
+        );
+        for _ in 0..2 {
+            mine.client.sync(&mut side);
+            theirs.sync(&mut side);
+        }
+        assert_eq!(theirs.read("/all/3/mine"), b"mine", "{why:?}");
+        assert!(!theirs.replica.exists("/all/2/3").unwrap(), "{why:?}");
+        if why == Why::Horizon {
+            assert_eq!(theirs.read("/all/1/2"), b"edited here");
+            assert_eq!(mine.client.read("/all/1/1"), b"theirs");
+            assert!(!mine.client.replica.exists("/all/2/2").unwrap());
+        }
+        assert_equal(&[&theirs], &side);
+        mine.check(&side, "whole");
     }
 }
 

@@ -138,7 +138,7 @@ impl Client {
     }
 
     /// The cursor leads nowhere, and the hub tells this as its whole tree.
-    fn begin_anew(
+    pub(crate) fn begin_anew(
         &self,
         side: &Side,
         why: Why,

@@ -50,6 +50,11 @@ impl Worker<'_> {
     }
 
     pub(crate) fn step(&mut self, client: &Client) {
+        self.step_with(client, true);
+    }
+
+    /// The same, where directories may stay where they are.
+    pub(crate) fn step_with(&mut self, client: &Client, moves: bool) {
         let (dirs, files) = Self::paths(client);
         let dir = self.rng.pick(&dirs).clone();
         let place = format!("{}/{}", self.rng.pick(&dirs), self.rng.below(4));
@@ -59,6 +64,7 @@ impl Worker<'_> {
         let what = self.rng.below(11);
         println!("{tag:x}: {what} {file:?} {dir:?} {place:?} {dirs:?} {files:?}");
         match (what, file) {
+            (6 | 8, _) if !moves => {}
             (0 | 1, _) if !replica.exists(&place).unwrap() => {
                 let bytes = self.fresh();
                 replica.write_file(&place, &bytes).unwrap();
@@ -100,6 +106,7 @@ impl Worker<'_> {
                 drop(replica.chmod(&file, 0o600 + self.rng.below(64) as u16));
                 drop(replica.set_xattr_path(&file, b"user.x", &[self.rng.below(3) as u8]));
             }
+            _ if !moves => {}
             _ => {
                 let (x, y) = (self.rng.pick(&dirs).clone(), place);
                 let at = |path: &str| {
