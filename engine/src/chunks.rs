@@ -562,12 +562,14 @@ impl Chunks {
         &self,
         chunks: impl Iterator<Item = ChunkHash>,
     ) -> Vec<(ChunkHash, Pending)> {
-        let found: BTreeMap<ChunkHash, Pending> = {
+        let mut found: Vec<(ChunkHash, Pending)> = {
             let pending = self.pending.lock();
             let of = |hash| Some((hash, pending.get(&hash)?.clone()));
             chunks.filter_map(of).collect()
         };
-        found.into_iter().collect()
+        found.sort_unstable_by_key(|(hash, _)| *hash);
+        found.dedup_by_key(|(hash, _)| *hash);
+        found
     }
 
     /// These have rows now.

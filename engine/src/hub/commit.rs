@@ -3,9 +3,11 @@
 //! The order is that of [`crate::commit`]: first the bytes of chunks, synced;
 //! then the transaction that names them; then the sync of the database, for who
 //! has the answer may forget its edits. Batches that wait for each other share
-//! that last sync.
+//! that last sync. The bytes of a large batch are synced while its transaction is
+//! written, which waits for that before it commits.
 
 use std::sync::atomic::Ordering;
+use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use cairn_protocol::merge::{Resolution, ResolveError, is_plain, resolve};
 use cairn_protocol::session::{StoreFailure, batch_digest};
@@ -28,6 +30,11 @@ use crate::{FsError, Result};
 /// A hub forgets what it may every so many commits.
 const PRUNE_EVERY: u64 = 1_024;
 
+/// Edits of a batch whose transaction takes so long that its bytes are synced
+/// meanwhile: some milliseconds, in which the database is locked in any case. Few
+/// where things are tested, so that simulations take both ways.
+const LARGE: usize = if cfg!(debug_assertions) { 4 } else { 1_024 };
+
 /// A batch that comes in.
 struct Push<'a> {
     pusher: Pusher,
@@ -37,7 +44,7 @@ struct Push<'a> {
     digest: [u8; 32],
     /// The time of day, in seconds.
     now: i64,
-    /// The chunks whose bytes are durable.
+    /// The chunks whose bytes are durable, or will be before it is committed.
     synced: FxHashSet<ChunkHash>,
 }
 
@@ -112,15 +119,18 @@ impl Hub {
             now: (self.options.clock)(),
             synced: FxHashSet::default(),
         };
-        self.sync_chunks(&mut push)?;
-        let done = loop {
-            match self.try_commit(&push) {
-                Ok(done) => break done,
-                Err(Stop::Adopting) => self.replica.inner.commit(false)?,
-                Err(Stop::Refused(why)) => return Err(why),
-            }
-        };
+        let pending = self.pending_of(&mut push);
         let inner = &self.replica.inner;
+        let sync = || inner.sync_packs(&pending).map(drop);
+        let done = if edits.len() < LARGE {
+            sync()?;
+            self.commit_when(&push, &mut || Ok(()))?
+        } else {
+            std::thread::scope(|scope| {
+                let mut syncing = Syncing::begin(scope, sync)?;
+                self.commit_when(&push, &mut || syncing.end())
+            })?
+        };
         {
             let _commit = inner.db.writer();
             inner.make_durable().map_err(uncertain)?;
@@ -134,20 +144,39 @@ impl Hub {
         Ok(done)
     }
 
-    /// Makes the bytes of the batch's chunks durable, beside other commits.
-    fn sync_chunks(&self, push: &mut Push<'_>) -> Result<()> {
-        let inner = &self.replica.inner;
+    /// The batch's chunks that have no row yet. The bytes of those in packs are to be
+    /// synced.
+    fn pending_of(&self, push: &mut Push<'_>) -> Vec<(ChunkHash, Pending)> {
         let named = push.edits.iter().flat_map(|edit| match edit {
             Edit::Data { data, .. } => chunks_of(data),
             _ => Vec::new(),
         });
-        let pending = inner.chunks.pending_of(named);
+        let pending = self.replica.inner.chunks.pending_of(named);
         let of_packs = pending.iter().filter(|(_, p)| p.keep == Keep::InPack);
         push.synced = of_packs.map(|(hash, _)| *hash).collect();
-        inner.sync_packs(&pending).map(drop)
+        pending
     }
 
-    fn try_commit(&self, push: &Push<'_>) -> Result<Done, Stop> {
+    /// Commits a batch whose bytes are durable when `synced` has returned.
+    fn commit_when(
+        &self,
+        push: &Push<'_>,
+        synced: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Done, StoreFailure> {
+        loop {
+            match self.try_commit(push, synced) {
+                Ok(done) => return Ok(done),
+                Err(Stop::Adopting) => self.replica.inner.commit(false)?,
+                Err(Stop::Refused(why)) => return Err(why),
+            }
+        }
+    }
+
+    fn try_commit(
+        &self,
+        push: &Push<'_>,
+        synced: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Done, Stop> {
         let inner = &self.replica.inner;
         let db = inner.db.writer();
         // Under the lock under which a newer session asks what was committed.
@@ -168,6 +197,7 @@ impl Hub {
         }
         db.execute_batch("BEGIN IMMEDIATE")?;
         let written = self.write(&db, push).and_then(|done| {
+            synced()?;
             db.execute_batch("COMMIT").map_err(not_committed)?;
             Ok(done)
         });
@@ -277,6 +307,31 @@ impl Hub {
         let late: Vec<_> = pending.iter().filter(late).cloned().collect();
         inner.sync_packs(&late)?;
         Ok(pending)
+    }
+}
+
+/// A sync that runs beside the transaction.
+struct Syncing<'s>(Option<ScopedJoinHandle<'s, Result<()>>>);
+
+impl<'s> Syncing<'s> {
+    /// Begins it; where there is no thread for it, it is done at once.
+    fn begin<'e>(
+        scope: &'s Scope<'s, 'e>,
+        sync: impl Fn() -> Result<()> + Copy + Send + 's,
+    ) -> Result<Self> {
+        match Builder::new().spawn_scoped(scope, sync) {
+            Ok(thread) => Ok(Self(Some(thread))),
+            Err(_) => sync().map(|()| Self(None)),
+        }
+    }
+
+    /// Waits until the bytes are durable.
+    fn end(&mut self) -> Result<()> {
+        let Some(thread) = self.0.take() else {
+            return Ok(());
+        };
+        let broken = |_| FsError::Corrupt("the sync of a batch's chunks came to no end".into());
+        thread.join().map_err(broken)?
     }
 }
 
@@ -400,6 +455,32 @@ mod tests {
     use super::super::newest::Place;
     use super::*;
     use crate::Replica;
+
+    #[test]
+    fn a_batch_whose_bytes_cannot_be_synced_is_not_committed() {
+        let replica = Replica::in_memory().unwrap();
+        let hub = Hub::open(&replica).unwrap();
+        let tag = ReplicaTag(1);
+        let pusher = Pusher {
+            place: Place { tag, number: 1 },
+            may_push: true,
+        };
+        let push = Push {
+            pusher,
+            by: tag,
+            number: 1,
+            edits: &[],
+            digest: batch_digest(&[]),
+            now: 0,
+            synced: FxHashSet::default(),
+        };
+        let full = hub.commit_when(&push, &mut || Err(FsError::NoSpace));
+        assert_eq!(full.map(|_| ()).unwrap_err().code, Code::QUOTA);
+        assert!(replica.inner.db.writer().is_autocommit());
+        let done = hub.commit_when(&push, &mut || Ok(())).unwrap();
+        let again = hub.commit_when(&push, &mut || unreachable!()).unwrap();
+        assert_eq!(done.ack, again.ack);
+    }
 
     #[test]
     fn an_answer_survives_a_power_cut() {

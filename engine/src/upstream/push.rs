@@ -11,6 +11,7 @@ use cairn_protocol::{
     BATCH_BYTES_MAX, BATCH_CHUNKS_MAX, BATCH_EDITS_MAX, ChunkHash, Edit, NodeId, Ver, encode_chunk,
 };
 use rusqlite::Connection;
+use rustc_hash::FxHashMap;
 
 use super::draft::Aloft;
 use super::edits::{Bounds, Edits};
@@ -224,8 +225,10 @@ impl Upstream {
     pub(super) fn supply(&self, asked: &[(ChunkHash, bool)], budget: usize) -> Result<ClientDone> {
         let _gate = self.inner().chunks.reading();
         let flight = self.flight.lock().clone();
+        // Few have one, and this is done for every frame of a batch.
         let bases = flight.iter().flat_map(|flight| &flight.chunks);
-        let bases: BTreeMap<_, _> = bases.copied().collect();
+        let bases = bases.filter_map(|(hash, base)| Some((*hash, (*base)?)));
+        let bases: FxHashMap<ChunkHash, ChunkHash> = bases.collect();
         let (mut chunks, mut missing) = (Vec::new(), Vec::new());
         let (mut taken, mut bytes) = (0, 0);
         let store = &self.inner().chunks;
@@ -237,7 +240,7 @@ impl Upstream {
                 taken += 1;
                 continue;
             }
-            let base = bases.get(hash).copied().flatten().filter(|_| !again);
+            let base = bases.get(hash).copied().filter(|_| !again);
             let chunk = encode(self.inner(), &db, *hash, base)?;
             if !chunks.is_empty() && bytes + chunk.bytes.len() > budget {
                 break;
