@@ -88,7 +88,11 @@ impl Spool {
             let file = self.file.as_ref()?;
             Some(page(file, *place).map(Cow::Owned))
         });
-        let first = self.first.iter().map(|page| Ok(Cow::Borrowed(&page[..])));
+        let first = self
+            .first
+            .iter()
+            .rev()
+            .map(|page| Ok(Cow::Borrowed(&page[..])));
         first.chain(later)
     }
 }
