@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use cairn_protocol::{ChunkHash, Data, Extent, ManifestError};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 
 use crate::chunks::{self, Pending};
 use crate::db::int;
@@ -17,7 +17,7 @@ use crate::{FsError, Result};
 /// Counts what contents name, then writes it.
 #[derive(Debug, Default)]
 pub(crate) struct Refs {
-    counts: FxHashMap<ChunkHash, Count>,
+    counts: BTreeMap<ChunkHash, Count>,
 }
 
 #[derive(Debug, Default)]
@@ -115,14 +115,6 @@ impl Refs {
         gained.map(|(hash, _)| hash)
     }
 
-    /// What counts change, in the order of the rows.
-    fn in_order(&self) -> Vec<(&ChunkHash, &Count)> {
-        let counts = self.counts.iter().filter(|(_, count)| count.by != 0);
-        let mut counts: Vec<_> = counts.collect();
-        counts.sort_unstable_by_key(|(hash, _)| *hash);
-        counts
-    }
-
     /// Writes the rows of the chunks in `new`, and all references. What is
     /// missing or unlike is told, and the transaction is to be rolled back then.
     /// With `elsewhere`, chunks that are missing get rows that say so.
@@ -144,7 +136,7 @@ impl Refs {
         }
         let mut rows = Rows::new(db)?;
         let mut notes = Vec::new();
-        for (hash, count) in self.in_order() {
+        for (hash, count) in self.counts.iter().filter(|(_, count)| count.by != 0) {
             let len = match (places.get(hash), count.len) {
                 (Some(len), _) => Some(u64::from(*len)),
                 (None, Some(len)) if elsewhere && count.by > 0 => {
