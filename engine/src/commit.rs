@@ -19,7 +19,7 @@ use crate::home::Home;
 use crate::node::{Base, Body, Layout, Node, Overlay, Sealed};
 use crate::replica::Inner;
 use crate::rows::{Content, NameRow, NodeRow, RowWriter};
-use crate::tree::Gone;
+use crate::tree::{Gone, Tree};
 use crate::upstream::Rider;
 use crate::waste::Item;
 use crate::{FsError, Result};
@@ -67,14 +67,24 @@ impl Inner {
 
     /// The same for who holds the commit lock, and may have begun the transaction.
     pub(crate) fn commit_locked(&self, db: &Connection, durable: bool) -> Result<()> {
-        let Some(mut batch) = self.take_batch() else {
+        let of_rider = |is: fn(&Rider) -> bool| self.tree.lock().rider.as_deref().is_some_and(is);
+        let mut shifting = of_rider(Rider::shifts).then(|| self.shift.begin());
+        let done = self.commit_batch(db, durable);
+        if let (Err(_), Some(shifting)) = (&done, &mut shifting)
+            && of_rider(|rider| rider.turns(None))
+        {
+            shifting.stick();
+        }
+        done
+    }
+
+    fn commit_batch(&self, db: &Connection, durable: bool) -> Result<()> {
+        let Some(mut batch) = self.next_batch(db)? else {
             if !db.is_autocommit() {
                 db.execute_batch("COMMIT")?;
             }
             return if durable { self.make_durable() } else { Ok(()) };
         };
-        let shifts = batch.rider.as_ref().is_some_and(|rider| rider.shifts());
-        let mut shifting = shifts.then(|| self.shift.begin());
         match self.write_batch(db, &mut batch) {
             Ok((stored, dead)) => {
                 let commit = self.written.fetch_add(1, Ordering::SeqCst) + 1;
@@ -91,11 +101,6 @@ impl Inner {
                 if durable { self.make_durable() } else { Ok(()) }
             }
             Err(error) => {
-                if let Some(shifting) = &mut shifting
-                    && batch.rider.as_ref().is_some_and(|rider| rider.turns(None))
-                {
-                    shifting.stick();
-                }
                 self.put_back(batch);
                 Err(error)
             }
@@ -138,9 +143,55 @@ impl Inner {
         Ok(())
     }
 
-    fn take_batch(&self) -> Option<Batch> {
-        let mut guard = self.tree.lock();
-        let tree = &mut *guard;
+    /// What is to be written. What a cut has in rows alone, if its transaction
+    /// failed before, is written first: the versions and inodes that it takes are
+    /// among those that the commit says are used.
+    fn next_batch(&self, db: &Connection) -> Result<Option<Batch>> {
+        loop {
+            let seen = self.prepare_rider(db)?;
+            let mut tree = self.tree.lock();
+            let rider = tree.rider.as_deref().zip(seen);
+            let taken = rider.map(|(rider, seen)| rider.is_taken(&tree, seen, db));
+            match taken.unwrap_or(Ok(false)) {
+                Ok(false) => return Ok(self.take_batch(&mut tree)),
+                // Programs took a place meanwhile: it is written again.
+                done => {
+                    tree.rider.as_mut().into_iter().for_each(|r| r.rolled_back());
+                    drop(tree);
+                    roll_back(db)?;
+                    done?;
+                }
+            }
+        }
+    }
+
+    /// Writes what of a cut is in rows alone, if that was not done in this
+    /// transaction. Returns the version before.
+    fn prepare_rider(&self, db: &Connection) -> Result<Option<Ver>> {
+        let (seen, late) = {
+            let mut tree = self.tree.lock();
+            (tree.seq, tree.rider.take_if(|rider| rider.is_late()))
+        };
+        let Some(mut rider) = late else {
+            return Ok(None);
+        };
+        let begin = || match db.is_autocommit() {
+            true => db.execute_batch("BEGIN IMMEDIATE"),
+            false => Ok(()),
+        };
+        let done = begin().map_err(FsError::from);
+        let done = done.and_then(|()| rider.prepare(self, db));
+        if done.is_err() {
+            rider.rolled_back();
+        }
+        self.tree.lock().rider = Some(rider);
+        if done.is_err() {
+            roll_back(db)?;
+        }
+        done.map(|()| Some(seen))
+    }
+
+    fn take_batch(&self, tree: &mut Tree) -> Option<Batch> {
         tree.refresh_all();
         if tree.is_clean() && !self.chunks.has_pending() {
             return None;
@@ -296,10 +347,7 @@ impl Inner {
                 Ok((stored, rows.dead))
             }
             Err(error) => {
-                // A failed transaction may have rolled back by itself.
-                if !db.is_autocommit() {
-                    db.execute_batch("ROLLBACK")?;
-                }
+                roll_back(db)?;
                 Err(error)
             }
         }
@@ -312,9 +360,6 @@ impl Inner {
         self.sync_pending(&batch.chunks)?;
         if db.is_autocommit() {
             db.execute_batch("BEGIN IMMEDIATE")?;
-        }
-        if let Some(rider) = &mut batch.rider {
-            rider.prepare(self, db)?;
         }
         let rows = self.write_rows(db, batch)?;
         if let Some(rider) = &mut batch.rider {
@@ -461,6 +506,14 @@ impl Inner {
             chain,
         })
     }
+}
+
+/// A failed transaction may have rolled back by itself.
+fn roll_back(db: &Connection) -> Result<()> {
+    if !db.is_autocommit() {
+        db.execute_batch("ROLLBACK")?;
+    }
+    Ok(())
 }
 
 /// The ends of staging files that became packs: a file that was cut shorter is

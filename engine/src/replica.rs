@@ -431,6 +431,7 @@ impl Inner {
         }
         if grows && self.faults.full.load(Ordering::Relaxed) {
             self.commit(false)?;
+            self.look_at_space();
             if self.faults.full.load(Ordering::Relaxed) {
                 return Err(FsError::NoSpace);
             }

@@ -25,7 +25,7 @@ impl Upstream {
         };
         let inner = self.inner();
         {
-            let db = inner.db.writer();
+            let db = self.settled()?;
             let side = self.side;
             let tx = db.unchecked_transaction()?;
             let rows = Rows { db: &tx, side };
