@@ -16,6 +16,7 @@ use crate::attr::Ino;
 use crate::chunks::{self, Keep, Pending};
 use crate::db::{self, int};
 use crate::home::Home;
+use crate::late::roll_back;
 use crate::node::{Base, Body, Layout, Node, Overlay, Sealed};
 use crate::replica::Inner;
 use crate::rows::{Content, NameRow, NodeRow, RowWriter};
@@ -25,7 +26,7 @@ use crate::waste::Item;
 use crate::{FsError, Result};
 
 /// Everything one transaction writes.
-struct Batch {
+pub(crate) struct Batch {
     upto: Ver,
     next_ino: u64,
     count: u64,
@@ -81,7 +82,7 @@ impl Inner {
     fn commit_batch(&self, db: &Connection, durable: bool) -> Result<()> {
         let Some(mut batch) = self.next_batch(db)? else {
             if !db.is_autocommit() {
-                db.execute_batch("COMMIT")?;
+                self.end_transaction(db)?;
             }
             return if durable { self.make_durable() } else { Ok(()) };
         };
@@ -143,55 +144,8 @@ impl Inner {
         Ok(())
     }
 
-    /// What is to be written. What a cut has in rows alone, if its transaction
-    /// failed before, is written first: the versions and inodes that it takes are
-    /// among those that the commit says are used.
-    fn next_batch(&self, db: &Connection) -> Result<Option<Batch>> {
-        loop {
-            let seen = self.prepare_rider(db)?;
-            let mut tree = self.tree.lock();
-            let rider = tree.rider.as_deref().zip(seen);
-            let taken = rider.map(|(rider, seen)| rider.is_taken(&tree, seen, db));
-            match taken.unwrap_or(Ok(false)) {
-                Ok(false) => return Ok(self.take_batch(&mut tree)),
-                // Programs took a place meanwhile: it is written again.
-                done => {
-                    tree.rider.as_mut().into_iter().for_each(|r| r.rolled_back());
-                    drop(tree);
-                    roll_back(db)?;
-                    done?;
-                }
-            }
-        }
-    }
-
-    /// Writes what of a cut is in rows alone, if that was not done in this
-    /// transaction. Returns the version before.
-    fn prepare_rider(&self, db: &Connection) -> Result<Option<Ver>> {
-        let (seen, late) = {
-            let mut tree = self.tree.lock();
-            (tree.seq, tree.rider.take_if(|rider| rider.is_late()))
-        };
-        let Some(mut rider) = late else {
-            return Ok(None);
-        };
-        let begin = || match db.is_autocommit() {
-            true => db.execute_batch("BEGIN IMMEDIATE"),
-            false => Ok(()),
-        };
-        let done = begin().map_err(FsError::from);
-        let done = done.and_then(|()| rider.prepare(self, db));
-        if done.is_err() {
-            rider.rolled_back();
-        }
-        self.tree.lock().rider = Some(rider);
-        if done.is_err() {
-            roll_back(db)?;
-        }
-        done.map(|()| Some(seen))
-    }
-
-    fn take_batch(&self, tree: &mut Tree) -> Option<Batch> {
+    /// Takes everything dirty.
+    pub(crate) fn take_batch(&self, tree: &mut Tree) -> Option<Batch> {
         tree.refresh_all();
         if tree.is_clean() && !self.chunks.has_pending() {
             return None;
@@ -365,7 +319,7 @@ impl Inner {
         if let Some(rider) = &mut batch.rider {
             rider.write(db)?;
         }
-        db.execute_batch("COMMIT")?;
+        self.end_transaction(db)?;
         Ok((stored, rows))
     }
 
@@ -506,14 +460,6 @@ impl Inner {
             chain,
         })
     }
-}
-
-/// A failed transaction may have rolled back by itself.
-fn roll_back(db: &Connection) -> Result<()> {
-    if !db.is_autocommit() {
-        db.execute_batch("ROLLBACK")?;
-    }
-    Ok(())
 }
 
 /// The ends of staging files that became packs: a file that was cut shorter is

@@ -262,7 +262,6 @@ impl Upstream {
             return Ok(Tried::Moved);
         };
         if let Err(error) = inner.commit_locked(&db, true) {
-            eprintln!("@@ commit failed {error:?} set {set:?} shifting {}", shifting.is_some());
             // The next commit does it; until then nothing here is certain.
             *self.unsure.lock() = true;
             *self.late.lock() = Some(landed);

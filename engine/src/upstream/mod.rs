@@ -238,8 +238,9 @@ impl Upstream {
 
     /// Commits what is not, and makes sure that memory says what the rows say.
     fn settle_down(&self) -> Result<()> {
-        self.inner().commit_changes()?;
-        if *self.unsure.lock() {
+        let inner = self.inner();
+        inner.commit_changes()?;
+        if *self.unsure.lock() || inner.may_return.load(Ordering::SeqCst) {
             drop(self.settled()?);
         }
         Ok(())
@@ -254,6 +255,7 @@ impl Upstream {
             // Of this hub or another: there is room for one.
             inner.commit_locked(&db, false)?;
         }
+        inner.lay(&db)?;
         if *self.unsure.lock() {
             self.recall(&db)?;
             *self.unsure.lock() = false;

@@ -142,7 +142,7 @@ impl Upstream {
         };
         rows.set_state(&state)?;
         rows.set_flight(flight.as_ref())?;
-        tx.commit()?;
+        inner.note_end(tx.commit())?;
         if let Some(flight) = &flight {
             inner.written.fetch_add(1, Ordering::SeqCst);
             if let Err(error) = inner.make_durable() {

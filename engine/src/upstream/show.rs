@@ -26,7 +26,7 @@ use crate::tree::{Tree, lowest_name};
 use crate::turned::Turned;
 
 /// Where a cut was set before its transaction is committed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) enum Set {
     /// In memory, where it holds even if that fails.
     Memory,
@@ -155,12 +155,7 @@ fn follow(
 }
 
 /// Whether a program changed a name since it was looked at that is a row now.
-pub(super) fn is_taken(
-    tree: &Tree,
-    growth: &Growth,
-    seen: Ver,
-    db: &Connection,
-) -> Result<bool> {
+pub(super) fn is_taken(tree: &Tree, growth: &Growth, seen: Ver, db: &Connection) -> Result<bool> {
     for dir in growth.dirs() {
         let names = (dir.0, lowest_key()?)..(dir.0 + 1, lowest_key()?);
         for (_, key) in tree.dirty_names.range(names) {

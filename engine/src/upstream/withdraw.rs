@@ -36,7 +36,7 @@ impl Upstream {
             rows.set_flight(None)?;
             let frozen = rows.frozen()?;
             rows.set_frozen(&frozen, &unsaid(&flight, frozen.clone()))?;
-            tx.commit()?;
+            inner.note_end(tx.commit())?;
             inner.written.fetch_add(1, Ordering::SeqCst);
         }
         self.drop_draft();

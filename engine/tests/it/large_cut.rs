@@ -86,10 +86,10 @@ fn enlarge(side: &mut Side, client: &Client) {
 }
 
 /// Lets a row fail from outside, as a disk would.
-struct Fault(Connection);
+pub(crate) struct Fault(Connection);
 
 impl Fault {
-    fn new(replica: &Path, on: &str, after: usize) -> Self {
+    pub(crate) fn new(replica: &Path, on: &str, after: usize) -> Self {
         let db = Connection::open(replica.join("cairn.db")).unwrap();
         db.execute_batch(&format!(
             "CREATE TABLE fault(n INTEGER NOT NULL);
@@ -103,7 +103,7 @@ impl Fault {
         Self(db)
     }
 
-    fn end(self) {
+    pub(crate) fn end(self) {
         self.0
             .execute_batch("DROP TRIGGER fault_fails; DROP TRIGGER fault_counts; DROP TABLE fault;")
             .unwrap();
@@ -111,7 +111,7 @@ impl Fault {
 }
 
 /// Tries to apply what is staged; `false` when that fails.
-fn applies(client: &Client, side: &Side) -> bool {
+pub(crate) fn applies(client: &Client, side: &Side) -> bool {
     let done = client.upstream.perform(ClientAction::Apply {
         cursor: side.cursor(),
         ack: None,

@@ -13,8 +13,8 @@ use cairn_protocol::wire::Start;
 use cairn_protocol::{Cursor, Epoch, NodeId, ReplicaTag, Seq};
 
 use crate::hub::simulation::{EngineHub, History, connect, view};
-use crate::{space, support};
 use crate::world::Engine;
+use crate::{space, support};
 
 /// A replica with a hub in it, whose working tree follows that and another.
 struct Middle {

@@ -32,16 +32,9 @@ trait Mortal: Send + 'static {
 
     /// Tries something that writes, with the disk as it is.
     fn toil(&self) -> Result<(), FsError>;
-    fn names(&self) -> String { String::new() }
 }
 
 impl Mortal for Engine {
-    fn names(&self) -> String {
-        let changes = self.replica.changes_since(None).unwrap().changes;
-        let tree = Self::tree(&changes);
-        tree.names().filter(|(p, _)| p.0.counter == 1).map(|(p, n)| format!("{} {n}, ", p.1)).collect()
-    }
-
     fn life(&self) -> u64 {
         self.lives.into()
     }
@@ -81,7 +74,7 @@ impl Mortal for EngineHub {
 }
 
 /// Something on a small disk.
-struct Tight<S: 'static> {
+struct Tight<S> {
     here: Arc<Mutex<S>>,
     /// Of those who have a store.
     wakes: Arc<Mutex<Vec<Wake>>>,
@@ -102,7 +95,7 @@ impl<S: Mortal> Tight<S> {
         what(&mut self.here.lock().unwrap())
     }
 
-    fn store<A: std::fmt::Debug + 'static, D: Answer + 'static>(
+    fn store<A: 'static, D: Answer + 'static>(
         &self,
         passes: fn(&A) -> bool,
         of: impl FnOnce(&S) -> Arc<dyn Store<A, D>>,
@@ -129,7 +122,7 @@ struct TightStore<S, A, D> {
     passes: fn(&A) -> bool,
 }
 
-impl<S: Mortal, A: std::fmt::Debug, D: Answer> TightStore<S, A, D> {
+impl<S: Mortal, A, D: Answer> TightStore<S, A, D> {
     fn is_over(&self) -> bool {
         self.here.lock().unwrap().life() != self.life
     }
@@ -138,11 +131,7 @@ impl<S: Mortal, A: std::fmt::Debug, D: Answer> TightStore<S, A, D> {
     fn go_on(&self) {
         for _ in 0..space::random(3) {
             space::fill_otherwise();
-            let done = self.here.lock().unwrap().toil();
-            if std::env::var("CAIRN_SEED").is_ok() {
-                eprintln!("@@ toil {done:?} {}", self.here.lock().unwrap().names());
-            }
-            match done {
+            match self.here.lock().unwrap().toil() {
                 Ok(()) | Err(FsError::NoSpace | FsError::Db(_)) => {}
                 Err(error) => panic!("for want of space: {error:?}"),
             }
@@ -150,9 +139,6 @@ impl<S: Mortal, A: std::fmt::Debug, D: Answer> TightStore<S, A, D> {
         if space::random(2) == 0 {
             space::relieve();
             self.here.lock().unwrap().die();
-            if std::env::var("CAIRN_SEED").is_ok() {
-                eprintln!("@@ dies {}", self.here.lock().unwrap().names());
-            }
             // Who waits for news of what is over does so in vain.
             self.wakes.lock().unwrap().drain(..).for_each(|wake| wake());
         }
@@ -169,18 +155,13 @@ fn over(why: &str) -> StoreFailure {
     }
 }
 
-impl<S: Mortal, A: std::fmt::Debug, D: Answer> Store<A, D> for TightStore<S, A, D> {
+impl<S: Mortal, A, D: Answer> Store<A, D> for TightStore<S, A, D> {
     fn perform(&self, action: A) -> D {
         if self.is_over() {
             return D::failed(over("its process has ended"));
         }
         space::maybe_fill();
         let passes = (self.passes)(&action);
-        let tell = std::env::var("CAIRN_SEED").is_ok();
-        if tell {
-            let what = format!("{action:?}");
-            eprintln!("@@ {:p} life {} {}", Arc::as_ptr(&self.here), self.life, &what[..what.len().min(600)]);
-        }
         let done = self.store.perform(action);
         let Some(why) = done.failure().filter(|why| space::is_excuse(why)) else {
             if space::random(4) == 0 {
@@ -190,9 +171,6 @@ impl<S: Mortal, A: std::fmt::Debug, D: Answer> Store<A, D> for TightStore<S, A, 
         };
         let passes = passes && why.code == Code::QUOTA;
         let why = over(&why.to_string());
-        if tell {
-            eprintln!("@@ FAILED {why}");
-        }
         self.go_on();
         if passes && !self.is_over() {
             return done;
@@ -220,9 +198,6 @@ impl ReplicaSubject for Tight<Engine> {
     }
 
     fn view(&self) -> ModelTree {
-        if std::env::var("CAIRN_SEED").is_ok() {
-            eprintln!("@@ {:p} view", Arc::as_ptr(&self.here));
-        }
         self.with(|engine| engine.view())
     }
 
@@ -260,8 +235,9 @@ impl HubSubject for Tight<EngineHub> {
     }
 
     fn connect(&self) -> Arc<dyn Store<HubAction, HubDone>> {
-        let passes =
-            |action: &HubAction| matches!(action, HubAction::Commit { .. } | HubAction::Store { .. });
+        let passes = |action: &HubAction| {
+            matches!(action, HubAction::Commit { .. } | HubAction::Store { .. })
+        };
         self.store(passes, EngineHub::connect)
     }
 
@@ -327,19 +303,5 @@ fn i1_to_i16_hold_on_a_disk_that_is_full_now_and_then() {
     if let Some(refused) = refused {
         println!("refused for want of space: {refused:?}");
         assert!(refused.iter().sum::<u64>() > 0, "it was never full");
-    }
-}
-
-impl<S: 'static> Drop for Tight<S> {
-    fn drop(&mut self) {
-        if std::env::var("CAIRN_SEED").is_ok() {
-            let here = self.here.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if let Some(e) = (&*here as &dyn std::any::Any).downcast_ref::<Engine>() {
-                let (c, ch) = e.upstream.confirmed().unwrap();
-                println!("DROP {:?} {:?}", e.upstream.status(), c);
-                println!("CONF {:?}", (Engine::tree(&ch).names().map(|(p,n)|(p.clone(),n)).collect::<Vec<_>>(), e.view().names().map(|(p,n)|(p.clone(),n)).collect::<Vec<_>>()));
-                println!("FROZEN {:?}", e.upstream.start());
-            }
-        }
     }
 }

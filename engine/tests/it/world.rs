@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cairn_engine::{
-    FsError, Ino, NewNode, NodeKind, Options, RenameMode, Replica, SetAttr, SetTime, Upstream, XattrMode,
+    FsError, Ino, NewNode, NodeKind, Options, RenameMode, Replica, SetAttr, SetTime, Upstream,
+    XattrMode,
 };
 use cairn_protocol::merge::Place;
 use cairn_protocol::session::{ClientAction, ClientDone, Store};

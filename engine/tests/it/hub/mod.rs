@@ -24,7 +24,6 @@ use cairn_protocol::{
     Name, NodeId, NodeKind, ReplicaTag, Timestamp,
 };
 
-
 /// The tag of the model's hub. The hubs here get it, too, so that both mint the same ids.
 pub(crate) const HUB_TAG: u64 = 0xb;
 
