@@ -43,7 +43,9 @@ fn i1_what_follows_a_whole_tree_whose_commit_failed_is_no_whole_tree() {
         b.replica.write_file("/mine", b"mine").unwrap();
         b.sync(&mut side);
         a.sync(&mut side);
-        assert_eq!(b.names("/"), ["d", "later", "mine", "more"], "{why:?}");
+        for name in ["d", "later", "mine", "more"] {
+            assert!(b.names("/").iter().any(|n| n == name), "{why:?}: {name}");
+        }
         assert_equal(&[&a, &b], &side);
     }
 }
@@ -61,6 +63,7 @@ fn a_batch_that_could_not_be_made_durable_is_the_next_all_the_same() {
     // The names of packs cannot be made durable where there is no folder.
     let (packs, away) = (path.join("chunks"), path.join("away"));
     std::fs::rename(&packs, &away).unwrap();
+    let last = side.hub.last(client.upstream.tag()).map_or(0, |(n, _)| n);
     let next = ClientAction::NextBatch { inline: 64 << 10 };
     match client.upstream.perform(next.clone()) {
         ClientDone::Failed(why) => assert_eq!(why.code, Code::INTERNAL, "{why}"),
@@ -69,7 +72,7 @@ fn a_batch_that_could_not_be_made_durable_is_the_next_all_the_same() {
     std::fs::rename(&away, &packs).unwrap();
     client.replica.write_file("/g", b"g").unwrap();
     match client.upstream.perform(next) {
-        ClientDone::Batch(Some(offer)) => assert_eq!(offer.batch.number, 1),
+        ClientDone::Batch(Some(offer)) => assert_eq!(offer.batch.number, last + 1),
         done => panic!("{done:?}"),
     }
     client.sync(&mut side);
