@@ -445,10 +445,10 @@ mod tests {
                 role: cairn_protocol::wire::Role::Client,
                 workspace: [0; 16],
                 replica: ReplicaTag(1),
-                token: Default::default(),
-                capabilities: Default::default(),
+                token: cairn_protocol::wire::Token::default(),
+                capabilities: cairn_protocol::wire::Capabilities::default(),
                 limits: cairn_protocol::wire::Limits::OURS,
-                agent: Default::default(),
+                agent: cairn_protocol::wire::Text::default(),
                 ext: Ext::default(),
             };
             session.admit(&hello).map(drop).map_err(|why| why.code)
