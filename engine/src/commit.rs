@@ -16,16 +16,17 @@ use crate::attr::Ino;
 use crate::chunks::{self, Keep, Pending};
 use crate::db::{self, int};
 use crate::home::Home;
+use crate::late::roll_back;
 use crate::node::{Base, Body, Layout, Node, Overlay, Sealed};
 use crate::replica::Inner;
 use crate::rows::{Content, NameRow, NodeRow, RowWriter};
-use crate::tree::Gone;
+use crate::tree::{Gone, Tree};
 use crate::upstream::Rider;
 use crate::waste::Item;
 use crate::{FsError, Result};
 
 /// Everything one transaction writes.
-struct Batch {
+pub(crate) struct Batch {
     upto: Ver,
     next_ino: u64,
     count: u64,
@@ -67,14 +68,24 @@ impl Inner {
 
     /// The same for who holds the commit lock, and may have begun the transaction.
     pub(crate) fn commit_locked(&self, db: &Connection, durable: bool) -> Result<()> {
-        let Some(mut batch) = self.take_batch() else {
+        let of_rider = |is: fn(&Rider) -> bool| self.tree.lock().rider.as_deref().is_some_and(is);
+        let mut shifting = of_rider(Rider::shifts).then(|| self.shift.begin());
+        let done = self.commit_batch(db, durable);
+        if let (Err(_), Some(shifting)) = (&done, &mut shifting)
+            && of_rider(|rider| rider.turns(None))
+        {
+            shifting.stick();
+        }
+        done
+    }
+
+    fn commit_batch(&self, db: &Connection, durable: bool) -> Result<()> {
+        let Some(mut batch) = self.next_batch(db)? else {
             if !db.is_autocommit() {
-                db.execute_batch("COMMIT")?;
+                self.end_transaction(db)?;
             }
             return if durable { self.make_durable() } else { Ok(()) };
         };
-        let shifts = batch.rider.as_ref().is_some_and(|rider| rider.shifts());
-        let mut shifting = shifts.then(|| self.shift.begin());
         match self.write_batch(db, &mut batch) {
             Ok((stored, dead)) => {
                 let commit = self.written.fetch_add(1, Ordering::SeqCst) + 1;
@@ -91,11 +102,6 @@ impl Inner {
                 if durable { self.make_durable() } else { Ok(()) }
             }
             Err(error) => {
-                if let Some(shifting) = &mut shifting
-                    && batch.rider.as_ref().is_some_and(|rider| rider.turns(None))
-                {
-                    shifting.stick();
-                }
                 self.put_back(batch);
                 Err(error)
             }
@@ -138,9 +144,8 @@ impl Inner {
         Ok(())
     }
 
-    fn take_batch(&self) -> Option<Batch> {
-        let mut guard = self.tree.lock();
-        let tree = &mut *guard;
+    /// Takes everything dirty.
+    pub(crate) fn take_batch(&self, tree: &mut Tree) -> Option<Batch> {
         tree.refresh_all();
         if tree.is_clean() && !self.chunks.has_pending() {
             return None;
@@ -296,10 +301,7 @@ impl Inner {
                 Ok((stored, rows.dead))
             }
             Err(error) => {
-                // A failed transaction may have rolled back by itself.
-                if !db.is_autocommit() {
-                    db.execute_batch("ROLLBACK")?;
-                }
+                roll_back(db)?;
                 Err(error)
             }
         }
@@ -313,14 +315,11 @@ impl Inner {
         if db.is_autocommit() {
             db.execute_batch("BEGIN IMMEDIATE")?;
         }
-        if let Some(rider) = &mut batch.rider {
-            rider.prepare(self, db)?;
-        }
         let rows = self.write_rows(db, batch)?;
         if let Some(rider) = &mut batch.rider {
             rider.write(db)?;
         }
-        db.execute_batch("COMMIT")?;
+        self.end_transaction(db)?;
         Ok((stored, rows))
     }
 

@@ -44,6 +44,7 @@ mod handle;
 mod history;
 mod home;
 mod hub;
+mod late;
 mod lock;
 mod lost;
 mod node;

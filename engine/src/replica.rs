@@ -100,6 +100,9 @@ pub(crate) struct Inner {
     pub(crate) news: News,
     pub(crate) watchers: crate::hub::Watchers,
     pub(crate) shift: crate::shift::Shift,
+    /// A transaction that failed may be found in the log after a crash; see
+    /// [`crate::late`].
+    pub(crate) may_return: AtomicBool,
     /// Some chunks may be at a hub only, and who gets them; see
     /// [`crate::Fetcher`].
     pub(crate) elsewhere: AtomicBool,
@@ -263,6 +266,7 @@ impl Replica {
             news: News::default(),
             watchers: crate::hub::Watchers::default(),
             shift: crate::shift::Shift::default(),
+            may_return: AtomicBool::new(false),
             elsewhere: AtomicBool::new(elsewhere),
             lost,
             fetcher: RwLock::default(),
@@ -431,6 +435,7 @@ impl Inner {
         }
         if grows && self.faults.full.load(Ordering::Relaxed) {
             self.commit(false)?;
+            self.look_at_space();
             if self.faults.full.load(Ordering::Relaxed) {
                 return Err(FsError::NoSpace);
             }

@@ -85,7 +85,7 @@ fn refuse(code: Code, detail: impl Into<String>) -> Stop {
 
 /// What became of a batch is not certain: no refusal of it, or its replica would
 /// take it for one that was not committed (SES-20).
-fn uncertain(error: impl std::fmt::Display) -> StoreFailure {
+pub(super) fn uncertain(error: impl std::fmt::Display) -> StoreFailure {
     StoreFailure {
         code: Code::INTERNAL,
         detail: format!("a batch may be committed, and is to be asked for again: {error}"),
@@ -198,7 +198,7 @@ impl Hub {
         db.execute_batch("BEGIN IMMEDIATE")?;
         let written = self.write(&db, push).and_then(|done| {
             synced()?;
-            db.execute_batch("COMMIT").map_err(not_committed)?;
+            inner.end_transaction(&db).map_err(not_committed)?;
             Ok(done)
         });
         match written {
@@ -509,5 +509,40 @@ mod tests {
             hub.commit(pusher, number, &[]).unwrap();
             assert_eq!(counts().1, written);
         }
+    }
+
+    /// A batch that could not be committed, and was found in the log after a crash: by
+    /// then its author, told that it was not committed, had pushed another.
+    #[test]
+    fn ses_21_what_may_come_back_is_written_over_before_a_session_begins() {
+        let replica = Replica::in_memory().unwrap();
+        let hub = Hub::open(&replica).unwrap();
+        let inner = &replica.inner;
+        let admit = || {
+            let session = hub.session(std::sync::Arc::new(|_| Ok(crate::Access::Write)));
+            let hello = cairn_protocol::wire::Hello {
+                version_min: 1,
+                version_max: 1,
+                role: cairn_protocol::wire::Role::Client,
+                workspace: [0; 16],
+                replica: ReplicaTag(1),
+                token: cairn_protocol::wire::Token::default(),
+                capabilities: cairn_protocol::wire::Capabilities::default(),
+                limits: cairn_protocol::wire::Limits::OURS,
+                agent: cairn_protocol::wire::Text::default(),
+                ext: Ext::default(),
+            };
+            session.admit(&hello).map(drop).map_err(|why| why.code)
+        };
+        let fails = "CREATE TRIGGER fails BEFORE INSERT ON meta
+             BEGIN SELECT RAISE(ABORT, 'a fault of this test'); END;";
+        inner.db.writer().execute_batch(fails).unwrap();
+        assert_eq!(admit(), Ok(()));
+        inner.may_return.store(true, Ordering::SeqCst);
+        assert_eq!(admit(), Err(Code::INTERNAL));
+        let end = "DROP TRIGGER fails";
+        inner.db.writer().execute_batch(end).unwrap();
+        assert_eq!(admit(), Ok(()));
+        assert!(!inner.may_return.load(Ordering::SeqCst));
     }
 }

@@ -412,6 +412,10 @@ impl HubSession {
             let detail = format!("the tag {tag} is not free for a replica");
             return Err(failure(Code::TAG_TAKEN, detail));
         }
+        if inner.may_return.load(Ordering::SeqCst) {
+            // What it is told of its last batch has to stay true.
+            inner.lay(&inner.db.writer()).map_err(commit::uncertain)?;
+        }
         let (place, others) = inner.watchers.sessions.begin(tag);
         let before = std::mem::replace(
             &mut *self.peer.lock(),

@@ -187,7 +187,7 @@ impl Upstream {
         let inner = self.inner();
         inner.commit_changes()?;
         let _gate = inner.chunks.reading();
-        let db = inner.db.writer();
+        let db = self.settled()?;
         let side = self.side;
         let rows = Rows { db: &db, side };
         let (state, frozen) = (rows.state()?, rows.frozen()?);
@@ -271,6 +271,7 @@ impl Upstream {
         let as_told =
             plan.replayed.is_none() && plan.forced.is_empty() && built.new.bound.is_empty();
         rider.frozen = (frozen, plan.frozen);
+        let landed = rider.committed.clone();
         // Nobody brings rows to memory until those of this transaction are there.
         let mut shifting = built.growth.is_some().then(|| inner.shift.begin());
         let Some(set) = self.set(rider, built, as_told, &db)? else {
@@ -279,6 +280,7 @@ impl Upstream {
         if let Err(error) = inner.commit_locked(&db, true) {
             // The next commit does it; until then nothing here is certain.
             *self.unsure.lock() = true;
+            *self.late.lock() = Some(landed);
             if let Some(shifting) = &mut shifting {
                 self.failed((&cut.changes, &cut.reports), shifting, set);
             }
@@ -372,6 +374,7 @@ impl Upstream {
             conflicts,
             at_ms: since.map_or(0, |t| i64::try_from(t.as_millis()).unwrap_or(i64::MAX)),
             leased: Held::default(),
+            committed: Arc::default(),
         })
     }
 

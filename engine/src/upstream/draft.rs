@@ -150,7 +150,7 @@ impl Upstream {
         self.settle_down()?;
         let inner = self.inner();
         let _gate = inner.chunks.reading();
-        let db = inner.db.writer();
+        let db = self.settled()?;
         // A cut that ends the flight holds the writer while it does so.
         let flight = self.flight.lock().clone();
         let Some(flight) = flight.filter(|_| self.reset.lock().is_none()) else {

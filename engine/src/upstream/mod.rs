@@ -78,13 +78,14 @@ mod withdraw;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use cairn_protocol::merge::Place;
 use cairn_protocol::session::{ClientAction, ClientDone, Store, StoreFailure};
 use cairn_protocol::wire::{Code, Start, Why};
 use cairn_protocol::{ChunkHash, Cursor, ReplicaTag, Ver};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
+use rusqlite::Connection;
 
 use crate::replica::{Inner, Replica};
 use crate::{FsError, Result};
@@ -120,8 +121,11 @@ pub struct Upstream {
     reset: Mutex<Option<Reset>>,
     /// Names and nodes that a cut planned in memory, at most.
     planned: AtomicUsize,
-    /// A commit failed: what is in memory may not be what the rows say.
+    /// A commit failed: what is in memory may not be what the rows say. Taken
+    /// after the commit lock.
     unsure: Mutex<bool>,
+    /// The cut of which the commit failed: whether another has made up for it.
+    late: Mutex<Option<Arc<AtomicBool>>>,
     /// New chunks that a file may have and be pushed; less in tests.
     chunks_max: AtomicUsize,
     /// Contents are fetched when they are read.
@@ -217,6 +221,7 @@ impl Upstream {
             reset: Mutex::new(None),
             planned: AtomicUsize::new(0),
             unsure: Mutex::new(true),
+            late: Mutex::default(),
             chunks_max: AtomicUsize::new(outsized::CHUNKS_MAX),
             lazy: AtomicBool::new(false),
             given: Mutex::default(),
@@ -239,27 +244,51 @@ impl Upstream {
         Rows { db: &db, side }.state()
     }
 
-    fn stored_flight(&self) -> Result<Option<Flight>> {
-        let db = self.inner().db.reader();
-        let side = self.side;
-        Rows { db: &db, side }.flight()
-    }
-
     /// Commits what is not, and makes sure that memory says what the rows say.
     fn settle_down(&self) -> Result<()> {
-        let mut unsure = self.unsure.lock();
-        self.inner().commit_changes()?;
-        if *unsure {
-            self.drop_draft();
-            let flight = self.stored_flight()?;
-            if let Some(flight) = &flight {
-                self.lease_flight(flight);
-            } else {
-                let old = std::mem::take(&mut *self.aloft.lock());
-                self.inner().chunks.end_leases(&old);
-            }
-            *self.flight.lock() = flight.map(Arc::new);
-            *unsure = false;
+        let inner = self.inner();
+        inner.commit_changes()?;
+        if *self.unsure.lock() || inner.may_return.load(Ordering::SeqCst) {
+            drop(self.settled()?);
+        }
+        Ok(())
+    }
+
+    /// The commit lock, of who has settled down: makes up for a commit that has
+    /// failed since.
+    fn settled(&self) -> Result<MutexGuard<'_, Connection>> {
+        let inner = self.inner();
+        let db = inner.db.writer();
+        if inner.tree.lock().rider.is_some() {
+            // Of this hub or another: there is room for one.
+            inner.commit_locked(&db, false)?;
+        }
+        inner.lay(&db)?;
+        if *self.unsure.lock() {
+            self.recall(&db)?;
+            *self.unsure.lock() = false;
+        }
+        Ok(db)
+    }
+
+    /// Makes memory what the rows say.
+    fn recall(&self, db: &Connection) -> Result<()> {
+        let side = self.side;
+        let flight = Rows { db, side }.flight()?;
+        self.drop_draft();
+        *self.made_of.lock() = None;
+        if let Some(flight) = &flight {
+            self.lease_flight(flight);
+        } else {
+            let old = std::mem::take(&mut *self.aloft.lock());
+            self.inner().chunks.end_leases(&old);
+        }
+        *self.flight.lock() = flight.map(Arc::new);
+        let late = self.late.lock().take();
+        if late.is_some_and(|landed| landed.load(Ordering::SeqCst)) {
+            // What comes next is no whole tree any more.
+            *self.reset.lock() = None;
+            self.uncovered.lock().clear();
         }
         Ok(())
     }

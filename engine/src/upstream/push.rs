@@ -94,7 +94,10 @@ impl Upstream {
     fn take_off(&self) -> Result<(Option<Flight>, bool)> {
         let inner = self.inner();
         let _gate = inner.chunks.reading();
-        let db = inner.db.writer();
+        let db = self.settled()?;
+        if let Some(flight) = self.flight.lock().as_deref() {
+            return Ok((Some(flight.clone()), false));
+        }
         let rows = Rows {
             db: &db,
             side: self.side,
@@ -140,10 +143,14 @@ impl Upstream {
         };
         rows.set_state(&state)?;
         rows.set_flight(flight.as_ref())?;
-        tx.commit()?;
+        inner.note_end(tx.commit())?;
         if let Some(flight) = &flight {
             inner.written.fetch_add(1, Ordering::SeqCst);
-            inner.make_durable()?;
+            if let Err(error) = inner.make_durable() {
+                // The rows have it all the same: it is the batch in flight.
+                *self.unsure.lock() = true;
+                return Err(error);
+            }
             self.lease_flight(flight);
             *self.made_of.lock() = Some(ready.made_of);
         }

@@ -6,7 +6,7 @@
 //! transaction fails after the working tree was set in memory, the next commit
 //! does both again.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use rusqlite::{Connection, params};
 
 use super::grow::{At, Growth};
 use super::ignore::Ignore;
+use super::show::is_taken;
 use super::sides::Other;
 use super::spool::Spool;
 use super::stage::Held;
@@ -27,6 +28,7 @@ use crate::db::{corrupt, int};
 use crate::refs::{LayoutFault, Ledger};
 use crate::replica::Inner;
 use crate::shared::{Lasts, Shared};
+use crate::tree::Tree;
 use crate::{FsError, Result};
 
 /// So many chunks have their references counted in memory, of a cut that has
@@ -95,6 +97,8 @@ pub(crate) struct Rider {
     pub(super) at_ms: i64,
     /// Chunks that stay until the references are committed.
     pub(crate) leased: Held,
+    /// Whether it was committed, for who was told that this failed.
+    pub(super) committed: Arc<AtomicBool>,
 }
 
 impl Rider {
@@ -198,6 +202,17 @@ impl Rider {
         Ok(())
     }
 
+    /// Whether its transaction failed, and it has to be prepared again.
+    pub(crate) fn is_late(&self) -> bool {
+        self.ledger.is_none()
+    }
+
+    /// Whether programs have taken a place, since this version, that became a row.
+    pub(crate) fn is_taken(&self, tree: &Tree, seen: Ver, db: &Connection) -> Result<bool> {
+        let growth = self.growth.as_deref();
+        growth.map_or(Ok(false), |growth| is_taken(tree, growth, seen, db))
+    }
+
     /// Whether rows are written that memory knew without having them, so that
     /// nobody may load any meanwhile.
     pub(crate) fn shifts(&self) -> bool {
@@ -257,6 +272,7 @@ impl Rider {
     /// It was committed. What was read of directories meanwhile, if rows of what
     /// is in them were written late, is of no use.
     pub(crate) fn committed(&mut self, inner: &Inner) {
+        self.committed.store(true, Ordering::SeqCst);
         self.leased.end(&inner.chunks);
         if let Some(growth) = &self.growth {
             let mut tree = inner.tree.lock();

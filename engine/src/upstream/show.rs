@@ -155,7 +155,7 @@ fn follow(
 }
 
 /// Whether a program changed a name since it was looked at that is a row now.
-fn is_taken(tree: &Tree, growth: &Growth, seen: Ver, db: &Connection) -> Result<bool> {
+pub(super) fn is_taken(tree: &Tree, growth: &Growth, seen: Ver, db: &Connection) -> Result<bool> {
     for dir in growth.dirs() {
         let names = (dir.0, lowest_key()?)..(dir.0 + 1, lowest_key()?);
         for (_, key) in tree.dirty_names.range(names) {

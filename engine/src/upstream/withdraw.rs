@@ -25,7 +25,7 @@ impl Upstream {
         };
         let inner = self.inner();
         {
-            let db = inner.db.writer();
+            let db = self.settled()?;
             let side = self.side;
             let tx = db.unchecked_transaction()?;
             let rows = Rows { db: &tx, side };
@@ -36,7 +36,7 @@ impl Upstream {
             rows.set_flight(None)?;
             let frozen = rows.frozen()?;
             rows.set_frozen(&frozen, &unsaid(&flight, frozen.clone()))?;
-            tx.commit()?;
+            inner.note_end(tx.commit())?;
             inner.written.fetch_add(1, Ordering::SeqCst);
         }
         self.drop_draft();

@@ -39,7 +39,7 @@ impl Disk {
     }
 
     /// A disk in a file, with a filesystem that has a journal.
-    fn ext4(mib: u64) -> Option<Self> {
+    pub(crate) fn ext4(mib: u64) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("image");
         File::create(&image).unwrap().set_len(mib << 20).unwrap();
@@ -81,6 +81,32 @@ impl Disk {
 
     pub(crate) fn relieve(&self) {
         std::fs::remove_file(self.ballast()).unwrap();
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Somebody else takes all of the space but so many bytes, or gives some back
+    /// until there are so many.
+    pub(crate) fn leave(&self, bytes: u64) {
+        let mut options = File::options();
+        options.create(true).truncate(false).write(true);
+        let file = options.open(self.ballast()).unwrap();
+        for _ in 0..10 {
+            let stat = rustix::fs::statvfs(self.path()).unwrap();
+            let free = stat.f_bfree * stat.f_frsize;
+            let len = file.metadata().unwrap().len();
+            if free <= bytes {
+                file.set_len(len.saturating_sub(bytes - free)).unwrap();
+                return;
+            }
+            // Something else may have taken some meanwhile.
+            let all = rustix::fs::FallocateFlags::empty();
+            if rustix::fs::fallocate(&file, all, len, free - bytes).is_ok() {
+                return;
+            }
+        }
     }
 }
 

@@ -38,6 +38,8 @@ mod reference;
 mod regressions;
 mod single_file;
 mod smoke;
+mod space;
 mod support;
+mod tight;
 mod upstream;
 mod world;

@@ -13,8 +13,8 @@ use cairn_protocol::wire::Start;
 use cairn_protocol::{Cursor, Epoch, NodeId, ReplicaTag, Seq};
 
 use crate::hub::simulation::{EngineHub, History, connect, view};
-use crate::support;
 use crate::world::Engine;
+use crate::{space, support};
 
 /// A replica with a hub in it, whose working tree follows that and another.
 struct Middle {
@@ -73,7 +73,7 @@ impl MiddleSubject for Middle {
     }
 
     fn store(&self, above: Above) -> Arc<dyn Store<ClientAction, ClientDone>> {
-        self.client(above).clone()
+        space::with_space(self.client(above).clone())
     }
 
     fn start(&self, above: Above) -> (Start, u64, Option<[u8; 32]>) {

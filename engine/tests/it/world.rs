@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cairn_engine::{
-    Ino, NewNode, NodeKind, Options, RenameMode, Replica, SetAttr, SetTime, Upstream, XattrMode,
+    FsError, Ino, NewNode, NodeKind, Options, RenameMode, Replica, SetAttr, SetTime, Upstream,
+    XattrMode,
 };
 use cairn_protocol::merge::Place;
 use cairn_protocol::session::{ClientAction, ClientDone, Store};
@@ -20,7 +21,7 @@ use cairn_protocol::wire::Start;
 use cairn_protocol::{Cursor, Meta, NodeId, ReplicaTag};
 
 use crate::hub::simulation::EngineHub;
-use crate::support;
+use crate::{space, support};
 
 /// A replica that is opened again after each crash, from a copy.
 pub(crate) struct Engine {
@@ -55,19 +56,16 @@ impl Engine {
             gid: meta.gid,
             rdev: 0,
         };
-        let made = self
-            .replica
-            .make(self.ino(place.0)?, place.1.as_bytes(), &new);
-        Ok(made.map_err(|_| EditError)?.ino)
+        let dir = self.ino(place.0)?;
+        Ok(done(|| self.replica.make(dir, place.1.as_bytes(), &new))?.ino)
     }
 
     /// Does it, and tells what ended.
     fn try_edit(&self, what: &Do) -> Result<Option<NodeId>, EditError> {
         let replica = &self.replica;
-        let refused = |_| EditError;
         let look = |place: &Place| {
             let attr = replica.lookup(self.ino(place.0)?, place.1.as_bytes());
-            attr.map_err(refused)
+            attr.map_err(|_| EditError)
         };
         let last = |place: &Place| -> Option<NodeId> {
             let attr = look(place).ok()?;
@@ -78,7 +76,7 @@ impl Engine {
         match what {
             Do::Create(place, content, meta) => {
                 let ino = self.make(place, NodeKind::File, meta)?;
-                replica.write(ino, 0, content).map_err(refused)?;
+                done(|| replica.write(ino, 0, content))?;
                 Ok(None)
             }
             Do::Mkdir(place, meta) => self.make(place, NodeKind::Dir, meta).map(|_| None),
@@ -88,22 +86,22 @@ impl Engine {
                     size: Some(0),
                     ..SetAttr::default()
                 };
-                replica.set_attr(ino, &set).map_err(refused)?;
-                replica.write(ino, 0, content).map_err(refused)?;
+                done(|| replica.set_attr(ino, &set))?;
+                done(|| replica.write(ino, 0, content))?;
                 Ok(None)
             }
             Do::Link(node, place) => {
                 let (ino, dir) = (self.ino(*node)?, self.ino(place.0)?);
-                let linked = replica.link(ino, dir, place.1.as_bytes());
-                linked.map(|_| None).map_err(refused)
+                done(|| replica.link(ino, dir, place.1.as_bytes()))?;
+                Ok(None)
             }
             Do::Unlink(place) => {
                 let (ended, dir) = (last(place), self.ino(place.0)?);
-                let done = match look(place)?.kind {
-                    NodeKind::Dir => replica.rmdir(dir, place.1.as_bytes()),
-                    _ => replica.unlink(dir, place.1.as_bytes()),
-                };
-                done.map(|()| ended).map_err(refused)
+                match look(place)?.kind {
+                    NodeKind::Dir => done(|| replica.rmdir(dir, place.1.as_bytes()))?,
+                    _ => done(|| replica.unlink(dir, place.1.as_bytes()))?,
+                }
+                Ok(ended)
             }
             Do::Rename(from, to) => self.rename(from, to, RenameMode::Replace, last(to)),
             Do::Exchange(a, b) => self.rename(a, b, RenameMode::Exchange, None),
@@ -114,16 +112,17 @@ impl Engine {
                     mtime: Some(SetTime::At(meta.mtime)),
                     ..SetAttr::default()
                 };
-                let done = replica.set_attr(self.ino(*node)?, &set);
-                done.map(|_| None).map_err(refused)
+                let ino = self.ino(*node)?;
+                done(|| replica.set_attr(ino, &set))?;
+                Ok(None)
             }
             Do::SetXattr(node, name, value) => {
                 let (ino, name) = (self.ino(*node)?, name.as_bytes());
-                let done = match value {
+                done(|| match value {
                     Some(value) => replica.set_xattr(ino, name, value, XattrMode::Set),
                     None => replica.remove_xattr(ino, name),
-                };
-                done.map(|()| None).map_err(refused)
+                })?;
+                Ok(None)
             }
         }
     }
@@ -140,19 +139,23 @@ impl Engine {
             return Err(EditError);
         }
         let (a, b) = (self.ino(from.0)?, self.ino(to.0)?);
-        let done = self
-            .replica
-            .rename(a, from.1.as_bytes(), b, to.1.as_bytes(), mode);
-        done.map(|()| ended).map_err(|_| EditError)
+        let (from, to) = (from.1.as_bytes(), to.1.as_bytes());
+        done(|| self.replica.rename(a, from, b, to, mode))?;
+        Ok(ended)
     }
+}
+
+/// One thing that a program does, which is possible or not, and has space.
+fn done<T>(what: impl FnMut() -> Result<T, FsError>) -> Result<T, EditError> {
+    space::patiently(what).map_err(|_| EditError)
 }
 
 impl ReplicaSubject for Engine {
     fn create(tag: ReplicaTag) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = space::dir();
         let options = Options {
             tag: Some(tag),
-            ..support::quiet(Options::default())
+            ..space::options()
         };
         let replica = Replica::open(dir.path().join("0"), options).unwrap();
         let upstream = Arc::new(replica.upstream().unwrap());
@@ -165,7 +168,7 @@ impl ReplicaSubject for Engine {
     }
 
     fn store(&self) -> Arc<dyn Store<ClientAction, ClientDone>> {
-        self.upstream.clone()
+        space::with_space(self.upstream.clone())
     }
 
     fn start(&self) -> (Start, u64, Option<[u8; 32]>) {
@@ -173,7 +176,7 @@ impl ReplicaSubject for Engine {
     }
 
     fn view(&self) -> ModelTree {
-        self.replica.flush().unwrap();
+        space::patiently(|| self.replica.flush()).unwrap();
         Self::tree(&self.replica.changes_since(None).unwrap().changes)
     }
 
@@ -184,7 +187,7 @@ impl ReplicaSubject for Engine {
 
     fn edit(&mut self, what: &Do) -> Result<Option<NodeId>, EditError> {
         let done = self.try_edit(what);
-        self.replica.flush().unwrap();
+        space::patiently(|| self.replica.flush()).unwrap();
         done
     }
 
@@ -192,7 +195,7 @@ impl ReplicaSubject for Engine {
         let old = self.path();
         self.lives += 1;
         support::crash_copy(&old, &self.path());
-        self.replica = Replica::open(self.path(), support::quiet(Options::default())).unwrap();
+        self.replica = Replica::open(self.path(), space::options()).unwrap();
         self.upstream = Arc::new(self.replica.upstream().unwrap());
         std::fs::remove_dir_all(old).unwrap();
     }

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cairn_engine::{Access, Hub, HubOptions, HubSession, Options, Replica};
+use cairn_engine::{Access, Hub, HubOptions, HubSession, Replica};
 use cairn_protocol::merge::Place;
 use cairn_protocol::session::{Admission, HubAction, HubDone, Report, Store, StoreFailure};
 use cairn_protocol::testing::ModelTree;
@@ -23,8 +23,6 @@ use cairn_protocol::{
     Change, ChunkHash, ChunkerId, Cursor, Data, Edit, Encoding, Extent, Manifest, Meta, MetaFields,
     Name, NodeId, NodeKind, ReplicaTag, Timestamp,
 };
-
-use crate::support::quiet;
 
 /// The tag of the model's hub. The hubs here get it, too, so that both mint the same ids.
 pub(crate) const HUB_TAG: u64 = 0xb;
@@ -157,7 +155,7 @@ pub(crate) fn raw(hash: ChunkHash, bytes: &[u8]) -> ChunkData {
 
 /// A hub in a new directory, with the tag of the model's.
 pub(crate) fn hub_at(path: &Path, options: HubOptions) -> (Replica, Hub) {
-    let replica = Replica::open(path, quiet(Options::default())).unwrap();
+    let replica = Replica::open(path, crate::space::options()).unwrap();
     let hub = Hub::open_with(&replica, options).unwrap();
     let db = rusqlite::Connection::open(path.join("cairn.db")).unwrap();
     db.execute("UPDATE hub SET tag = ?", [HUB_TAG as i64])

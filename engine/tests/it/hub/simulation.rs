@@ -15,6 +15,7 @@ use cairn_protocol::wire::Start;
 use cairn_protocol::{ChunkHash, Data, Epoch, Extent, NodeId, Seq};
 
 use super::{Client, hub_at, tree_of};
+use crate::space;
 use crate::support::{assert_clean, crash_copy, seeds};
 
 /// The tree after each commit.
@@ -24,7 +25,7 @@ pub(crate) type History = Arc<Mutex<BTreeMap<Seq, ModelTree>>>;
 #[derive(Debug)]
 pub(crate) struct EngineHub {
     dir: tempfile::TempDir,
-    lives: i64,
+    pub(crate) lives: i64,
     open: Option<(Replica, Hub)>,
     history: History,
 }
@@ -39,11 +40,11 @@ struct Noting {
 /// The store of a connection to a hub that notes what it was.
 pub(crate) fn connect(hub: &Hub, history: &History) -> Arc<dyn Store<HubAction, HubDone>> {
     let door = Arc::new(|_: &_| Ok(cairn_engine::Access::Write));
-    Arc::new(Noting {
+    space::with_space(Arc::new(Noting {
         session: hub.session(door),
         hub: hub.clone(),
         history: history.clone(),
-    })
+    }))
 }
 
 /// The tree of a hub.
@@ -74,6 +75,10 @@ impl EngineHub {
         self.dir.path().join(format!("{}.cairn", self.lives))
     }
 
+    pub(crate) fn replica(&self) -> &Replica {
+        &self.open.as_ref().unwrap().0
+    }
+
     fn hub(&self) -> &Hub {
         &self.open.as_ref().unwrap().1
     }
@@ -98,7 +103,7 @@ impl HubSubject for EngineHub {
 
     fn create(_: Epoch) -> Self {
         let mut hub = Self {
-            dir: tempfile::tempdir().unwrap(),
+            dir: space::dir(),
             lives: 0,
             open: None,
             history: History::default(),

@@ -3,6 +3,7 @@
 //!
 //! Here are the hub and the replicas; the modules have what is done with them.
 
+mod failing;
 mod following;
 mod halting;
 mod lazy;
