@@ -81,6 +81,9 @@ impl Disk {
 
     pub(crate) fn relieve(&self) {
         std::fs::remove_file(self.ballast()).unwrap();
+        // What was freed may be used when the journal has it.
+        let dir = File::open(self.path()).unwrap();
+        rustix::fs::syncfs(dir).unwrap();
     }
 
     pub(crate) fn path(&self) -> &Path {
