@@ -80,6 +80,10 @@ impl Disk {
     }
 
     pub(crate) fn relieve(&self) {
+        let file = File::options().write(true).open(self.ballast()).unwrap();
+        // Without this it may keep its space for a moment: a process that another
+        // test has just begun may have it open until it runs its program.
+        file.set_len(0).unwrap();
         std::fs::remove_file(self.ballast()).unwrap();
         // What was freed may be used when the journal has it.
         let dir = File::open(self.path()).unwrap();
