@@ -311,6 +311,16 @@ impl Upstream {
         Ok(cursor)
     }
 
+    /// Another session begins: what the hub said in the one before of the cursor is
+    /// forgotten, and said again if it still holds. The hub may be another by now;
+    /// what it tells from the cursor on must not be taken for its whole tree, which
+    /// says by its silence what was removed.
+    pub fn begin_session(&self) {
+        if self.reset.lock().take().is_some() {
+            self.forget_staged();
+        }
+    }
+
     /// What a session begins with: from where it follows the hub, the number
     /// of the last batch, and its digest.
     ///

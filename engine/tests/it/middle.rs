@@ -73,7 +73,9 @@ impl MiddleSubject for Middle {
     }
 
     fn store(&self, above: Above) -> Arc<dyn Store<ClientAction, ClientDone>> {
-        space::with_space(self.client(above).clone())
+        let client = self.client(above);
+        client.begin_session();
+        space::with_space(client.clone())
     }
 
     fn start(&self, above: Above) -> (Start, u64, Option<[u8; 32]>) {

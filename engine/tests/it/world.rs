@@ -168,6 +168,7 @@ impl ReplicaSubject for Engine {
     }
 
     fn store(&self) -> Arc<dyn Store<ClientAction, ClientDone>> {
+        self.upstream.begin_session();
         space::with_space(self.upstream.clone())
     }
 

@@ -342,6 +342,7 @@ pub(crate) struct Attached(pub(crate) Arc<Store>);
 
 impl cairn_transports::Replica for Attached {
     fn beginning(&self) -> Result<Beginning, StoreFailure> {
+        self.0.begin_session();
         let begin = || {
             let (start, last_batch, last_batch_digest) = self.0.start()?;
             Ok::<_, cairn_engine::FsError>(Beginning {

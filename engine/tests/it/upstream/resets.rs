@@ -1,9 +1,9 @@
 //! Cursors that lead nowhere: the hub is another, or has forgotten what happened.
 
 use cairn_engine::SetAttr;
-use cairn_protocol::Entry;
-use cairn_protocol::session::Applied;
+use cairn_protocol::session::{Applied, ClientAction};
 use cairn_protocol::wire::Why;
+use cairn_protocol::{Entry, Epoch};
 
 use super::{Side, assert_equal, two};
 
@@ -62,6 +62,32 @@ fn i8_what_is_absent_after_a_long_time_was_removed() {
     b.sync(&mut side);
     a.sync(&mut side);
     assert_equal(&[&a, &b], &side);
+}
+
+/// The connection broke after the hub had said that it does not remember so far; when
+/// it was there again, the hub was the one of before. What it told from the cursor on
+/// was taken for its whole tree, and everything else for removed.
+#[test]
+fn i8_a_reset_ends_with_its_session() {
+    for why in [Why::Horizon, Why::Forked] {
+        let (mut side, a, b) = two();
+        a.replica.write_file("/kept", b"kept").unwrap();
+        a.sync(&mut side);
+        b.sync(&mut side);
+        let (start, _, _) = b.upstream.start().unwrap();
+        b.perform(ClientAction::Reset {
+            why,
+            epoch: Epoch([7; 16]),
+            last_batch: 0,
+        });
+        a.replica.write_file("/more", b"more").unwrap();
+        a.sync(&mut side);
+        b.upstream.begin_session();
+        assert_eq!(b.upstream.start().unwrap().0, start);
+        assert_eq!(b.sync(&mut side), [], "{why:?}");
+        assert_eq!(b.names("/"), ["kept", "more"], "{why:?}");
+        assert_equal(&[&a, &b], &side);
+    }
 }
 
 /// The hub answers the batch in flight although it has forgotten the cursor, and
